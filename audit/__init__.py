@@ -1,0 +1,1 @@
+"""What happened: events, their journal, their table and their proofs."""

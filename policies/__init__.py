@@ -1,0 +1,1 @@
+"""Who may do what: keys, roles, rules, limits and the engine that decides."""

@@ -1,0 +1,1 @@
+"""The Django project that wires audit, policies and proxy together."""

@@ -1,0 +1,8 @@
+"""What Django itself answers: the admin and the REST API."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from django.urls import path
+
+urlpatterns = [path("admin/", admin.site.urls)]
