@@ -1,0 +1,88 @@
+"""Who is on the other end: the client's address behind trusted proxies, and whether Host and Origin are ours (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from urllib.parse import urlsplit
+
+Network = IPv4Network | IPv6Network
+
+
+def parse_address(text: str) -> IPv4Address | IPv6Address | None:
+    """An address without port, brackets or zone; None when it is not one."""
+    text = text.strip()
+    if text.startswith("["):
+        text = text[1:].split("]", 1)[0]
+    elif text.count(":") == 1:
+        text = text.split(":", 1)[0]
+    try:
+        address = ip_address(text.split("%", 1)[0])
+    except ValueError:
+        return None
+    mapped = getattr(address, "ipv4_mapped", None)
+    return mapped or address
+
+
+def client_address(peer: str | None, forwarded_for: Sequence[bytes], trusted: Sequence[Network]) -> str:
+    """The right-most address that is not one of our own proxies; "" when there is none (a unix socket)."""
+    address = parse_address(peer) if peer else None
+    if address is None:
+        return ""
+    if not trusted or not any(address in net for net in trusted if net.version == address.version):
+        return str(address)
+    hops = [hop for value in forwarded_for for hop in value.decode("latin-1").split(",")]
+    for hop in reversed(hops):
+        candidate = parse_address(hop)
+        if candidate is None:
+            break
+        address = candidate
+        if not any(address in net for net in trusted if net.version == address.version):
+            break
+    return str(address)
+
+
+def host_allowed(hosts: Sequence[bytes], allowed: Sequence[str]) -> bool:
+    """Exactly one Host header, naming a host we answer for, on any port."""
+    if len(hosts) != 1:
+        return False
+    host = hosts[0].decode("latin-1").lower()
+    if any(c in host for c in "/?#@\\ \t,"):
+        return False
+    name = host.rsplit(":", 1)[0] if host.count(":") == 1 else host
+    if host.startswith("["):
+        name, _, rest = host.partition("]")
+        name += "]"
+        if rest and not (rest.startswith(":") and rest[1:].isdigit()):
+            return False
+    elif ":" in host and not host.rsplit(":", 1)[1].isdigit():
+        return False
+    name = name.rstrip(".")
+    for pattern in allowed:
+        pattern = pattern.lower()
+        if (
+            pattern == "*"
+            or pattern == name
+            or (pattern.startswith(".") and (name.endswith(pattern) or name == pattern[1:]))
+        ):
+            return True
+    return False
+
+
+def origin_allowed(origins: Sequence[bytes], allowed: Sequence[str], host: bytes, hosts_allowed: Sequence[str]) -> bool:
+    """No Origin, one of the configured origins, or our own (a host we answer for, and the one that was asked)."""
+    if not origins:
+        return True
+    if len(origins) != 1:
+        return False
+    origin = origins[0].decode("latin-1").strip().lower()
+    if origin in {item.lower().rstrip("/") for item in allowed} or "*" in allowed:
+        return True
+    try:
+        parts = urlsplit(origin)
+        netloc = parts.netloc
+    except ValueError:
+        return False
+    if parts.scheme not in {"http", "https"} or not netloc or parts.path or parts.query:
+        return False
+    return netloc == host.decode("latin-1").lower() and host_allowed([netloc.encode("latin-1")], hosts_allowed)

@@ -1,0 +1,191 @@
+"""The seam between the pipeline and the ways to an upstream.
+
+A transport takes one HTTP-shaped request and gives one HTTP-shaped response, whatever lies behind it (an HTTP server,
+an older HTTP+SSE server, a child process). What can go wrong is one small tree; each leaf carries the HTTP status, the
+reason code and a sentence that may be shown to the caller (it names no address and no credential).
+
+    UpstreamError
+        Unreachable      502 upstream_unreachable    no connection: refused, DNS, TLS; surely not executed
+            EgressRefused    502 egress_refused      the address is one that upstreams may not have
+        TimedOut         504 upstream_timeout        no answer within the limits
+        Broken           502 upstream_broken         the answer is not HTTP or not MCP, or ended too early
+            Redirected       502 upstream_redirect   a 3xx: never followed
+            TooLarge         502 upstream_too_large  the answer is over the limits
+        Busy             503 upstream_busy           concurrency limit or open circuit; surely not executed
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class UpstreamError(Exception):
+    """An upstream did not give a usable answer."""
+
+    status = 502
+    reason = "upstream_error"
+
+    def __init__(self, message: str, *, detail: str = "", executed: bool = True, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        #: for the caller
+        self.message = message
+        #: for the audit event: may name addresses, never credentials
+        self.detail = detail
+        #: False when the upstream surely did not see the whole request
+        self.executed = executed
+        #: seconds, for Busy
+        self.retry_after = retry_after
+
+
+class Unreachable(UpstreamError):
+    """No connection could be had; nothing was executed."""
+
+    reason = "upstream_unreachable"
+
+    def __init__(self, message: str, *, detail: str = "", executed: bool = False) -> None:
+        super().__init__(message, detail=detail, executed=executed)
+
+
+class EgressRefused(Unreachable):
+    """The upstream's address is not one that upstreams may have."""
+
+    reason = "egress_refused"
+
+
+class TimedOut(UpstreamError):
+    """The upstream took too long; it may have executed the request."""
+
+    status = 504
+    reason = "upstream_timeout"
+
+
+class Broken(UpstreamError):
+    """The upstream's answer is malformed, or ended before it was whole."""
+
+    reason = "upstream_broken"
+
+
+class Redirected(Broken):
+    """The upstream answered with a redirect, which is never followed."""
+
+    reason = "upstream_redirect"
+
+
+class TooLarge(Broken):
+    """The upstream's answer is over a limit."""
+
+    reason = "upstream_too_large"
+
+
+class Busy(UpstreamError):
+    """The upstream is at its concurrency limit, or its circuit is open; nothing was sent."""
+
+    status = 503
+    reason = "upstream_busy"
+
+    def __init__(self, message: str, *, detail: str = "", retry_after: float = 1.0) -> None:
+        super().__init__(message, detail=detail, executed=False, retry_after=retry_after)
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamRequest:
+    """One request to an upstream: headers are already allow-listed (proxy.headers), names lower-case."""
+
+    verb: bytes
+    headers: Headers = field(default_factory=list)
+    body: bytes = b""
+    #: overrides of the transport's own limits, in seconds; None keeps them, 0 means no limit
+    first_byte_timeout: float | None = None
+    idle_timeout: float | None = None
+
+
+class UpstreamResponse(ABC):
+    """The head of an answer, and its body to be read piece by piece."""
+
+    __slots__ = ("headers", "status")
+
+    def __init__(self, status: int, headers: Headers) -> None:
+        self.status = status
+        #: as the upstream sent them, names lower-case, hop-by-hop included (proxy.headers chooses)
+        self.headers = headers
+
+    def header(self, name: bytes) -> bytes:
+        """Give the first value of a header, b"" when absent."""
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return b""
+
+    @property
+    def content_type(self) -> bytes:
+        """Give the media type alone, lower-case."""
+        return self.header(b"content-type").partition(b";")[0].strip().lower()
+
+    @property
+    def streaming(self) -> bool:
+        """Tell whether the body is an SSE stream."""
+        return self.content_type == b"text/event-stream"
+
+    @abstractmethod
+    async def read(self) -> bytes:
+        """Give the next piece of the body, b"" at its end; raises UpstreamError when it breaks off."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Give the exchange up at once; safe at any time, any number of times, also after the end."""
+
+    async def body(self, limit: int) -> bytes:
+        """Read the rest of the body whole, within a limit."""
+        first = await self.read()
+        if not first:
+            return b""
+        pieces = [first]
+        size = len(first)
+        while piece := await self.read():
+            size += len(piece)
+            if size > limit:
+                self.abort()
+                raise TooLarge(
+                    "The upstream's answer is larger than this gateway accepts.", detail=f"over {limit} bytes"
+                )
+            pieces.append(piece)
+        if size > limit:
+            raise TooLarge("The upstream's answer is larger than this gateway accepts.", detail=f"over {limit} bytes")
+        return first if len(pieces) == 1 else b"".join(pieces)
+
+
+class BufferedResponse(UpstreamResponse):
+    """A response whose body is already here."""
+
+    __slots__ = ("_body",)
+
+    def __init__(self, status: int, headers: Headers, body: bytes = b"") -> None:
+        super().__init__(status, headers)
+        self._body = body
+
+    async def read(self) -> bytes:
+        """Give the body once, then its end."""
+        body, self._body = self._body, b""
+        return body
+
+    def abort(self) -> None:
+        """Forget the body."""
+        self._body = b""
+
+
+@runtime_checkable
+class Transport(Protocol):
+    """A way to one upstream; safe for concurrent use within one event loop."""
+
+    async def send(self, request: UpstreamRequest) -> UpstreamResponse:
+        """Send a request and give the head of its answer; raises UpstreamError.
+
+        Cancelling the waiting task aborts the exchange at once.
+        """
+
+    async def close(self, grace: float = 0.0) -> None:
+        """Take no new requests, let running ones end for `grace` seconds, then abort what is left."""
