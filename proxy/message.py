@@ -1,0 +1,426 @@
+"""One MCP message, read once and strictly: what is decided here is what every later reader of the bytes will see.
+
+Two parsers that disagree about one body are two requests, of which only one was authorised. So whatever JSON leaves open
+(duplicate members, variants of reserved names that some parsers fold, numbers no double holds, depth) is refused before
+anything is decided. The original bytes are what goes upstream: nothing here re-serialises them.
+
+    read(body) -> Message          or raises Refused, which carries as much of the message as could be known
+    peek(body) -> Known            never raises: what an event of an unauthenticated request may name
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+from typing import Any, Final, Literal, NamedTuple
+
+import orjson
+
+from proxy.strict_json import INVALID_REQUEST, PARSE_ERROR, SURROGATE, Unreadable, parse
+
+__all__ = [
+    "ABSENT",
+    "CLIENT_CAPABILITIES",
+    "CLIENT_INFO",
+    "PROTOCOL_VERSION",
+    "Absent",
+    "Known",
+    "Message",
+    "Refused",
+    "TargetName",
+    "peek",
+    "read",
+]
+
+Kind = Literal["request", "notification", "response"]
+TargetKind = Literal["tool", "prompt", "resource", "method"]
+
+MAX_ID: Final = 1024  # characters of a string id
+
+INVALID_PARAMS: Final = -32602
+
+PROTOCOL_VERSION: Final = "io.modelcontextprotocol/protocolVersion"
+CLIENT_INFO: Final = "io.modelcontextprotocol/clientInfo"
+CLIENT_CAPABILITIES: Final = "io.modelcontextprotocol/clientCapabilities"
+
+
+class Absent:
+    """The type of ABSENT: arguments that were not sent, which is not the same as an empty object."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "ABSENT"
+
+    def __bool__(self) -> bool:
+        return False
+
+
+ABSENT: Final = Absent()
+
+
+class TargetName(NamedTuple):
+    """What a message names: the thing a policy speaks of, spelled exactly as it was sent."""
+
+    kind: TargetKind
+    name: str
+    arguments: dict[str, Any] | Absent = ABSENT
+
+
+class Known(NamedTuple):
+    """As much of a message as could be read, for the event and the answer of one that was refused."""
+
+    kind: Kind | Literal[""] = ""
+    id_json: bytes | None = None
+    method: str = ""
+    targets: tuple[TargetName, ...] = ()
+
+
+class Message(NamedTuple):
+    """A message that every conforming reader reads alike."""
+
+    kind: Kind
+    id: str | int | None
+    id_json: bytes | None  # the id as it stands in the body
+    method: str  # "" for a response
+    params: dict[str, Any] | None
+    value: dict[str, Any]
+    targets: tuple[TargetName, ...]
+    open: bool  # protocol traffic that names no target
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """`params._meta`, or an empty object."""
+        found = self.params.get("_meta") if self.params is not None else None
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def client_info(self) -> dict[str, Any] | None:
+        """How the client calls itself (never an identity): from the envelope, or from `initialize`."""
+        found = self.meta.get(CLIENT_INFO)
+        if found is None and self.method == "initialize" and self.params is not None:
+            found = self.params.get("clientInfo")
+        return found if isinstance(found, dict) else None
+
+    @property
+    def known(self) -> Known:
+        """The part of the message that a refusal carries on."""
+        return Known(self.kind, self.id_json, self.method, self.targets)
+
+
+class Refused(Exception):
+    """A message or request that ends here: how to answer it, and what is known of it."""
+
+    def __init__(
+        self,
+        status: int,
+        code: int,
+        reason: str,
+        message: str,
+        *,
+        known: Known = Known(),  # noqa: B008 - an immutable value
+        data: dict[str, Any] | None = None,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.reason = reason
+        self.message = message
+        self.known = known
+        self.data = data
+        self.headers = headers
+
+    @property
+    def rpc_id(self) -> bytes | None:
+        """The id to echo, by its source bytes; None when there is none or it cannot be known."""
+        return self.known.id_json
+
+
+# Members that decide something, at the levels where a target or an era is read.
+_ENVELOPE = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
+_PARAMS = frozenset(
+    "_meta name arguments uri ref argument context notifications cursor level requestId reason progressToken progress "
+    "total message requestState inputResponses task taskId protocolVersion capabilities clientInfo roots".split()
+)
+_META = frozenset(
+    {PROTOCOL_VERSION, CLIENT_INFO, CLIENT_CAPABILITIES, "io.modelcontextprotocol/logLevel", "progressToken"}
+)
+_REF = frozenset({"type", "name", "uri"})
+_FILTER = frozenset(
+    {"toolsListChanged", "promptsListChanged", "resourcesListChanged", "resourceSubscriptions", "taskIds"}
+)
+_FILTER_OPEN = frozenset({"toolsListChanged", "promptsListChanged", "resourcesListChanged"})
+
+# Protocol traffic that names no target; `notifications/*` is open too.
+_OPEN = frozenset(
+    {
+        "initialize",
+        "ping",
+        "server/discover",
+        "tools/list",
+        "prompts/list",
+        "resources/list",
+        "resources/templates/list",
+    }
+)
+
+
+def _fold(name: str) -> str:
+    """What the most careless parser could take a member's name for."""
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    return "".join(c for c in folded if unicodedata.category(c) not in {"Cc", "Cf", "Zs", "Cn"})
+
+
+def _reserved(names: frozenset[str]) -> dict[str, str]:
+    return {_fold(name): name for name in names}
+
+
+_FOLDED = {names: _reserved(names) for names in (_ENVELOPE, _PARAMS, _META, _REF, _FILTER)}
+
+
+# --- what a message names ---------------------------------------------------------------------------------------------
+
+
+def _variant(members: dict[str, Any], names: frozenset[str]) -> None:
+    """Refuse a member that is a case, width or invisible variant of a reserved one."""
+    if members.keys() <= names:
+        return
+    folded = _FOLDED[names]
+    for name in members.keys() - names:
+        if (meant := folded.get(name) or folded.get(_fold(name))) is not None:
+            raise Unreadable(INVALID_REQUEST, "reserved_member", f"A member of the message is a variant of {meant!r}.")
+
+
+def _text(members: dict[str, Any], name: str) -> str:
+    value = members.get(name)
+    if not isinstance(value, str) or not value:
+        raise Unreadable(INVALID_PARAMS, "invalid_params", f"{name} must be a string that is not empty.")
+    if not value.isascii() and SURROGATE.search(value) is not None:
+        raise Unreadable(INVALID_REQUEST, "lone_surrogate", f"{name} has half a surrogate pair.")
+    return value
+
+
+def _arguments(params: dict[str, Any]) -> dict[str, Any] | Absent:
+    arguments = params.get("arguments", ABSENT)
+    if isinstance(arguments, dict | Absent):
+        return arguments
+    raise Unreadable(INVALID_PARAMS, "invalid_params", "arguments must be an object when present.")
+
+
+def _tool(params: dict[str, Any]) -> tuple[TargetName, ...]:
+    return (TargetName("tool", _text(params, "name"), _arguments(params)),)
+
+
+def _prompt(params: dict[str, Any]) -> tuple[TargetName, ...]:
+    return (TargetName("prompt", _text(params, "name"), _arguments(params)),)
+
+
+def _resource(params: dict[str, Any]) -> tuple[TargetName, ...]:
+    return (TargetName("resource", _text(params, "uri")),)
+
+
+def _completion(params: dict[str, Any]) -> tuple[TargetName, ...]:
+    ref = params.get("ref")
+    if not isinstance(ref, dict):
+        raise Unreadable(INVALID_PARAMS, "invalid_params", "ref must be an object.")
+    _variant(ref, _REF)
+    if ref.get("type") == "ref/prompt":
+        return (TargetName("prompt", _text(ref, "name")),)
+    if ref.get("type") == "ref/resource":
+        return (TargetName("resource", _text(ref, "uri")),)
+    raise Unreadable(INVALID_PARAMS, "invalid_params", "ref.type must be ref/prompt or ref/resource.")
+
+
+def _listen(params: dict[str, Any]) -> tuple[TargetName, ...]:
+    wanted = params.get("notifications")
+    if wanted is None:
+        return ()  # the upstream says what it thinks of that; nothing is named
+    if not isinstance(wanted, dict):
+        raise Unreadable(INVALID_PARAMS, "invalid_params", "notifications must be an object.")
+    _variant(wanted, _FILTER)
+    targets: list[TargetName] = []
+    uris = wanted.get("resourceSubscriptions", [])
+    if not isinstance(uris, list):
+        raise Unreadable(INVALID_PARAMS, "invalid_params", "resourceSubscriptions must be an array of URIs.")
+    for uri in uris:
+        targets.append(TargetName("resource", _text({"uri": uri}, "uri")))
+    if wanted.get("taskIds"):
+        targets.append(TargetName("method", "tasks/get"))
+    if not wanted.keys() <= _FILTER:
+        targets.append(
+            TargetName("method", "subscriptions/listen")
+        )  # an extension's filter, which names who knows what
+    return tuple(targets)
+
+
+_NAMES: Final[dict[str, Callable[[dict[str, Any]], tuple[TargetName, ...]]]] = {
+    "tools/call": _tool,
+    "prompts/get": _prompt,
+    "resources/read": _resource,
+    "resources/subscribe": _resource,
+    "resources/unsubscribe": _resource,
+    "completion/complete": _completion,
+    "subscriptions/listen": _listen,
+}
+_REQUESTS = _OPEN | _NAMES.keys()  # methods that make no sense without an id
+
+
+def _targets(method: str, params: dict[str, Any], notification: bool) -> tuple[TargetName, ...]:
+    reader = _NAMES.get(method)
+    if reader is not None:
+        return reader(params)
+    if method in _OPEN or (notification and method.startswith("notifications/")):
+        return ()
+    return (TargetName("method", method),)
+
+
+# --- a value to a message ---------------------------------------------------------------------------------------------
+
+_ID_MEMBER = re.compile(rb'"id"[ \t\n\r]*:[ \t\n\r]*("[^"\\]*(?:\\.[^"\\]*)*"|-?[0-9]+)')
+
+
+def _id_json(body: bytes, rpc_id: str | int) -> bytes:
+    """The id's own bytes in the body: `"\\u0031"` is echoed as it was sent, not as "1"."""
+    canonical = orjson.dumps(rpc_id)
+    if canonical != b"0" and b"\\" not in body:
+        return canonical  # nothing is escaped anywhere, so a string or integer has one spelling (but for -0)
+    for match in _ID_MEMBER.finditer(body):
+        found = orjson.loads(match[1])
+        if found == rpc_id and type(found) is type(rpc_id):
+            return match[1]
+    return canonical
+
+
+def _identify(value: dict[str, Any], body: bytes) -> tuple[str | int | None, bytes | None]:
+    rpc_id = value.get("id", ABSENT)
+    if isinstance(rpc_id, Absent):
+        return None, None
+    kind = type(rpc_id)
+    if kind is int:
+        if not -(2**63) <= rpc_id < 2**64:
+            raise Unreadable(INVALID_REQUEST, "invalid_request", "id is an integer beyond 64 bits.")
+    elif kind is str:
+        if len(rpc_id) > MAX_ID:
+            raise Unreadable(INVALID_REQUEST, "invalid_request", f"id is longer than {MAX_ID} characters.")
+        if not rpc_id.isascii() and SURROGATE.search(rpc_id) is not None:
+            raise Unreadable(INVALID_REQUEST, "lone_surrogate", "id has half a surrogate pair.")
+    else:
+        raise Unreadable(INVALID_REQUEST, "invalid_request", "id must be a string or an integer.")
+    return rpc_id, _id_json(body, rpc_id)
+
+
+def _read(value: Any, body: bytes) -> Message:
+    if type(value) is not dict:
+        if type(value) is list:
+            raise Unreadable(INVALID_REQUEST, "batch", "Batches are not accepted: send one message per request.")
+        raise Unreadable(INVALID_REQUEST, "invalid_request", "The message must be a JSON object.")
+    _variant(value, _ENVELOPE)
+    if value.get("jsonrpc") != "2.0":
+        raise Unreadable(INVALID_REQUEST, "invalid_request", 'jsonrpc must be "2.0".')
+    rpc_id, id_json = _identify(value, body)
+    if "method" not in value:
+        return _response(value, rpc_id, id_json)
+    if "result" in value or "error" in value:
+        raise Unreadable(INVALID_REQUEST, "invalid_request", "The message is both a request and a response.")
+    method = _text(value, "method") if value["method"] != "" else ""
+    if not method:
+        raise Unreadable(INVALID_REQUEST, "invalid_request", "method must not be empty.")
+    params = value.get("params", ABSENT)
+    if type(params) is dict:
+        _variant(params, _PARAMS)
+        meta = params.get("_meta", ABSENT)
+        if type(meta) is dict:
+            _variant(meta, _META)
+        elif meta is not ABSENT:
+            raise Unreadable(INVALID_PARAMS, "invalid_params", "_meta must be an object when present.")
+    elif params is not ABSENT:
+        raise Unreadable(INVALID_PARAMS, "invalid_params", "params must be an object when present.")
+    if id_json is None and method in _REQUESTS:
+        raise Unreadable(INVALID_REQUEST, "invalid_request", f"{method} needs an id.")
+    found: dict[str, Any] | None = params if type(params) is dict else None
+    targets = _targets(method, found or {}, id_json is None)
+    return Message(
+        "notification" if id_json is None else "request", rpc_id, id_json, method, found, value, targets, not targets
+    )
+
+
+def _response(value: dict[str, Any], rpc_id: str | int | None, id_json: bytes | None) -> Message:
+    if ("result" in value) == ("error" in value):
+        raise Unreadable(INVALID_REQUEST, "invalid_request", "The message is neither a request nor a response.")
+    if id_json is None:
+        raise Unreadable(INVALID_REQUEST, "invalid_request", "A response needs the id of its request.")
+    if not isinstance(value.get("error", {}), dict):
+        raise Unreadable(INVALID_REQUEST, "invalid_request", "error must be an object.")
+    return Message("response", rpc_id, id_json, "", None, value, (), True)
+
+
+def read(body: bytes) -> Message:
+    """Read one message strictly; raises Refused. Pure: a large body may be read in a thread."""
+    try:
+        return _read(parse(body), body)
+    except Unreadable as bad:
+        raise Refused(400, bad.code, bad.reason, bad.message, known=_known(body, bad)) from None
+
+
+def peek(body: bytes) -> Known:
+    """What a message says of itself, however wrong the rest of it is; never raises."""
+    try:
+        return read(body).known
+    except Refused as refused:
+        return refused.known
+
+
+# --- what can be known of a message that is refused -------------------------------------------------------------------
+
+_HEAD = re.compile(
+    rb'[ \t\n\r]*[{,][ \t\n\r]*"(jsonrpc|id|method)"[ \t\n\r]*:[ \t\n\r]*'
+    rb'("(?:[^"\\\x00-\x1f]|\\["\\/bfnrtu])*"|-?(?:0|[1-9][0-9]{0,18}))(?=[ \t\n\r]*[,}])'
+)
+
+
+def _head(body: bytes) -> dict[str, Any]:
+    """The simple members an envelope begins with, from a body that cannot be parsed."""
+    found: dict[str, Any] = {}
+    place = 0
+    while (match := _HEAD.match(body, place)) is not None and match.end() <= 4096:
+        name = match[1].decode()
+        if name in found:
+            return {}
+        try:
+            found[name] = orjson.loads(match[2])
+        except ValueError:
+            return found
+        place = match.end()
+    return found
+
+
+def _known(body: bytes, bad: Unreadable) -> Known:
+    value: Any
+    try:
+        value = orjson.loads(body)
+    except ValueError:
+        value = _head(body)
+    if type(value) is not dict:
+        return Known()
+    method = value.get("method")
+    method = method if isinstance(method, str) and SURROGATE.search(method) is None else ""
+    id_json = None
+    # After a parse error JSON-RPC wants no id; and which one is meant cannot be known when a member came twice.
+    if bad.code != PARSE_ERROR and not (bad.reason == "duplicate_member" and len(_ID_MEMBER.findall(body)) > 1):
+        try:
+            id_json = _identify(value, body)[1]
+        except Unreadable:
+            id_json = None
+    targets: tuple[TargetName, ...] = ()
+    params = value.get("params")
+    if method and isinstance(params, dict):
+        try:
+            targets = _targets(
+                method, {**params, "arguments": {}} if "arguments" in params else params, id_json is None
+            )
+        except Unreadable:
+            targets = ()
+    kind: Kind | Literal[""] = "" if not method else "request" if "id" in value else "notification"
+    return Known(kind, id_json, method, targets)
