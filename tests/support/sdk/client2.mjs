@@ -1,0 +1,50 @@
+// Plays steps with the TypeScript SDK 2.x: a request on standard input, one JSON line on standard output.
+import { readFileSync } from 'node:fs';
+import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/client';
+
+const request = JSON.parse(readFileSync(0, 'utf8'));
+const modes = { legacy: 'legacy', auto: 'auto', modern: { pin: '2026-07-28' } };
+const told = (error) => ({ code: error?.code ?? error?.status ?? null, message: String(error?.message ?? error), data: error?.data ?? null });
+
+const play = async (client, step) => {
+  switch (step.do) {
+    case 'list_tools': return client.listTools(step.cursor ? { cursor: step.cursor } : undefined);
+    case 'call': {
+      const progress = [];
+      const options = step.progress ? { onprogress: (p) => progress.push(p.progress) } : {};
+      if (step.timeout) options.timeout = step.timeout * 1000;
+      const result = await client.callTool({ name: step.name, arguments: step.arguments }, options);
+      return step.progress ? { ...result, progress } : result;
+    }
+    case 'list_prompts': return client.listPrompts();
+    case 'prompt': return client.getPrompt({ name: step.name, arguments: step.arguments });
+    case 'list_resources': return client.listResources();
+    case 'read': return client.readResource({ uri: step.uri });
+    case 'ping': return client.ping();
+    case 'sleep': return new Promise((done) => setTimeout(() => done({}), step.seconds * 1000));
+  }
+};
+
+const outcome = { steps: [] };
+const client = new Client(
+  { name: 'typescript-2', version: '1.0.0' },
+  { versionNegotiation: { mode: modes[request.era] }, capabilities: { elicitation: {}, sampling: {} } },
+);
+client.setRequestHandler('elicitation/create', async () => ({ action: 'accept', content: { name: 'Ada', username: 'ada', email: 'ada@example.com' } }));
+client.setRequestHandler('sampling/createMessage', async () => ({ role: 'assistant', model: 'none', content: { type: 'text', text: 'sampled by the client' } }));
+try {
+  await client.connect(new StreamableHTTPClientTransport(new URL(request.url), { requestInit: { headers: request.headers } }));
+  outcome.version = client.getNegotiatedProtocolVersion?.() ?? null;
+  for (const step of request.steps) {
+    try {
+      outcome.steps.push({ ok: (await play(client, step)) ?? {} });
+    } catch (error) {
+      outcome.steps.push({ error: told(error) });
+    }
+  }
+  await client.close();
+} catch (error) {
+  outcome.failed = told(error);
+}
+console.log(JSON.stringify(outcome));
+process.exit(0);
