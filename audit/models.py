@@ -1,0 +1,290 @@
+"""What happened, as it is stored: events nobody can change, and the books that make them exactly once."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from django.contrib.postgres.indexes import GinIndex
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from audit.fields import ExactJSONField
+from audit.querysets import AuditEventQuerySet
+
+__all__ = [
+    "AuditEvent",
+    "OpenCall",
+    "OutboxEvent",
+    "Outcome",
+    "QuarantinedFrame",
+    "Rollup",
+    "Tombstone",
+    "WriterPosition",
+]
+
+
+class Outcome(models.TextChoices):
+    """How a request ended."""
+
+    ALLOWED = "allowed", "Allowed"
+    UNAUTHENTICATED = "unauthenticated", "Unauthenticated"
+    DENIED = "denied", "Denied"
+    LIMITED = "limited", "Limited"
+    INVALID = "invalid", "Invalid"
+    UPSTREAM_ERROR = "upstream_error", "Upstream error"
+    CANCELLED = "cancelled", "Cancelled"
+    INTERRUPTED = "interrupted", "Interrupted"
+    UNRECORDED = "unrecorded", "Unrecorded (a gap)"
+    CHANGED = "changed", "Changed"
+
+
+def new_id() -> UUID:
+    """Make the id of an event that starts now."""
+    from audit.ids import uuid7
+
+    return uuid7()
+
+
+def sanitised(values: dict[str, Any]) -> dict[str, Any]:
+    """Pass the values of a new event through the one place where events are made."""
+    from audit.event import Event
+
+    return Event(**values).as_model()
+
+
+class AuditEvent(models.Model):
+    """What one request left behind; insert-only, partitioned by day on its time-ordered id.
+
+    Built with keyword arguments it passes the same sanitation as every event, so that no call site can forget it.
+    """
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    ts = models.DateTimeField("time", default=timezone.now)
+    writer = models.TextField(default="", blank=True)
+    boot = models.BigIntegerField(default=0)
+    seq = models.BigIntegerField(default=0)
+    api_key_id = models.UUIDField("API key", null=True, blank=True)
+    key_prefix = models.TextField(default="", blank=True)
+    key_name = models.TextField("key", default="", blank=True)
+    role = models.TextField(default="", blank=True)
+    auth_method = models.TextField(default="none", blank=True)
+    client_ip = models.GenericIPAddressField("client address", null=True, blank=True)
+    user_agent = models.TextField(default="", blank=True)
+    upstream = models.TextField(default="", blank=True)
+    protocol_version = models.TextField(default="", blank=True)
+    session = models.TextField(default="", blank=True)
+    rpc_id = models.TextField("JSON-RPC id", default="", blank=True)
+    method = models.TextField(default="", blank=True)
+    tool_name = models.TextField("target", null=True, blank=True)
+    target_kind = models.TextField(default="", blank=True)
+    outcome = models.TextField(choices=Outcome.choices, default=Outcome.INVALID)
+    reason = models.TextField(default="", blank=True)
+    decision = ExactJSONField(default=dict)
+    status_code = models.SmallIntegerField("status", default=0)
+    latency_ms = models.FloatField("latency (ms)", default=0.0)
+    upstream_ms = models.FloatField("upstream (ms)", null=True, blank=True)
+    request_json = ExactJSONField("request", null=True, blank=True)
+    response_json = ExactJSONField("response", null=True, blank=True)
+    request_bytes = models.BigIntegerField(default=0)
+    response_bytes = models.BigIntegerField(default=0)
+    request_digest = models.TextField(default="", blank=True)
+    response_digest = models.TextField(default="", blank=True)
+    truncated = models.BooleanField(default=False)
+    redactions = models.IntegerField(default=0)
+    count = models.IntegerField(default=1)
+    first_ts = models.DateTimeField("first", null=True, blank=True)
+    last_ts = models.DateTimeField("last", null=True, blank=True)
+    trace_id = models.TextField(default="", blank=True)
+    details = ExactJSONField(default=dict)
+    search = models.TextField(default="", blank=True, editable=False)
+
+    objects = AuditEventQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = "event"
+        ordering = ["-id"]
+        indexes = [
+            models.Index(fields=["api_key_id", "id"], name="audit_event_key"),
+            models.Index(fields=["tool_name", "id"], name="audit_event_tool"),
+            models.Index(fields=["outcome", "id"], name="audit_event_outcome"),
+            GinIndex(fields=["search"], name="audit_event_search", opclasses=["gin_trgm_ops"]),
+        ]
+        constraints = [
+            models.CheckConstraint(
+                condition=~Q(outcome="allowed") | Q(api_key_id__isnull=False), name="audit_allowed_has_a_key"
+            ),
+            models.CheckConstraint(condition=Q(outcome__in=Outcome.values), name="audit_outcome_is_known"),
+            models.CheckConstraint(condition=Q(count__gte=1), name="audit_count_is_positive"),
+        ]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if kwargs and not args:
+            kwargs = sanitised(kwargs)
+        super().__init__(*args, **kwargs)
+
+    def __str__(self) -> str:
+        return f"{self.id} {self.outcome}"
+
+
+class OpenCall(models.Model):
+    """A call whose end is not stored yet; deleted in the transaction that stores its event."""
+
+    KINDS = [("call", "Call"), ("counted", "Counted refusals")]
+
+    id = models.UUIDField(primary_key=True, editable=False)
+    kind = models.TextField(choices=KINDS, default="call")
+    writer = models.TextField()
+    boot = models.BigIntegerField()
+    seq = models.BigIntegerField()
+    ts = models.DateTimeField("started")
+    answered = models.BooleanField(default=False)
+    api_key_id = models.UUIDField(null=True)
+    key_prefix = models.TextField(default="")
+    key_name = models.TextField("key", default="")
+    role = models.TextField(default="")
+    upstream = models.TextField(default="")
+    method = models.TextField(default="")
+    tool_name = models.TextField("target", null=True)
+    record = ExactJSONField()
+
+    class Meta:
+        verbose_name = "running call"
+        ordering = ["-id"]
+        indexes = [models.Index(fields=["writer", "boot"], name="audit_opencall_writer")]
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.tool_name or ''}".strip()
+
+
+class WriterPosition(models.Model):
+    """How far one writer's journal is stored, and how far that writer is known to have come."""
+
+    writer = models.TextField()
+    boot = models.BigIntegerField()
+    frame = models.BigIntegerField(default=0)
+    seq = models.BigIntegerField(default=0)
+    reported_frame = models.BigIntegerField(default=0)
+    reported_seq = models.BigIntegerField(default=0)
+    reported_at = models.DateTimeField(null=True)
+    previous_boot = models.BigIntegerField(default=0)
+    previous_seq = models.BigIntegerField(default=0)
+    started_at = models.DateTimeField(null=True)
+    drained_at = models.DateTimeField(null=True)
+    closed_at = models.DateTimeField(null=True)
+    clean = models.BooleanField(default=False)
+    details = ExactJSONField(default=dict)
+
+    class Meta:
+        verbose_name = "writer"
+        ordering = ["writer", "boot"]
+        constraints = [models.UniqueConstraint(fields=["writer", "boot"], name="audit_one_position_per_boot")]
+
+    def __str__(self) -> str:
+        return f"{self.writer}.{self.boot}"
+
+
+class QuarantinedFrame(models.Model):
+    """A frame of the journal that could not become a row, kept byte for byte until someone has looked at it."""
+
+    writer = models.TextField()
+    boot = models.BigIntegerField()
+    frame = models.BigIntegerField()
+    seq = models.BigIntegerField(null=True)
+    place = models.TextField(default="")
+    data = models.BinaryField()
+    error = models.TextField()
+    created_at = models.DateTimeField(default=timezone.now)
+    resolved_at = models.DateTimeField(null=True)
+
+    class Meta:
+        verbose_name = "quarantined frame"
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return f"{self.writer}.{self.boot} frame {self.frame}"
+
+
+class OutboxEvent(models.Model):
+    """An event of an administrator's act, written in the transaction of the act itself; the drainer numbers and stores it."""
+
+    number = models.BigAutoField(primary_key=True)
+    event_id = models.UUIDField(unique=True)
+    created_at = models.DateTimeField(default=timezone.now)
+    record = ExactJSONField()
+
+    class Meta:
+        verbose_name = "event on its way"
+        verbose_name_plural = "events on their way"
+        ordering = ["number"]
+
+    def __str__(self) -> str:
+        return str(self.event_id)
+
+
+class Tombstone(models.Model):
+    """Numbers of one writer whose events were dropped by age, so that a hole they leave is an explained one."""
+
+    writer = models.TextField()
+    boot = models.BigIntegerField()
+    first_seq = models.BigIntegerField()
+    last_seq = models.BigIntegerField()
+    partition = models.TextField()
+    dropped_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ["writer", "boot", "first_seq"]
+        indexes = [models.Index(fields=["writer", "boot"], name="audit_tombstone_writer")]
+
+    def __str__(self) -> str:
+        return f"{self.writer}.{self.boot} {self.first_seq}-{self.last_seq}"
+
+
+class Rollup(models.Model):
+    """One minute of one kind of event, counted while the events are stored; the overview reads these, never the log.
+
+    `le_N` counts the events that took at most N milliseconds and more than the bound before; `le_inf` the rest.
+    Only events that reached an upstream have a latency here. `tool_name` is empty for refusals, whose names a stranger chooses.
+    """
+
+    minute = models.DateTimeField()
+    outcome = models.TextField(choices=Outcome.choices)
+    reason = models.TextField(default="")
+    upstream = models.TextField(default="")
+    method = models.TextField(default="")
+    tool_name = models.TextField(default="")
+    key_id = models.TextField(default="")
+    key_name = models.TextField(default="")
+    role = models.TextField(default="")
+    requests = models.BigIntegerField(default=0)
+    events = models.BigIntegerField(default=0)
+    latency_count = models.BigIntegerField(default=0)
+    latency_sum = models.FloatField(default=0.0)
+    upstream_sum = models.FloatField(default=0.0)
+    request_bytes = models.BigIntegerField(default=0)
+    response_bytes = models.BigIntegerField(default=0)
+    le_1 = models.BigIntegerField(default=0)
+    le_2 = models.BigIntegerField(default=0)
+    le_5 = models.BigIntegerField(default=0)
+    le_10 = models.BigIntegerField(default=0)
+    le_25 = models.BigIntegerField(default=0)
+    le_50 = models.BigIntegerField(default=0)
+    le_100 = models.BigIntegerField(default=0)
+    le_250 = models.BigIntegerField(default=0)
+    le_500 = models.BigIntegerField(default=0)
+    le_1000 = models.BigIntegerField(default=0)
+    le_2500 = models.BigIntegerField(default=0)
+    le_5000 = models.BigIntegerField(default=0)
+    le_inf = models.BigIntegerField(default=0)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["minute", "outcome", "reason", "upstream", "method", "tool_name", "key_id", "key_name", "role"],
+                name="audit_one_rollup_per_kind",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.minute} {self.outcome} {self.requests}"
