@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from sentinel import conf
+from sentinel import admin_settings, conf
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 SENTINEL = conf.load()
@@ -29,7 +29,7 @@ INSTALLED_APPS = [
     "audit",
     "policies",
     "proxy",
-    "django.contrib.admin",
+    "sentinel.admin_config.SentinelAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -37,15 +37,22 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "django.contrib.postgres",
     "rest_framework",
+    *admin_settings.APPS,
 ]
 MIDDLEWARE = [
+    "sentinel.middleware.SecurityHeadersMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
+    "sentinel.middleware.RefusalsMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django_otp.middleware.OTPMiddleware",
+    "sentinel.middleware.ViewerMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
+    "sentinel.middleware.SecondFactorMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "axes.middleware.AxesMiddleware",
 ]
 TEMPLATES = [
     {
@@ -79,3 +86,5 @@ def database(url: str) -> dict[str, object]:
 
 
 DATABASES = {"default": database(SENTINEL.database_url)} if SENTINEL.database_url else {}
+
+globals().update(admin_settings.settings_for(SENTINEL))

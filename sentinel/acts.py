@@ -1,0 +1,60 @@
+"""What people do in the admin, as events (outcome `changed`)."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from django.http import HttpRequest
+
+from sentinel import people
+
+
+def record(
+    method: str,
+    request: HttpRequest,
+    *,
+    user: Any = None,
+    target: str = "",
+    before: Any = None,
+    after: Any = None,
+    details: dict[str, Any] | None = None,
+    status_code: int = 200,
+) -> None:
+    """Record an act of this request's user, inside the caller's transaction."""
+    from audit.acts import record_act
+
+    record_act(
+        method=method,
+        actor=people.actor(request, user),
+        target=target,
+        before=before,
+        after=after,
+        details=details,
+        status_code=status_code,
+    )
+
+
+class Flood:
+    """Bounds how many events a flood of refusals may write: beyond a rate they are only counted.
+
+    The next event that is written says how many were not.
+    """
+
+    def __init__(self, per_second: int) -> None:
+        self._rate = per_second
+        self._second = 0
+        self._used = 0
+        self._dropped = 0
+
+    def admit(self) -> int | None:
+        """Return how many were dropped before this one, or None when this one is dropped too."""
+        second = int(time.monotonic())
+        if second != self._second:
+            self._second, self._used = second, 0
+        if self._used >= self._rate:
+            self._dropped += 1
+            return None
+        self._used += 1
+        dropped, self._dropped = self._dropped, 0
+        return dropped

@@ -1,0 +1,1 @@
+"""The people who use the admin, as the admin shows them."""

@@ -1,0 +1,116 @@
+"""The admin site: its pages, its navigation, and what every template of it may rely on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.contrib.admin import AdminSite
+from django.http import HttpRequest, HttpResponseBase
+from django.urls import NoReverseMatch, URLPattern, URLResolver, path, reverse
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One entry of the navigation."""
+
+    label: str
+    view: str
+    icon: str
+    permission: str
+
+
+NAVIGATION: tuple[tuple[str, tuple[Link, ...]], ...] = (
+    (
+        "Watch",
+        (
+            Link("Overview", "admin:index", "overview", "sentinel.view_overview"),
+            Link("Events", "admin:audit_auditevent_changelist", "events", "audit.view_auditevent"),
+            Link("Live", "admin:audit_live", "live", "audit.view_auditevent"),
+            Link("Integrity", "admin:audit_integrity", "seal", "audit.verify_auditevent"),
+            Link("Health", "admin:health", "limits", "sentinel.view_health"),
+        ),
+    ),
+    (
+        "Access",
+        (
+            Link("Keys", "admin:policies_apikey_changelist", "keys", "policies.view_apikey"),
+            Link("Roles", "admin:policies_role_changelist", "roles", "policies.view_role"),
+            Link("Rules", "admin:policies_rule_changelist", "rules", "policies.view_rule"),
+            Link("Limits", "admin:policies_ratelimit_changelist", "clock", "policies.view_ratelimit"),
+            Link("Explain", "admin:policies_explain", "explain", "policies.explain_policy"),
+            Link("Replay", "admin:policies_replay", "replay", "policies.replay_policy"),
+            Link("Versions", "admin:policies_policyversion_changelist", "policy", "policies.view_policyversion"),
+        ),
+    ),
+    (
+        "Servers",
+        (
+            Link("Upstreams", "admin:proxy_upstream_changelist", "upstreams", "proxy.view_upstream"),
+            Link("Tools", "admin:proxy_catalogueitem_changelist", "tools", "proxy.view_catalogueitem"),
+        ),
+    ),
+    ("People", (Link("Users", "admin:sentinel_user_changelist", "users", "sentinel.view_user"),)),
+)
+
+
+class SentinelAdminSite(AdminSite):
+    """Django's admin under the product's name, with the overview as its front page."""
+
+    site_header = "MCP Sentinel"
+    site_title = "MCP Sentinel"
+    index_title = "Overview"
+    site_url = None
+    enable_nav_sidebar = False
+    empty_value_display = "–"
+
+    def get_urls(self) -> list[URLResolver | URLPattern]:
+        """Put the site's own pages before those of the models."""
+        from sentinel import pages
+
+        wrap = self.admin_view
+        own = [
+            path("preferences/", wrap(pages.preferences), name="preferences"),
+            path("second-factor/", wrap(pages.second_factor), name="second_factor"),
+            path("components/", wrap(pages.components), name="components"),
+            path("health/", wrap(pages.health), name="health"),
+        ]
+        return [*own, *super().get_urls()]
+
+    def each_context(self, request: HttpRequest) -> dict[str, Any]:
+        """Add navigation, theme and zone to what templates get."""
+        context = super().each_context(request)
+        context["navigation"] = navigation(request)
+        context["theme"] = getattr(request.user, "theme", "auto") if request.user.is_authenticated else "auto"
+        return context
+
+    def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponseBase:
+        """Show the overview."""
+        from sentinel import overview
+
+        return overview.page(request, self.each_context(request) | (extra_context or {}))
+
+    def app_index(self, request: HttpRequest, app_label: str, extra_context: dict[str, Any] | None = None) -> Any:
+        """Applications are no places people look for; the front page is."""
+        from django.shortcuts import redirect
+
+        return redirect("admin:index")
+
+
+def navigation(request: HttpRequest) -> list[dict[str, Any]]:
+    """Return the groups and links that this person may follow, with the present one marked."""
+    groups = []
+    for title, links in NAVIGATION:
+        shown = []
+        for link in links:
+            if not request.user.has_perm(link.permission):
+                continue
+            try:
+                url = reverse(link.view)
+            except NoReverseMatch:
+                continue
+            here = request.path == url if link.view == "admin:index" else request.path.startswith(url)
+            shown.append({"label": link.label, "url": url, "icon": link.icon, "here": here})
+        if shown:
+            groups.append({"title": title, "links": shown})
+    return groups

@@ -1,0 +1,113 @@
+"""What every page of the admin has in common: headers, time zone, the second factor, and refusals as events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import redirect
+from django.urls import reverse
+from django.utils import timezone
+
+from sentinel.acts import Flood, record
+
+Handler = Callable[[HttpRequest], HttpResponseBase]
+
+POLICY = "; ".join(
+    (
+        "default-src 'self'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self'",
+        "font-src 'self'",
+        "connect-src 'self'",
+        "object-src 'none'",
+        "base-uri 'none'",
+        "frame-ancestors 'none'",
+        "form-action 'self'",
+    )
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=()",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class SecurityHeadersMiddleware:
+    """Sets the content security policy and its relatives on everything Django answers."""
+
+    def __init__(self, get_response: Handler) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        response = self.get_response(request)
+        for name, value in HEADERS.items():
+            response.headers.setdefault(name, value)
+        return response
+
+
+class ViewerMiddleware:
+    """Shows times in the zone of whoever looks."""
+
+    def __init__(self, get_response: Handler) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        user = getattr(request, "user", None)
+        if user is None or not user.is_authenticated:
+            return self.get_response(request)
+        with timezone.override(zone_of(user)):
+            return self.get_response(request)
+
+
+def zone_of(user: object) -> ZoneInfo:
+    """Return a person's time zone; an unknown name means UTC, never an error."""
+    try:
+        return ZoneInfo(getattr(user, "time_zone", "") or "UTC")
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return ZoneInfo("UTC")
+
+
+class SecondFactorMiddleware:
+    """Asks for a second factor before anything else where one of a person's groups demands it."""
+
+    def __init__(self, get_response: Handler) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        user = getattr(request, "user", None)
+        demanded = settings.SENTINEL.second_factor_groups
+        if not demanded or user is None or not user.is_authenticated or not request.path.startswith("/admin/"):
+            return self.get_response(request)
+        allowed = {reverse("admin:second_factor"), reverse("admin:logout"), reverse("admin:login")}
+        if user.is_verified() or request.path in allowed:
+            return self.get_response(request)
+        names = set(user.groups.values_list("name", flat=True))
+        if names.intersection(demanded) or (user.is_superuser and "administrator" in demanded):
+            return redirect("admin:second_factor")
+        return self.get_response(request)
+
+
+class RefusalsMiddleware:
+    """Leaves an event for everything the admin refuses."""
+
+    def __init__(self, get_response: Handler) -> None:
+        self.get_response = get_response
+        self._flood = Flood(per_second=20)
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        response = self.get_response(request)
+        if response.status_code == 403 and request.path.startswith("/admin/") and isinstance(response, HttpResponse):
+            dropped = self._flood.admit()
+            if dropped is not None:
+                details: dict[str, object] = {"http": {"verb": request.method, "path": request.path[:300]}}
+                if dropped:
+                    details["not_recorded_before"] = dropped
+                record("admin.refused", request, target=request.path[:300], details=details, status_code=403)
+        return response

@@ -1,0 +1,124 @@
+"""The admin's own small pages: preferences, the second factor, health, and what is said to someone who is refused."""
+
+from __future__ import annotations
+
+import base64
+from datetime import timedelta
+from typing import Any
+from zoneinfo import available_timezones
+
+from django import forms
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.db import transaction
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import redirect, render
+from django.utils import timezone
+
+from sentinel import acts
+
+
+def page(request: HttpRequest, template: str, context: dict[str, Any], status: int = 200) -> HttpResponse:
+    """Render one of the admin's own pages with what all of them need."""
+    return render(request, template, admin.site.each_context(request) | context, status=status)
+
+
+class PreferencesForm(forms.Form):
+    """How the admin looks to one person."""
+
+    theme = forms.ChoiceField(choices=[("auto", "As the system"), ("light", "Light"), ("dark", "Dark")])
+    time_zone = forms.ChoiceField(choices=[])
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["time_zone"].choices = [(name, name) for name in sorted(available_timezones())]  # type: ignore[attr-defined]
+
+
+def preferences(request: HttpRequest) -> HttpResponseBase:
+    """Let a person choose theme and time zone."""
+    user: Any = request.user
+    form = PreferencesForm(request.POST or None, initial={"theme": user.theme, "time_zone": user.time_zone})
+    if request.method == "POST" and form.is_valid():
+        user.theme, user.time_zone = form.cleaned_data["theme"], form.cleaned_data["time_zone"]
+        user.save(update_fields=["theme", "time_zone"])
+        messages.success(request, "Preferences saved.")
+        return redirect("admin:preferences")
+    return page(request, "admin/preferences.html", {"title": "Preferences", "form": form})
+
+
+def components(request: HttpRequest) -> HttpResponseBase:
+    """Show the components in one place."""
+    from sentinel.templatetags.ui import OUTCOMES
+
+    hostile = "<script>alert(1)</script> \u202egnp.exe\u200b \x1b[31m {{7*7}}"
+    sample = '{"query": "select *", "limit": 10.50, "token": "[REDACTED:api_key:0a1b2c3d]", "rows": [1, {"deep": null}]}'
+    context = {"title": "Components", "outcomes": list(OUTCOMES), "hostile": hostile, "sample": sample}
+    return page(request, "admin/components.html", context | {"now": timezone.now()})
+
+
+def health(request: HttpRequest) -> HttpResponseBase:
+    """Show the state of the installation to whoever minds it."""
+    if not request.user.has_perm("sentinel.view_health"):
+        raise PermissionDenied
+    from sentinel import state
+
+    return page(request, "admin/health.html", {"title": "Health", "state": state.read()})
+
+
+def second_factor(request: HttpRequest) -> HttpResponseBase:
+    """Enrol an authenticator, or prove the second factor where one is demanded."""
+    from django_otp import login as otp_login
+    from django_otp.plugins.otp_totp.models import TOTPDevice
+
+    user: Any = request.user
+    confirmed = TOTPDevice.objects.filter(user=user, confirmed=True).first()
+    device = confirmed or TOTPDevice.objects.filter(user=user, confirmed=False).first()
+    if device is None:
+        device = TOTPDevice.objects.create(user=user, name="authenticator", confirmed=False)
+    error = ""
+    if request.method == "POST":
+        with transaction.atomic():
+            right = device.verify_token(request.POST.get("token", "").strip()[:8])
+            if right and not device.confirmed:
+                device.confirmed = True
+                device.save(update_fields=["confirmed"])
+                acts.record("admin.second_factor.enrolled", request, target=user.get_username())
+            elif not right:
+                acts.record("admin.second_factor.failed", request, target=user.get_username(), status_code=401)
+        if right:
+            otp_login(request, device)
+            messages.success(request, "The second factor was accepted.")
+            return redirect("admin:index")
+        error = "That code is not right. Codes change every 30 seconds; check the clock of your device."
+    secret = base64.b32encode(device.bin_key).decode().rstrip("=")
+    context = {
+        "title": "Second factor",
+        "enrolled": confirmed is not None,
+        "verified": user.is_verified(),
+        "secret": " ".join(secret[place : place + 4] for place in range(0, len(secret), 4)),
+        "uri": device.config_url,
+        "error": error,
+    }
+    return page(request, "admin/second_factor.html", context)
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """Say in one sentence what a missing or foreign form token means, and what to do."""
+    context = {
+        "title": "This form could not be accepted",
+        "detail": "It was opened in another session, is too old, or came from another site. Go back, reload the page and send it again.",
+        "technical": reason,
+    }
+    return page(request, "403.html", context, status=403)
+
+
+def locked_out(request: HttpRequest, credentials: Any = None, *args: Any, **kwargs: Any) -> HttpResponse:
+    """Tell someone who guessed too often how long to wait."""
+    from django.conf import settings
+
+    wait: timedelta = settings.AXES_COOLOFF_TIME
+    minutes = int(wait.total_seconds() // 60)
+    context = {"title": "Log in", "locked": f"{minutes} minutes", "has_permission": False}
+    response = page(request, "admin/login.html", context, status=429)
+    response.headers["Retry-After"] = str(int(wait.total_seconds()))
+    return response
