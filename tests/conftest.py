@@ -1,0 +1,47 @@
+"""Fixtures for every test: a running gateway, shared by the end-to-end tests of one worker."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support import fixtures
+from tests.support.fixtures import Everything, Stage
+from tests.support.upstream import FakeUpstream
+
+
+@pytest.fixture(scope="session")
+def stage() -> Iterator[Stage]:
+    """A gateway under `serve`, the fake upstream `fake`, a key per default role."""
+    yield from fixtures.stage()
+
+
+@pytest.fixture(scope="session")
+def daphne_stage() -> Iterator[Stage]:
+    """The same under Daphne."""
+    yield from fixtures.stage("daphne")
+
+
+@pytest.fixture
+def fake(stage: Stage) -> FakeUpstream:
+    """The fake upstream, with nothing scripted and nothing seen."""
+    stage.fake.forget()
+    return stage.fake
+
+
+@pytest.fixture(scope="session")
+def everything_server(stage: Stage) -> Iterator[Everything]:
+    """The everything server, known to the gateway as `everything`."""
+    with Everything() as server:
+        stage.gateway.add_upstream("everything", server.url)
+        time.sleep(1.0)
+        yield server
+
+
+@pytest.fixture
+def everything(everything_server: Everything) -> Everything:
+    """The everything server, with nothing seen."""
+    everything_server.seen(forget=True)
+    return everything_server

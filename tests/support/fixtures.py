@@ -1,0 +1,86 @@
+"""What end-to-end tests share: one running gateway with its upstreams and a key for each default role."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from tests.support import clients
+from tests.support.gateway import Gateway, Key
+from tests.support.upstream import FakeUpstream
+
+EVERYTHING = Path(__file__).resolve().parent / "everything.py"
+
+
+class Everything:
+    """The everything server in its own environment, as a context manager."""
+
+    def __init__(self, *options: str) -> None:
+        self.port = clients.free_port()
+        self.url = f"http://127.0.0.1:{self.port}/mcp"
+        self.options = options
+
+    def __enter__(self) -> Everything:
+        command = [str(clients.python()), str(EVERYTHING), "--port", str(self.port), *self.options]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for _ in range(200):
+            try:
+                self.seen()
+                return self
+            except (URLError, OSError):
+                time.sleep(0.05)
+        self.process.kill()
+        raise RuntimeError("the everything server did not start")
+
+    def __exit__(self, *exc: object) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(5)
+
+    def seen(self, forget: bool = False) -> dict:
+        """What reached it: `{"requests": [...], "cancelled": N}`."""
+        import json
+        from urllib.request import Request
+
+        target = Request(f"http://127.0.0.1:{self.port}/_seen", method="DELETE" if forget else "GET")
+        with urlopen(target, timeout=5) as answer:
+            return json.load(answer)
+
+
+@dataclass
+class Stage:
+    """A gateway with everything around it."""
+
+    gateway: Gateway
+    fake: FakeUpstream
+    keys: dict[str, Key]
+
+    def client(self, role: str | None = "admin", **options):
+        """A client on the wire with the key of a role."""
+        return self.gateway.client(self.keys[role] if role else None, **options)
+
+
+# The default roles, written out: tests apply other policies and come back to this one.
+DEFAULT_POLICY = """\
+roles:
+  admin:    {allow: ["*"]}
+  user:     {allow: ["public.echo", "list_*"]}
+  readonly: {allow: ["list_customers"]}
+"""
+
+
+def stage(server: str = "serve", **options: str) -> Iterator[Stage]:
+    """A gateway with the fake upstream `fake` and keys for the default roles."""
+    with FakeUpstream() as fake, Gateway(server=server, **options) as gateway:
+        gateway.add_upstream("fake", fake.url)
+        keys = {role: gateway.create_key(f"{role}-key", role) for role in ("admin", "user", "readonly")}
+        time.sleep(1.0)  # what was added is known to every worker
+        yield Stage(gateway, fake, keys)
