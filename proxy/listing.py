@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from proxy.message import TargetKind
@@ -53,7 +53,7 @@ class _Cut(NamedTuple):
     text: str
 
 
-_scan = json.JSONDecoder().scan_once
+_decode = json.JSONDecoder().raw_decode
 _WHITE = re.compile(r"[ \t\n\r]*")
 
 
@@ -62,51 +62,15 @@ def _skip(text: str, place: int) -> int:
     return match.end() if match is not None else place
 
 
-def _value(text: str, place: int) -> tuple[Any, int]:
-    try:
-        value, end = _scan(text, place)
-    except StopIteration:
-        raise Unfilterable("not JSON") from None
-    return value, end
-
-
 def _expect(text: str, place: int, character: str) -> int:
     if text[place : place + 1] != character:
         raise Unfilterable("not JSON")
     return place + 1
 
 
-def _members(text: str, place: int) -> Iterator[tuple[str, int]]:
-    """Each member of the object that begins at `place`: its name, and where its value begins."""
-    place = _skip(text, _expect(text, place, "{"))
-    if text[place : place + 1] == "}":
-        return
-    while True:
-        _expect(text, place, '"')
-        name, place = _value(text, place)
-        place = _skip(text, _expect(text, _skip(text, place), ":"))
-        yield name, place
-        place = _skip(text, _value(text, place)[1])
-        if text[place : place + 1] == "}":
-            return
-        place = _skip(text, _expect(text, place, ","))
-
-
-def _items(text: str, place: int) -> Iterator[tuple[Any, int, int]]:
-    """Each item of the array that begins at `place`, with where it begins and ends; last the array's end."""
-    place = _skip(text, _expect(text, place, "["))
-    if text[place : place + 1] != "]":
-        while True:
-            value, end = _value(text, place)
-            yield value, place, end
-            place = _skip(text, end)
-            if text[place : place + 1] == "]":
-                break
-            place = _skip(text, _expect(text, place, ","))
-    yield None, place + 1, -1
-
-
 class _Filter:
+    """One pass over an answer: each method reads the value at a place, notes what to cut, and returns where it ends."""
+
     def __init__(self, text: str, keep: Keep, modern: bool) -> None:
         self.text = text
         self.keep = keep
@@ -115,60 +79,83 @@ class _Filter:
         self.kept = 0
         self.hidden = 0
 
-    def message(self, place: int) -> None:
-        text = self.text
-        if text[place : place + 1] == "[":  # a batch, as 2025-03-26 had them
-            for value, start, end in _items(text, place):
-                if end >= 0 and isinstance(value, dict):
-                    self.message(start)
-            return
-        if text[place : place + 1] != "{":
-            return
-        for name, start in _members(text, place):
-            if name.casefold() == "result" and text[start : start + 1] == "{":
-                self.result(start)
+    def message(self, place: int) -> int:
+        first = self.text[place : place + 1]
+        if first == "{":
+            return self._members(place, self._envelope)
+        if first == "[":  # a batch, as 2025-03-26 had them
+            return self._items(place, self.message)
+        return _decode(self.text, place)[1]
 
-    def result(self, place: int) -> None:
-        for name, start in _members(self.text, place):
-            folded = name.casefold()
-            if folded in _LISTS and self.text[start : start + 1] == "[":
-                self.list(start, *_LISTS[folded])
-            elif self.modern and folded == "cachescope":
-                value, end = _value(self.text, start)
-                if value != "private":
-                    self.cuts.append(_Cut(start, end, '"private"'))
+    def _envelope(self, name: str, place: int) -> int:
+        if name.casefold() == "result" and self.text[place : place + 1] == "{":
+            return self._members(place, self._result)
+        return _decode(self.text, place)[1]
 
-    def list(self, place: int, kind: TargetKind, naming: str) -> None:
+    def _result(self, name: str, place: int) -> int:
+        folded = name.casefold()
+        if folded in _LISTS and self.text[place : place + 1] == "[":
+            return self._list(place, *_LISTS[folded])
+        value, end = _decode(self.text, place)
+        if self.modern and folded == "cachescope" and value != "private":
+            self.cuts.append(_Cut(place, end, '"private"'))
+        return end
+
+    def _list(self, place: int, kind: TargetKind, naming: str) -> int:
         kept: list[str] = []
         hidden = 0
-        array_end = place
-        for value, start, end in _items(self.text, place):
-            if end < 0:
-                array_end = start
-                break
+
+        def item(start: int) -> int:
+            nonlocal hidden
+            value, end = _decode(self.text, start)
             name = value.get(naming) if isinstance(value, dict) else None
             if isinstance(name, str) and self.keep(kind, name, value):
                 kept.append(self.text[start:end])
             else:
                 hidden += 1  # what has no name cannot be governed, and so is not shown
+            return end
+
+        end = self._items(place, item)
         self.kept += len(kept)
         self.hidden += hidden
         if hidden:
-            self.cuts.append(_Cut(place, array_end, "[" + ",".join(kept) + "]"))
+            self.cuts.append(_Cut(place, end, "[" + ",".join(kept) + "]"))
+        return end
+
+    def _members(self, place: int, member: Callable[[str, int], int]) -> int:
+        text = self.text
+        place = _skip(text, place + 1)
+        if text[place : place + 1] == "}":
+            return place + 1
+        while True:
+            _expect(text, place, '"')
+            name, place = _decode(text, place)
+            place = _skip(text, _expect(text, _skip(text, place), ":"))
+            place = _skip(text, member(name, place))
+            if text[place : place + 1] == "}":
+                return place + 1
+            place = _skip(text, _expect(text, place, ","))
+
+    def _items(self, place: int, item: Callable[[int], int]) -> int:
+        text = self.text
+        place = _skip(text, place + 1)
+        if text[place : place + 1] == "]":
+            return place + 1
+        while True:
+            place = _skip(text, item(place))
+            if text[place : place + 1] == "]":
+                return place + 1
+            place = _skip(text, _expect(text, place, ","))
 
 
 def filter_result(raw: bytes, keep: Keep, modern: bool) -> FilteredList:
     """Filter the JSON answer to a list method; an error, or a message that is no answer, stays as it is."""
     try:
         text = raw.decode()
-        start = 1 if text.startswith("\ufeff") else 0
         work = _Filter(text, keep, modern)
-        first = _skip(text, start)
-        work.message(first)
-        if _skip(text, _value(text, first)[1]) != len(text):
+        end = work.message(_skip(text, 1 if text.startswith("\ufeff") else 0))
+        if _skip(text, end) != len(text):
             raise Unfilterable("something follows the JSON value")
-    except Unfilterable:
-        raise
     except (ValueError, RecursionError) as error:
         raise Unfilterable(str(error)) from error
     if not work.cuts:
