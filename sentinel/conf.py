@@ -1,78 +1,366 @@
-"""The settings of an installation, read from the environment once."""
+"""The settings of an installation, read from the environment once.
+
+Every setting is one field of `Config`: its variable, its parser, its default and its help stand in one place, and
+docs/settings.md is written from them (`python -m sentinel.conf > docs/settings.md`).
+"""
 
 from __future__ import annotations
 
-import hashlib
+import dataclasses
+import ipaddress
 import os
-import secrets
-from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_network
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-Network = IPv4Network | IPv6Network
+from sentinel import localsecrets, parsers
+from sentinel.parsers import Network
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+class ConfigError(Exception):
+    """A setting that cannot be used; the text is one line that names the variable."""
+
+
+def setting(
+    variable: str, parse: Callable[[str], Any], default: Any, help: str, *, shown: str = "", secret: bool = False
+) -> Any:
+    """Declare one setting; `shown` is how its default reads in the table, `secret` keeps its value out of messages."""
+    extra = {"variable": variable, "parse": parse, "help": help, "shown": shown, "secret": secret}
+    if isinstance(default, dict):
+        return field(default_factory=dict, metadata=extra)
+    return field(default=default, metadata=extra)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """Every setting, typed; see docs/settings.md for what each means."""
 
-    var: Path
-    database_url: str = ""
-    owner_database_url: str = ""
-    redis_url: str = ""
-    secret_key: str = ""
-    key_peppers: dict[int, bytes]
-    redaction_key: bytes
-    data_key: bytes
-    instance: str
-    public_url: str = ""
-    trusted_proxies: tuple[Network, ...] = ()
-    metrics_token: str = ""
-    audit_mode: str = "strict"
-    audit_fsync: bool = True
-    audit_retention_days: int = 90
-    audit_disk_budget: int = 4 * 1024**3
-    upstream_networks: tuple[Network, ...] = ()
-    allowed_hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "[::1]")
-    allowed_origins: tuple[str, ...] = ()
-    max_body_bytes: int = 4 * 1024**2
-    max_answer_bytes: int = 64 * 1024**2
-    refusals: str = "auto"
-    query_keys: bool = True
-    snapshot_max_age: float = 300.0
-    connect_timeout: float = 5.0
-    first_byte_timeout: float = 60.0
-    idle_timeout: float = 300.0
-    keepalive_interval: float = 15.0
-    body_timeout: float = 30.0
-    max_streams: int = 4000
-    max_streams_per_key: int = 200
-    limiter_fail: str = "closed"
-    second_factor_groups: tuple[str, ...] = ()
-    log_level: str = "INFO"
-    production: bool = False
-    demo: bool = False
-
-
-def load(environ: dict[str, str] | os._Environ[str] = os.environ) -> Config:
-    """Read the environment (a first version: the infrastructure room replaces it)."""
-    var = Path(environ.get("SENTINEL_VAR", "var")).absolute()
-    var.mkdir(parents=True, exist_ok=True, mode=0o700)
-    seed_file = var / "seed"
-    if not seed_file.exists():
-        seed_file.write_text(secrets.token_hex(32))
-    seed = seed_file.read_bytes()
-
-    def derive(label: str) -> bytes:
-        return hashlib.blake2b(seed, person=label.encode()[:16]).digest()[:32]
-
-    return Config(
-        var=var,
-        database_url=environ.get("DATABASE_URL", ""),
-        secret_key=derive("secret").hex(),
-        key_peppers={1: derive("pepper")},
-        redaction_key=derive("redaction"),
-        data_key=derive("data"),
-        instance=derive("instance").hex()[:8],
-        upstream_networks=(ip_network("127.0.0.0/8"),),
+    var: Path = setting(
+        "SENTINEL_VAR", parsers.path, PROJECT / "var",
+        "Folder of all state: journal, embedded database, generated secrets. Of one instance alone, on a disk that is kept.",
+        shown="`var/` of the project",
+    )  # fmt: skip
+    database_url: str = setting(
+        "DATABASE_URL", parsers.database_url, "",
+        "PostgreSQL (15 or newer) to use, as the serving role. Without it an embedded server is started. Setting it makes the installation *production*.",
+        secret=True,
+    )  # fmt: skip
+    owner_database_url: str = setting(
+        "SENTINEL_OWNER_DATABASE_URL", parsers.database_url, "",
+        "The same database as its owning role, which migrates and minds partitions, so that the serving role can be given fewer rights.",
+        shown="`DATABASE_URL`", secret=True,
+    )  # fmt: skip
+    redis_url: str = setting(
+        "REDIS_URL",
+        parsers.redis_url,
+        "",
+        "Redis that counts rate limits across machines. Without it they hold per machine.",
+        secret=True,
     )
+    secret_key: str = setting(
+        "SENTINEL_SECRET_KEY", parsers.text, "",
+        "Signs log-in sessions, and the keys below that are not given are derived from it. At least 32 random characters (`openssl rand -hex 32`). Required in production.",
+        shown="made once, kept in `SENTINEL_VAR`", secret=True,
+    )  # fmt: skip
+    key_peppers: dict[int, bytes] = setting(
+        "SENTINEL_KEY_PEPPERS", parsers.peppers, {},
+        "Numbered keys under which API keys are stored, `1:HEX,2:HEX`, each at least 32 digits. The highest number signs new ones, all verify. Required in production; losing one loses the API keys made under it.",
+        shown="made once, kept in `SENTINEL_VAR`", secret=True,
+    )  # fmt: skip
+    redaction_key: bytes = setting(
+        "SENTINEL_REDACTION_KEY", parsers.key_bytes, b"",
+        "Key of the fingerprints that stand in place of redacted values and of digests. A new one makes old fingerprints incomparable.",
+        shown="derived from `SENTINEL_SECRET_KEY`", secret=True,
+    )  # fmt: skip
+    data_key: bytes = setting(
+        "SENTINEL_DATA_KEY", parsers.key_bytes, b"",
+        "Encrypts upstream credentials in the database. Give it before you replace `SENTINEL_SECRET_KEY`, or they become unreadable.",
+        shown="derived from `SENTINEL_SECRET_KEY`", secret=True,
+    )  # fmt: skip
+    host: str = setting(
+        "SENTINEL_HOST", parsers.text, "127.0.0.1",
+        "Address `serve` listens on (its `--host`). One beyond loopback makes the installation *production*.",
+    )  # fmt: skip
+    port: int = setting(
+        "SENTINEL_PORT", parsers.integer(0, 65535), 8000, "Port `serve` listens on (its `--port`); 0 takes a free one."
+    )
+    workers: int = setting(
+        "SENTINEL_WORKERS",
+        parsers.integer(1, 64),
+        0,
+        "Worker processes of `serve` (its `--workers`).",
+        shown="one per core, 2 at least, 8 at most",
+    )
+    public_url: str = setting(
+        "SENTINEL_PUBLIC_URL", parsers.public_url, "",
+        "Address under which people and agents reach the gateway. `https` here means Secure cookies, HSTS and a trusted origin; every absolute address is made from it.",
+        shown="the address of `serve`",
+    )  # fmt: skip
+    allowed_hosts: tuple[str, ...] = setting(
+        "SENTINEL_ALLOWED_HOSTS", parsers.hosts, ("localhost", "127.0.0.1", "[::1]"),
+        "Values of the `Host` header that are answered, any port; the host of `SENTINEL_PUBLIC_URL` is always among them.",
+    )  # fmt: skip
+    allowed_origins: tuple[str, ...] = setting(
+        "SENTINEL_ALLOWED_ORIGINS", parsers.origins, (),
+        "Web origins whose pages may call the gateway (`Origin` header), beside the gateway's own.",
+    )  # fmt: skip
+    trusted_proxies: tuple[Network, ...] = setting(
+        "SENTINEL_TRUSTED_PROXIES", parsers.networks, (),
+        "Networks of reverse proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.",
+    )  # fmt: skip
+    metrics_token: str = setting(
+        "SENTINEL_METRICS_TOKEN",
+        parsers.text,
+        "",
+        "Bearer token that `/metrics` asks for. Without one it answers loopback only.",
+        secret=True,
+    )
+    audit_mode: str = setting(
+        "SENTINEL_AUDIT_MODE", parsers.choice("strict", "best-effort"), "strict",
+        "`strict`: what cannot be recorded is refused (503). `best-effort`: it is served, counted, and the gap recorded.",
+    )  # fmt: skip
+    audit_fsync: bool = setting(
+        "SENTINEL_AUDIT_FSYNC", parsers.boolean, True,
+        "Whether a record must be on the disk, not only with the operating system, before it counts. Off, a power cut may lose records.",
+        shown="true",
+    )  # fmt: skip
+    audit_retention_days: int = setting(
+        "SENTINEL_AUDIT_RETENTION_DAYS", parsers.integer(1, 36500), 90, "Days after which events are dropped."
+    )
+    audit_disk_budget: int = setting(
+        "SENTINEL_AUDIT_DISK_BUDGET",
+        parsers.size(64 * 1024**2),
+        4 * 1024**3,
+        "Disk the journal may take while the database is away.",
+        shown="4GiB",
+    )
+    upstream_networks: tuple[Network, ...] = setting(
+        "SENTINEL_UPSTREAM_NETWORKS", parsers.networks, (),
+        "Private networks in which upstreams may live, such as `127.0.0.0/8`. None by default (loopback with `serve --demo`), so that no upstream's address can point inwards.",
+    )  # fmt: skip
+    max_body_bytes: int = setting(
+        "SENTINEL_MAX_BODY_BYTES", parsers.size(1024), 4 * 1024**2, "Largest request body (413 above).", shown="4MiB"
+    )
+    max_answer_bytes: int = setting(
+        "SENTINEL_MAX_ANSWER_BYTES", parsers.size(1024), 64 * 1024**2,
+        "Largest answer that is not a stream, and largest event within a stream.", shown="64MiB",
+    )  # fmt: skip
+    refusals: str = setting(
+        "SENTINEL_REFUSALS", parsers.choice("auto", "http", "in-band"), "auto",
+        "How 403 and 429 are told: with their HTTP status, in a JSON-RPC answer with 200, or (`auto`) in-band within a live legacy session only. Each upstream may say otherwise.",
+    )  # fmt: skip
+    query_keys: bool = setting(
+        "SENTINEL_QUERY_KEYS", parsers.boolean, True, "Whether `?api_key=` is accepted at all.", shown="true"
+    )
+    snapshot_max_age: float = setting(
+        "SENTINEL_SNAPSHOT_MAX_AGE", parsers.seconds(1, 86400), 300.0,
+        "How long calls are still served when keys and policies can no longer be confirmed with the database; then 503.", shown="300s",
+    )  # fmt: skip
+    connect_timeout: float = setting(
+        "SENTINEL_CONNECT_TIMEOUT", parsers.seconds(0.1, 300), 5.0, "Time to connect to an upstream.", shown="5s"
+    )
+    first_byte_timeout: float = setting(
+        "SENTINEL_FIRST_BYTE_TIMEOUT",
+        parsers.seconds(0.1, 3600),
+        60.0,
+        "Time an upstream has to begin its answer.",
+        shown="60s",
+    )
+    idle_timeout: float = setting(
+        "SENTINEL_IDLE_TIMEOUT",
+        parsers.seconds(1, 86400),
+        300.0,
+        "Longest silence of an upstream within an answer.",
+        shown="300s",
+    )
+    keepalive_interval: float = setting(
+        "SENTINEL_KEEPALIVE_INTERVAL",
+        parsers.seconds(0, 3600),
+        15.0,
+        "Silence after which a stream to a client gets a comment; 0 sends none.",
+        shown="15s",
+    )
+    header_timeout: float = setting(
+        "SENTINEL_HEADER_TIMEOUT",
+        parsers.seconds(0.1, 300),
+        10.0,
+        "Time a client has to send a request's head (`serve` only).",
+        shown="10s",
+    )
+    body_timeout: float = setting(
+        "SENTINEL_BODY_TIMEOUT",
+        parsers.seconds(0.1, 3600),
+        30.0,
+        "Time a client has to send a request's body.",
+        shown="30s",
+    )
+    graceful_timeout: float = setting(
+        "SENTINEL_GRACEFUL_TIMEOUT",
+        parsers.seconds(0, 600),
+        10.0,
+        "Time calls in flight have to finish when `serve` is stopped.",
+        shown="10s",
+    )
+    max_streams: int = setting(
+        "SENTINEL_MAX_STREAMS", parsers.integer(1, 1_000_000), 4000, "Open streams of one worker."
+    )
+    max_streams_per_key: int = setting(
+        "SENTINEL_MAX_STREAMS_PER_KEY", parsers.integer(1, 1_000_000), 200, "Open streams of one API key in one worker."
+    )
+    limiter_fail: str = setting(
+        "SENTINEL_LIMITER_FAIL", parsers.choice("closed", "local"), "closed",
+        "When Redis does not answer: refuse (503), or count on this machine alone.",
+    )  # fmt: skip
+    second_factor_groups: tuple[str, ...] = setting(
+        "SENTINEL_SECOND_FACTOR_GROUPS",
+        parsers.words,
+        (),
+        "Groups whose members must give a second factor in the admin.",
+    )
+    log_level: str = setting(
+        "SENTINEL_LOG_LEVEL",
+        parsers.choice("DEBUG", "INFO", "WARNING", "ERROR"),
+        "INFO",
+        "Least level of what is logged.",
+    )
+    demo: bool = setting(
+        "SENTINEL_DEMO",
+        parsers.boolean,
+        False,
+        "Set by `serve --demo`: a demo upstream, and upstreams on loopback.",
+        shown="false",
+    )
+
+    # Not settings of their own: found out or made from the above.
+    instance: str = ""
+    production: bool = False
+    dsn: str = ""
+    owner_dsn: str = ""
+    generated: frozenset[str] = frozenset()
+
+
+SETTINGS = tuple(item for item in dataclasses.fields(Config) if "variable" in item.metadata)
+
+
+def load(environ: Mapping[str, str] = os.environ) -> Config:
+    """Read and check the environment, make what is missing; raise ConfigError with one line for what cannot be used."""
+    values: dict[str, Any] = {}
+    for item in SETTINGS:
+        raw = environ.get(item.metadata["variable"], "").strip()
+        if raw:
+            values[item.name] = _read(item, raw)
+    var = values.setdefault("var", PROJECT / "var")
+    _prepare(var)
+    folder = var / "secrets"
+    generated = {name for name in ("secret_key", "key_peppers") if name not in values}
+    try:
+        if "secret_key" in generated:
+            values["secret_key"] = localsecrets.kept(folder, "secret-key")
+        if "key_peppers" in generated:
+            values["key_peppers"] = {1: bytes.fromhex(localsecrets.kept(folder, "key-pepper-1"))}
+        values["instance"] = localsecrets.kept(folder, "instance", 4)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"SENTINEL_VAR: the secrets in {folder} cannot be used: {error}") from None
+    for name in ("redaction_key", "data_key"):
+        values.setdefault(name, localsecrets.derived(values["secret_key"], name))
+    if values.get("demo") and "upstream_networks" not in values:
+        values["upstream_networks"] = parsers.networks("127.0.0.0/8,::1/128")
+    values["production"] = bool(values.get("database_url")) or not loopback(values.get("host", "127.0.0.1"))
+    return Config(**values, generated=frozenset(generated))
+
+
+def unfit_for_production(config: Config) -> str:
+    """Say in one line which secret is missing or weak where one must be given, or nothing."""
+    if not config.production:
+        return ""
+    why = "DATABASE_URL is set" if config.database_url else f"it listens on {config.host}"
+    if "secret_key" in config.generated:
+        return (
+            f"SENTINEL_SECRET_KEY is not set, and must be in production ({why}); make one with `openssl rand -hex 32`."
+        )
+    if problem := localsecrets.weakness(config.secret_key):
+        return f"SENTINEL_SECRET_KEY {problem}, and must be strong in production ({why}); make one with `openssl rand -hex 32`."
+    if "key_peppers" in config.generated:
+        return f"SENTINEL_KEY_PEPPERS is not set, and must be in production ({why}); set it to 1: and `openssl rand -hex 32`."
+    for number, key in config.key_peppers.items():
+        if problem := localsecrets.weak_pepper(key):
+            return f"SENTINEL_KEY_PEPPERS: number {number} {problem}, and must be strong in production ({why})."
+    return ""
+
+
+def unknown(environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Name the variables that look like settings and are none: most likely a slip of the pen."""
+    known = {item.metadata["variable"] for item in SETTINGS}
+    return sorted(name for name in environ if name.startswith("SENTINEL_") and name not in known)
+
+
+def loopback(host: str) -> bool:
+    """Tell whether an address to listen on is reachable from this machine alone."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _read(item: dataclasses.Field[Any], raw: str) -> Any:
+    try:
+        return item.metadata["parse"](raw)
+    except ValueError as error:
+        shown = "" if item.metadata["secret"] else f" (it is {raw[:60]!r})"
+        raise ConfigError(f"{item.metadata['variable']} {error}{shown}.") from None
+
+
+def _prepare(var: Path) -> None:
+    """Make the state folder, for its owner alone."""
+    try:
+        fresh = not var.exists()
+        var.mkdir(parents=True, exist_ok=True, mode=0o700)
+        status = var.stat()
+        if status.st_mode & 0o022 and not fresh:
+            raise ConfigError(f"SENTINEL_VAR: others may write to {var}; use a folder of its own with mode 0700.")
+        ours = fresh or (var / "secrets").exists() or not any(var.iterdir())
+        if status.st_mode & 0o077 and ours and status.st_uid == os.geteuid():
+            var.chmod(0o700)
+        if not os.access(var, os.R_OK | os.W_OK | os.X_OK):
+            raise ConfigError(f"SENTINEL_VAR: {var} cannot be written by this user.")
+    except OSError as error:
+        raise ConfigError(f"SENTINEL_VAR: {var} cannot be used: {error.strerror}.") from None
+
+
+def document() -> str:
+    """Write docs/settings.md."""
+    lines = [
+        "# Settings",
+        "",
+        "All settings come from the environment. Lists are comma-separated; sizes read `4MiB`, durations `30`, `30s` or `5m`.",
+        "An empty variable counts as not set. A value that cannot be used stops the start with one line that names it.",
+        "",
+        "*Production* means that `DATABASE_URL` is set or that `serve` listens beyond loopback: there a missing or weak secret",
+        "refuses the start. Elsewhere secrets that are not given are made once and kept in `SENTINEL_VAR/secrets`, mode 0600.",
+        "",
+        "This page is written from the code by `make docs-settings`.",
+        "",
+        "| Variable | Default | Meaning |",
+        "|---|---|---|",
+    ]
+    for item in SETTINGS:
+        lines.append(f"| `{item.metadata['variable']}` | {_default(item)} | {item.metadata['help']} |")
+    return "\n".join(lines) + "\n"
+
+
+def _default(item: dataclasses.Field[Any]) -> str:
+    if item.metadata["shown"]:
+        shown: str = item.metadata["shown"]
+        return shown if "`" in shown or " " in shown else f"`{shown}`"
+    if item.default in ("", (), None) or item.default is dataclasses.MISSING:
+        return "none"
+    value = ",".join(item.default) if isinstance(item.default, tuple) else item.default
+    return f"`{value}`"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(document())

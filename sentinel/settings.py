@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote, urlsplit
 
-from sentinel import admin_settings, conf
+from sentinel import admin_settings, conf, databases
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 SENTINEL = conf.load()
+SENTINEL, DATABASES = databases.configure(SENTINEL, databases.embedded(SENTINEL))
 
 SECRET_KEY = SENTINEL.secret_key
 DEBUG = False
@@ -69,22 +69,5 @@ TEMPLATES = [
     }
 ]
 
-
-def database(url: str) -> dict[str, object]:
-    """Turn a postgresql:// URL into Django's form."""
-    parts = urlsplit(url)
-    options = dict(parse_qsl(parts.query))
-    return {
-        "ENGINE": "django.db.backends.postgresql",
-        "NAME": parts.path.lstrip("/"),
-        "USER": unquote(parts.username or ""),
-        "PASSWORD": unquote(parts.password or ""),
-        "HOST": options.pop("host", parts.hostname or ""),
-        "PORT": str(parts.port or ""),
-        "OPTIONS": options,
-    }
-
-
-DATABASES = {"default": database(SENTINEL.database_url)} if SENTINEL.database_url else {}
 
 globals().update(admin_settings.settings_for(SENTINEL))

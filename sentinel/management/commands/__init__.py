@@ -1,0 +1,1 @@
+"""Commands of the installation: serve, worker, migrate."""

@@ -1,0 +1,75 @@
+"""The command line: what Django's does, with refusals in one line, and files for their owner alone."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from django.core.management import ManagementUtility, get_commands
+from django.core.management.base import BaseCommand
+
+from sentinel.conf import ConfigError
+from sentinel.postgres import PostgresError
+
+OWN = ("sentinel", "audit", "policies", "proxy")
+GUARDED = ("createsuperuser", "changepassword", "runserver")
+UNGUARDED = ("migrate", "makemigrations", "worker", "drain")
+
+
+class Utility(ManagementUtility):
+    """Django's dispatcher; a command that works on the database is refused while the database lacks migrations."""
+
+    def fetch_command(self, subcommand: str) -> BaseCommand:
+        """Return the command, or end with one line."""
+        command = super().fetch_command(subcommand)
+        if self.argv[1:2] == [subcommand] and not {"-h", "--help"} & set(self.argv) and _guarded(subcommand):
+            refuse_pending()
+        return command
+
+
+def _guarded(subcommand: str) -> bool:
+    return subcommand in GUARDED or (subcommand not in UNGUARDED and get_commands().get(subcommand) in OWN)
+
+
+def refuse_pending() -> None:
+    """Refuse to work on a database of one's own that lacks migrations; one that does not answer is the command's matter."""
+    import psycopg
+    from django.conf import settings
+
+    from sentinel import migrating
+
+    if not settings.SENTINEL.database_url:
+        return
+    try:
+        lacking = migrating.pending(settings.SENTINEL.dsn)
+    except psycopg.Error:
+        return
+    if lacking:
+        count = f"{len(lacking)} migrations" if len(lacking) > 1 else "a migration"
+        raise ConfigError(f"the database of DATABASE_URL lacks {count}: run `python manage.py migrate` first.")
+
+
+def main(arguments: Sequence[str] = sys.argv) -> None:
+    """Run a command; what cannot be used is told in one line, with exit status 1."""
+    os.umask(0o077)
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "sentinel.settings")
+    try:
+        Utility(list(arguments)).execute()
+    except (ConfigError, PostgresError) as error:
+        _end(error, arguments)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        from django.db import OperationalError
+
+        if not isinstance(error, OperationalError) or "--traceback" in arguments:
+            raise
+        _end(f"the database does not answer: {str(error).strip().splitlines()[0]}", arguments)
+
+
+def _end(error: Any, arguments: Sequence[str]) -> None:
+    name = os.path.basename(arguments[0]) if arguments else "manage.py"
+    sys.stderr.write(f"{name}: {error}\n")
+    sys.exit(1)

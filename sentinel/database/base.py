@@ -1,0 +1,28 @@
+"""The backend: before a connection is made the embedded server runs and has the code's schema."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.backends.postgresql import base
+
+from sentinel import migrating, runtime
+
+
+class DatabaseWrapper(base.DatabaseWrapper):
+    """Connects to the embedded server, and starts and migrates it first."""
+
+    def get_connection_params(self) -> dict[str, Any]:
+        """Return the parameters; the socket's place is known for certain only once the server runs."""
+        if migrating.offline:
+            raise base.Database.OperationalError("this command works without a database")
+        server = runtime.embedded()
+        server.ensure()
+        parameters: dict[str, Any] = super().get_connection_params()
+        parameters["host"] = str(server.socket_folder)
+        return parameters
+
+    def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
+        """Make a connection, to a migrated database."""
+        migrating.bring_up_to_date(conn_params)
+        return super().get_new_connection(conn_params)

@@ -1,0 +1,181 @@
+"""How the text of an environment variable becomes a value; each raises ValueError with words that fit one line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from urllib.parse import urlsplit
+
+Network = IPv4Network | IPv6Network
+
+_SIZE = re.compile(r"(\d+)\s*([kmgt]?)(i?b)?", re.IGNORECASE)
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", re.IGNORECASE)
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_HOST = re.compile(r"\*|\.?[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?|\[[0-9A-Fa-f:.]+\]")
+
+
+def text(raw: str) -> str:
+    """Take the text as it is."""
+    return raw
+
+
+def path(raw: str) -> Path:
+    """Read a folder's path, relative to where the process was started."""
+    return Path(raw).expanduser().absolute()
+
+
+def boolean(raw: str) -> bool:
+    """Read yes or no."""
+    value = raw.strip().lower()
+    if value in ("1", "true", "yes", "on"):
+        return True
+    if value in ("0", "false", "no", "off"):
+        return False
+    raise ValueError("must be true or false")
+
+
+def integer(least: int, most: int) -> Callable[[str], int]:
+    """Read a whole number within bounds."""
+
+    def parse(raw: str) -> int:
+        if not re.fullmatch(r"\d{1,18}", raw.strip()) or not least <= int(raw) <= most:
+            raise ValueError(f"must be a whole number from {least} to {most}")
+        return int(raw)
+
+    return parse
+
+
+def size(least: int) -> Callable[[str], int]:
+    """Read a number of bytes, such as 4194304, 4MiB or 4M (powers of 1024)."""
+
+    def parse(raw: str) -> int:
+        match = _SIZE.fullmatch(raw.strip())
+        if not match or len(match[1]) > 15:
+            raise ValueError("must be a number of bytes, such as 4194304 or 4MiB")
+        value = int(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " ")
+        if value < least:
+            raise ValueError(f"must be at least {least} bytes")
+        return value
+
+    return parse
+
+
+def seconds(least: float, most: float) -> Callable[[str], float]:
+    """Read a duration, such as 300, 300s, 5m or 250ms."""
+
+    def parse(raw: str) -> float:
+        match = _DURATION.fullmatch(raw.strip())
+        value = float(match[1]) * _SECONDS[(match[2] or "s").lower()] if match else -1.0
+        if not least <= value <= most:
+            raise ValueError(f"must be a duration from {least:g} to {most:g} seconds, such as 30, 30s or 5m")
+        return value
+
+    return parse
+
+
+def choice(*allowed: str) -> Callable[[str], str]:
+    """Read one of a few words."""
+
+    def parse(raw: str) -> str:
+        if raw.strip() not in allowed:
+            raise ValueError(f"must be one of {', '.join(allowed)}")
+        return raw.strip()
+
+    return parse
+
+
+def words(raw: str) -> tuple[str, ...]:
+    """Read a comma-separated list; empty items are left out."""
+    return tuple(item for item in (part.strip() for part in raw.split(",")) if item)
+
+
+def networks(raw: str) -> tuple[Network, ...]:
+    """Read a comma-separated list of networks or addresses."""
+    found = []
+    for item in words(raw):
+        try:
+            found.append(ip_network(item))
+        except ValueError:
+            raise ValueError(f"must list networks such as 10.0.0.0/8 or ::1/128, and {item[:50]!r} is none") from None
+    return tuple(found)
+
+
+def hosts(raw: str) -> tuple[str, ...]:
+    """Read a comma-separated list of host names without a port; `.example.com` also stands for what is below it."""
+    for item in words(raw):
+        if not _HOST.fullmatch(item):
+            raise ValueError(f"must list host names without scheme or port, and {item[:50]!r} is none")
+    return tuple(item.lower() for item in words(raw))
+
+
+def origins(raw: str) -> tuple[str, ...]:
+    """Read a comma-separated list of web origins, such as https://app.example.com."""
+    for item in words(raw):
+        parts = urlsplit(item)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path or parts.query or parts.username:
+            raise ValueError(f"must list origins such as https://app.example.com, and {item[:50]!r} is none")
+    return tuple(item.lower() for item in words(raw))
+
+
+def public_url(raw: str) -> str:
+    """Read an absolute http(s) URL, without a slash at its end."""
+    parts = urlsplit(raw.strip())
+    try:
+        fine = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        fine = False
+    if not fine or parts.query or parts.fragment or parts.username or parts.password:
+        raise ValueError("must be an address such as https://mcp.example.com")
+    return raw.strip().rstrip("/")
+
+
+def database_url(raw: str) -> str:
+    """Read a libpq URL that names a database."""
+    parts = urlsplit(raw.strip())
+    try:
+        fine = parts.scheme in ("postgresql", "postgres") and len(parts.path) > 1 and (parts.port or 1) > 0
+    except ValueError:
+        fine = False
+    if not fine:
+        raise ValueError(
+            "must look like postgresql://user:password@host:5432/database (PostgreSQL is the only database)"
+        )
+    return raw.strip()
+
+
+def redis_url(raw: str) -> str:
+    """Read the URL of a Redis server."""
+    if urlsplit(raw.strip()).scheme not in ("redis", "rediss", "unix"):
+        raise ValueError("must look like redis://host:6379/0")
+    return raw.strip()
+
+
+def key_bytes(raw: str) -> bytes:
+    """Read at least 16 bytes written as hexadecimal digits."""
+    try:
+        value = bytes.fromhex(raw.strip())
+    except ValueError:
+        raise ValueError("must be hexadecimal digits (make one with `openssl rand -hex 32`)") from None
+    if len(value) < 16:
+        raise ValueError("must be at least 32 hexadecimal digits (make one with `openssl rand -hex 32`)")
+    return value
+
+
+def peppers(raw: str) -> dict[int, bytes]:
+    """Read numbered keys, `1:hex,2:hex`; the highest number signs, all verify."""
+    ring: dict[int, bytes] = {}
+    for item in words(raw):
+        number, colon, digits = item.partition(":")
+        if not colon or not re.fullmatch(r"[1-9]\d{0,3}", number.strip()):
+            raise ValueError("must be numbered keys such as 1:HEX or 1:HEX,2:HEX, with numbers from 1 to 9999")
+        if int(number) in ring:
+            raise ValueError(f"names the number {int(number)} twice")
+        try:
+            ring[int(number)] = bytes.fromhex(digits.strip())
+        except ValueError:
+            raise ValueError(f"number {int(number)} is not written in hexadecimal digits") from None
+    if not ring:
+        raise ValueError("must hold at least one numbered key, such as 1:HEX")
+    return ring
