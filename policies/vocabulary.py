@@ -35,7 +35,7 @@ OPERATORS: Final[dict[str, str | None]] = {
     "present": None,
     "absent": None,
 }
-JSON_TYPES: Final = ("string", "number", "integer", "boolean", "array", "object", "null")
+JSON_TYPES: Final = ("string", "number", "integer", "boolean", "array", "object")
 
 # What a name may look like where people invent it.
 ROLE_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"

@@ -1,0 +1,67 @@
+"""Name patterns: `*` any characters, `?` one, all else literal, always the whole name, case-sensitive (pure).
+
+Simple shapes become string methods; the rest goes to RE2, whose time is linear whatever pattern meets whatever name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import re2
+
+
+def is_literal(pattern: str) -> bool:
+    """Whether the pattern names exactly one name."""
+    return "*" not in pattern and "?" not in pattern
+
+
+def literal_prefix(pattern: str) -> str:
+    """What every matching name begins with."""
+    return re.split(r"[*?]", pattern, maxsplit=1)[0]
+
+
+def literal_suffix(pattern: str) -> str:
+    """What every matching name ends with."""
+    return re.split(r"[*?]", pattern)[-1]
+
+
+def options() -> Any:
+    """RE2's settings for everything that people write: no logging, bounded memory, dot matches newlines."""
+    chosen = re2.Options()
+    chosen.log_errors = False
+    chosen.dot_nl = True
+    chosen.max_mem = 1 << 20
+    return chosen
+
+
+def to_regex(pattern: str) -> str:
+    """The pattern as a regular expression for a full match."""
+    return "".join(".*" if c == "*" else "." if c == "?" else re2.escape(c) for c in re.sub(r"\*+", "*", pattern))
+
+
+def matcher(pattern: str) -> Callable[[str], bool]:
+    """Compile a pattern to a function from a name to yes or no."""
+    if is_literal(pattern):
+        return pattern.__eq__
+    stars, rest = pattern.count("*"), pattern.strip("*")
+    if is_literal(rest):
+        if not rest:
+            return lambda name: True
+        if stars == 1:
+            return (lambda name: name.startswith(rest)) if pattern[-1] == "*" else (lambda name: name.endswith(rest))
+        if pattern[0] == "*" and pattern[-1] == "*":
+            return lambda name: rest in name
+        if pattern[-1] == "*":
+            return lambda name: name.startswith(rest)
+        return lambda name: name.endswith(rest)
+    compiled = re2.compile(to_regex(pattern), options())
+
+    def match(name: str) -> bool:
+        try:
+            return compiled.fullmatch(name) is not None
+        except UnicodeEncodeError:
+            return False
+
+    return match
