@@ -1,0 +1,627 @@
+"""The local write-ahead log of one process: what it says is on disk, is on disk.
+
+    <var>/journal/<writer>/lock                                  held (flock) while the writer lives; names its boot
+    <var>/journal/<writer>/<boot>.mark                           how far that boot has synced
+    <var>/journal/<writer>/<boot>-<index>-<first frame>.seg      segments, preallocated, truncated when full
+    <var>/journal/<writer>/spare-N                               space reserved for the outcomes of calls under way
+
+One thread writes: it takes whatever has come in, writes it with one call, syncs, and wakes all who wait with one call into
+the event loop. Whatever comes in meanwhile rides the next round (natural batching). After a write or a sync has failed, its
+file is never touched again: what was not synced goes, under the same numbers, into a new file whose head names the old
+one's last good place.
+
+    AuditUnavailable            the log cannot take this (503, Retry-After)
+    +-- JournalUnavailable      the device failed, or a frame's sync did
+        +-- JournalFull         no room for another call and its outcome
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import itertools
+import mmap
+import os
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Callable, Generator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from audit import frames
+from audit.frames import Kind
+
+__all__ = ["MARK", "AuditUnavailable", "Journal", "JournalFull", "JournalUnavailable", "Ticket", "segment_name"]
+
+SEGMENT_BYTES = 16 * 1024 * 1024
+SMALLEST_SEGMENT = 128 * 1024
+MARK = struct.Struct("<4sQQQQQQI")  # magic, boot, segment index, offset, frame, seq, time (µs), crc
+MARK_MAGIC = b"MARK"
+RETRY_SECONDS = 0.25
+LOCK_SECONDS = 5.0
+
+
+class AuditUnavailable(Exception):
+    """The log cannot take an event now; nothing may be executed."""
+
+    status = 503
+    reason = "audit_unavailable"
+    retry_after = 1
+
+
+class JournalUnavailable(AuditUnavailable):
+    """The journal's device failed."""
+
+
+class JournalFull(JournalUnavailable):
+    """There is no room for another call and its outcome."""
+
+
+def segment_name(boot: int, index: int, first: int) -> str:
+    """Name a segment so that names sort as they were written."""
+    return f"{boot:016d}-{index:08d}-{first:012d}.seg"
+
+
+class Ticket:
+    """A claim on one frame's safety: `await` it, or `wait()` in a thread. Raises JournalUnavailable."""
+
+    __slots__ = ("_journal", "number")
+
+    def __init__(self, journal: Journal, number: int) -> None:
+        self._journal = journal
+        self.number = number
+
+    @property
+    def done(self) -> bool:
+        """Whether the frame is safe."""
+        return self._journal.synced >= self.number
+
+    def __await__(self) -> Generator[Any, None, None]:
+        journal = self._journal
+        if journal.synced >= self.number:
+            return
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        waiting = journal._waiting.get(loop)
+        if waiting is None:
+            waiting = journal._waiting[loop] = []
+        waiting.append((self.number, future))
+        # The writer publishes before it looks for waiters, we register before we look at what it published: one of us sees.
+        if journal.synced >= self.number:
+            future.cancel()
+            return
+        if (error := journal.failure(self.number)) is not None:
+            future.cancel()
+            raise error
+        yield from future
+
+    def wait(self, timeout: float | None = 10.0) -> None:
+        """Block until the frame is safe (for code without an event loop)."""
+        journal = self._journal
+        with journal._synced_changed:
+            journal._blocked += 1
+            try:
+                done = journal._synced_changed.wait_for(
+                    lambda: journal.synced >= self.number or journal.failure(self.number) is not None, timeout
+                )
+            finally:
+                journal._blocked -= 1
+        if journal.synced >= self.number:
+            return
+        raise (journal.failure(self.number) if done else None) or JournalUnavailable(
+            "the journal did not answer in time"
+        )
+
+
+class Done:
+    """A ticket for what needs no waiting."""
+
+    __slots__ = ()
+    number = 0
+    done = True
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return
+        yield
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Return at once."""
+
+
+class Segment:
+    """One open file of the journal."""
+
+    __slots__ = ("capacity", "fd", "index", "name", "offset")
+
+    def __init__(self, fd: int, name: str, index: int, capacity: int) -> None:
+        self.fd, self.name, self.index, self.capacity, self.offset = fd, name, index, capacity, 0
+
+
+class Journal:
+    """The journal of one writer; one per process. `append` is cheap and safe from any thread.
+
+    `write` and `sync` are os.pwrite and os.fdatasync unless a test says otherwise; `budget` bounds the whole journal
+    folder of the installation (0: no bound).
+    """
+
+    def __init__(
+        self,
+        directory: Path | str,
+        writer: str,
+        *,
+        boot: int | None = None,
+        fsync: bool = True,
+        segment_bytes: int = SEGMENT_BYTES,
+        budget: int = 0,
+        write: Callable[[int, bytes, int], int] = os.pwrite,
+        sync: Callable[[int], None] = os.fdatasync,
+        now: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.root = Path(directory)
+        self.directory = self.root / writer
+        self.writer = writer
+        self.fsync = fsync
+        self.segment_bytes = segment_bytes
+        self.budget = budget
+        self._write, self._sync, self._now = write, sync, now
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._dir_fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._lock_fd = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise JournalUnavailable(f"the journal {self.directory} cannot be opened: {error.strerror}") from error
+        self._take_lock()
+
+        before = last_of(self.directory)
+        self.boot = max(boot if boot is not None else now() // 1000, before[0] + 1)
+        os.pwrite(self._lock_fd, f"{self.boot:020d} {os.getpid():010d}\n".encode(), 0)
+
+        self.synced = 0  # the number of the last frame that is safe
+        self.synced_seq = 0
+        self.batches = 0
+        self.bytes_written = 0
+        self.sync_seconds = 0.0
+        self._lock = threading.Lock()
+        self._number = 0
+        self._seq = 0
+        self._pending: list[tuple[int, int, bytes, bytes]] = []
+        self._pending_bytes = 0
+        self._unsynced: list[tuple[int, int, bytes, bytes]] = []
+        self._reserved = 0
+        self._error: OSError | None = None
+        self._failed_to = 0
+        self._full: OSError | None = None
+        self._closing = False
+        self._closed = False
+        self._sleeping = False
+        self._bell = threading.Lock()
+        self._bell.acquire()
+        self._waiting: dict[asyncio.AbstractEventLoop, list[tuple[int, asyncio.Future[None]]]] = {}
+        self._synced_changed = threading.Condition()
+        self._blocked = 0
+
+        self._segment: Segment | None = None
+        self._previous: dict[str, Any] | None = None
+        self._next_index = 1
+        self._spares: list[Segment] = []
+        self._spare_names = itertools.count(1)
+        for leftover in self.directory.glob("spare-*"):
+            leftover.unlink(missing_ok=True)
+        self._mark_fd = os.open(self.directory / f"{self.boot:016d}.mark", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.ftruncate(self._mark_fd, MARK.size)
+        self._mark = mmap.mmap(self._mark_fd, MARK.size)
+
+        first = orjson.dumps(
+            {
+                "writer": writer,
+                "boot": self.boot,
+                "pid": os.getpid(),
+                "host": os.uname().nodename,
+                "ts": now() // 1000,
+                "fsync": fsync,
+                "prev_boot": before[0],
+                "prev_frame": before[1],
+                "prev_seq": before[2],
+            }
+        )
+        ticket = self.append(Kind.BOOT, first)
+        self._thread = threading.Thread(target=self._run, name=f"journal {writer}", daemon=True)
+        self._thread.start()
+        try:
+            ticket.wait(10.0)
+        except JournalUnavailable:
+            self.close(0.5)
+            raise
+
+    # -- what callers do ------------------------------------------------------------------------------------------------
+
+    def append(self, kind: int, payload: bytes, opens: bool = False, release: int = 0) -> Ticket:
+        """Queue one frame and give its ticket; `opens` gives out the next event number, `release` gives room back."""
+        with self._lock:
+            return self._append(kind, payload, opens, release)
+
+    def _append(self, kind: int, payload: bytes, opens: bool, release: int = 0) -> Ticket:
+        if self._closed:
+            raise JournalUnavailable("the journal is closed")
+        self._number = number = self._number + 1
+        if opens:
+            self._seq += 1
+        self._pending.append((number, self._seq, frames.encode(kind, number, self._seq, payload, opens), payload))
+        self._pending_bytes += len(payload) + frames.HEADER.size
+        self._reserved -= release
+        if self._sleeping:
+            self._sleeping = False
+            self._bell.release()
+        return Ticket(self, number)
+
+    def open_event(
+        self, kind: int, make: Callable[[int], bytes], reserve: int = 0, must: bool = False
+    ) -> tuple[int, Ticket]:
+        """Give out the next event number and queue its frame, made by `make(seq)`; with room reserved for its outcome.
+
+        Raises JournalFull, and gives out nothing, when there is no room; `must` is for what uses the room kept for it.
+        """
+        with self._lock:
+            if not must:
+                self._check_room(reserve)
+            seq = self._seq + 1
+            payload = make(seq)
+            self._reserved += reserve
+            return seq, self._append(kind, payload, True)
+
+    def _check_room(self, more: int) -> None:
+        if self._error is not None:
+            raise JournalUnavailable(f"the journal cannot be written: {os.strerror(self._error.errno or errno.EIO)}")
+        if self._full is not None and self.room - self._reserved - more < self.margin:
+            raise JournalFull(f"the journal has no room: {os.strerror(self._full.errno or errno.ENOSPC)}")
+
+    def reserve(self, size: int) -> None:
+        """Keep room for an outcome; raises JournalFull."""
+        with self._lock:
+            self._check_room(size)
+            self._reserved += size
+
+    def release(self, size: int) -> None:
+        """Give room back."""
+        with self._lock:
+            self._reserved -= size
+
+    @property
+    def seq(self) -> int:
+        """The last event number given out."""
+        return self._seq
+
+    @property
+    def usable(self) -> bool:
+        """Whether a call could be taken now."""
+        with self._lock:
+            try:
+                self._check_room(0)
+            except JournalUnavailable:
+                return False
+            return not self._closed
+
+    @property
+    def margin(self) -> int:
+        """Room that calls never get: it is for refusals to be counted in."""
+        return min(self.segment_bytes // 4, 1024 * 1024)
+
+    @property
+    def room(self) -> int:
+        """Bytes that are on the disk already, waiting to be written."""
+        segment = self._segment
+        free = 0 if segment is None else segment.capacity - segment.offset
+        return free + sum(spare.capacity for spare in self._spares) - self._pending_bytes
+
+    def failure(self, number: int) -> JournalUnavailable | None:
+        """Say why a frame is not safe, when that is known."""
+        if self._error is not None and number <= self._failed_to:
+            return JournalUnavailable(f"the journal cannot be written: {os.strerror(self._error.errno or errno.EIO)}")
+        if self._closed and number > self.synced:
+            return JournalUnavailable("the journal is closed")
+        return None
+
+    def stats(self) -> dict[str, Any]:
+        """Give the figures for metrics and health."""
+        return {
+            "writer": self.writer,
+            "boot": self.boot,
+            "frames": self.synced,
+            "events": self.synced_seq,
+            "batches": self.batches,
+            "bytes": self.bytes_written,
+            "sync_seconds": self.sync_seconds,
+            "room": self.room,
+            "reserved": self._reserved,
+            "waiting": len(self._pending) + len(self._unsynced),
+            "full": str(self._full or ""),
+            "error": str(self._error or ""),
+        }
+
+    def close(self, timeout: float = 10.0) -> None:
+        """Write what is queued, say goodbye, and let go of the files."""
+        with self._lock:
+            if self._closing:
+                return
+            if self._error is None:
+                self._append(Kind.CLOSE, orjson.dumps({"seq": self._seq, "ts": self._now() // 1000}), False)
+            self._closing = True
+            if self._sleeping:
+                self._sleeping = False
+                self._bell.release()
+        self._thread.join(timeout)
+        self._closed = True
+        self._wake()
+        if self._thread.is_alive():
+            return  # the device hangs; the files stay with the thread
+        segment = self._segment
+        if segment is not None:
+            with suppress(OSError):
+                os.ftruncate(segment.fd, segment.offset)
+            os.close(segment.fd)
+        for spare in self._spares:
+            os.close(spare.fd)
+            with suppress(OSError):
+                os.unlink(spare.name, dir_fd=self._dir_fd)
+        self._mark.close()
+        for fd in (self._mark_fd, self._lock_fd, self._dir_fd):
+            os.close(fd)
+
+    # -- the writer's thread ---------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            batch = self._take()
+            if batch is None:
+                return
+            if batch or self._unsynced:
+                self._unsynced += batch
+                self._commit()
+            self._make_room()
+
+    def _take(self) -> list[tuple[int, int, bytes, bytes]] | None:
+        """Wait for frames; an empty list says that it is time to try again, None that all is done."""
+        timeout = -1.0
+        with self._lock:
+            if self._pending:
+                batch, self._pending = self._pending, []
+                return batch
+            if self._closing:
+                return None
+            if self._error is not None or self._full is not None:
+                timeout = RETRY_SECONDS
+            self._sleeping = True
+        rung = self._bell.acquire(timeout=timeout)
+        with self._lock:
+            if not rung and not self._sleeping:
+                self._bell.acquire()  # it rang between the time-out and this line
+            self._sleeping = False
+            batch, self._pending = self._pending, []
+            return batch
+
+    def _commit(self) -> None:
+        """Make all that is not safe yet safe, in a new file if the old one fails; wake those who wait."""
+        was_broken = self._error is not None
+        for attempt in (1, 2):
+            try:
+                self._write_unsynced()
+            except OSError as error:
+                self._abandon_segment()
+                if attempt == 2 or was_broken:
+                    self._failed_to = self._unsynced[-1][0]
+                    self._error = error
+                    self._wake()
+                    if was_broken or self._closing:
+                        return
+            else:
+                self._error = None
+                self._wake()
+                return
+
+    def _write_unsynced(self) -> None:
+        queue = self._unsynced
+        while queue:
+            segment = self._segment or self._open_segment(queue[0][0])
+            room = segment.capacity - segment.offset
+            size = taken = 0
+            parts: list[bytes] = []
+            for _, _, header, payload in queue:
+                length = len(header) + len(payload)
+                if size + length > room:
+                    break
+                parts += (header, payload)
+                size += length
+                taken += 1
+            if not taken:
+                self._finish_segment(segment)
+                continue
+            self._write_all(segment.fd, b"".join(parts), segment.offset)
+            if self.fsync:
+                started = time.perf_counter()
+                self._sync(segment.fd)
+                self.sync_seconds += time.perf_counter() - started
+            segment.offset += size
+            self.batches += 1
+            self.bytes_written += size
+            number, seq = queue[taken - 1][:2]
+            del queue[:taken]
+            with self._lock:
+                self._pending_bytes -= size
+            self._publish(segment, number, seq)
+
+    def _write_all(self, fd: int, data: bytes, offset: int) -> None:
+        view = memoryview(data)
+        while view:
+            written = self._write(fd, view, offset)  # type: ignore[arg-type]
+            if written <= 0:
+                raise OSError(errno.EIO, "nothing was written")
+            view = view[written:]
+            offset += written
+
+    def _publish(self, segment: Segment, number: int, seq: int) -> None:
+        """Say how far it is safe to read: in shared memory, so that a killed process has said it too."""
+        mark = MARK.pack(MARK_MAGIC, self.boot, segment.index, segment.offset, number, seq, self._now() // 1000, 0)
+        self._mark[:] = mark[:-4] + struct.pack("<I", zlib.crc32(mark[:-4]))
+        self.synced_seq = seq
+        self.synced = number
+
+    def _open_segment(self, first: int) -> Segment:
+        needed = len(self._unsynced[0][2]) + len(self._unsynced[0][3]) + 4096
+        spare = self._spares.pop(0) if self._spares else self._new_spare(needed)
+        index = self._next_index
+        self._next_index += 1
+        name = segment_name(self.boot, index, first)
+        try:
+            os.rename(spare.name, name, src_dir_fd=self._dir_fd, dst_dir_fd=self._dir_fd)
+            head = {"writer": self.writer, "boot": self.boot, "index": index, "first": first, "prev": self._previous}
+            payload = orjson.dumps(head)
+            data = frames.encode(Kind.SEGMENT, first, 0, payload) + payload
+            self._write_all(spare.fd, data, 0)
+            if self.fsync:
+                self._sync(spare.fd)
+                os.fsync(self._dir_fd)
+        except OSError:
+            os.close(spare.fd)
+            raise
+        segment = Segment(spare.fd, name, index, spare.capacity)
+        segment.offset = len(data)
+        self._segment = segment
+        self._previous = None
+        return segment
+
+    def _finish_segment(self, segment: Segment) -> None:
+        """Leave a full segment: the space it did not use goes back to the disk."""
+        self._previous = {"index": segment.index, "offset": segment.offset, "whole": True}
+        self._segment = None
+        with suppress(OSError):
+            os.ftruncate(segment.fd, segment.offset)
+        os.close(segment.fd)
+
+    def _abandon_segment(self) -> None:
+        """Leave a segment whose write or sync failed, for good; the next one's head says how far it was sound."""
+        segment = self._segment
+        if segment is None:
+            return
+        self._previous = {"index": segment.index, "offset": segment.offset, "whole": False}
+        self._segment = None
+        with suppress(OSError):
+            os.close(segment.fd)
+
+    def _make_room(self) -> None:
+        """Keep enough space on the disk for the outcomes of all calls under way, and a segment to go on with."""
+        if self._closing:
+            return
+        try:
+            while self.room - self._reserved < self.margin + self.segment_bytes // 2:
+                self._spares.append(self._new_spare())
+        except OSError as error:
+            self._full = error
+        else:
+            self._full = None
+
+    def _new_spare(self, needed: int = 0) -> Segment:
+        size = max(self.segment_bytes, needed)
+        while True:
+            if self.budget and used_bytes(self.root) + size > self.budget:
+                error = OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+            else:
+                try:
+                    return self._allocate(size)
+                except OSError as failure:
+                    error = failure
+            if size // 2 < max(SMALLEST_SEGMENT, needed):
+                raise error
+            size //= 2
+
+    def _allocate(self, size: int) -> Segment:
+        name = f"spare-{next(self._spare_names)}"
+        fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=self._dir_fd)
+        try:
+            try:
+                os.posix_fallocate(fd, 0, size)
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                    raise
+                os.ftruncate(fd, size)  # a file system that cannot set space aside
+            if self.fsync:
+                os.fsync(fd)
+        except OSError:
+            os.close(fd)
+            with suppress(OSError):
+                os.unlink(name, dir_fd=self._dir_fd)
+            raise
+        return Segment(fd, name, 0, size)
+
+    # -- waking ----------------------------------------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        if self._blocked:
+            with self._synced_changed:
+                self._synced_changed.notify_all()
+        for loop, waiting in list(self._waiting.items()):
+            if waiting:
+                try:
+                    loop.call_soon_threadsafe(self._settle, loop)
+                except RuntimeError:  # that loop is closed: nobody waits any more
+                    self._waiting.pop(loop, None)
+
+    def _settle(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Settle the futures of one loop, in that loop."""
+        waiting = self._waiting.get(loop)
+        if not waiting:
+            return
+        synced = self.synced
+        later = []
+        for number, future in waiting:
+            if number <= synced:
+                if not future.done():
+                    future.set_result(None)
+            elif (error := self.failure(number)) is not None:
+                if not future.done():
+                    future.set_exception(error)
+            elif not future.done():
+                later.append((number, future))
+        waiting[:] = later
+
+    def _take_lock(self) -> None:
+        """Hold the writer's lock; a dead predecessor's is free at once, a live one's never."""
+        deadline = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if time.monotonic() > deadline:
+                    os.close(self._lock_fd)
+                    os.close(self._dir_fd)
+                    raise JournalUnavailable(f"the journal {self.directory} belongs to another live process") from error
+                time.sleep(0.02)
+            else:
+                return
+
+
+def used_bytes(root: Path) -> int:
+    """Count what the journals of all writers take on the disk."""
+    total = 0
+    for folder, _, names in os.walk(root):
+        for name in names:
+            with suppress(OSError):
+                total += os.stat(os.path.join(folder, name)).st_blocks * 512
+    return total
+
+
+def last_of(directory: Path) -> tuple[int, int, int]:
+    """Find where the newest boot in a folder ended: (boot, frame, seq), zeros when there is none."""
+    from audit.segments import last_frame, segments_of
+
+    found = segments_of(directory)
+    if not found:
+        return 0, 0, 0
+    boot = max(found)
+    frame, seq = last_frame(directory, boot)
+    return boot, frame, seq
