@@ -1,0 +1,1 @@
+"""The published benchmark: `python -m bench` (see README.md beside this file)."""
