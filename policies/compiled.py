@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from zoneinfo import ZoneInfo
@@ -58,6 +58,11 @@ def network_check(networks: Iterable[str]) -> Callable[[str | None], int]:
     return check
 
 
+def moment(now: float | datetime) -> datetime:
+    """A moment as an aware datetime."""
+    return now if isinstance(now, datetime) else datetime.fromtimestamp(now, UTC)
+
+
 def window_check(window: WindowSpec) -> Callable[[datetime], int]:
     """Whether a moment lies in the window; hours that end before they begin run past midnight into the next day."""
     zone = ZoneInfo(window.zone or "UTC")
@@ -89,7 +94,7 @@ def _outer_checks(spec: RuleSpec) -> tuple[OuterCheck, ...]:
     checks: list[OuterCheck] = []
     if spec.window != ALWAYS and not spec.window.always:
         in_window = window_check(spec.window)
-        checks.append(lambda target, context: in_window(context.now))
+        checks.append(lambda target, context: in_window(moment(context.now)))
     if spec.networks:
         in_network = network_check(spec.networks)
         checks.append(lambda target, context: in_network(context.client_ip))

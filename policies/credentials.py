@@ -14,8 +14,7 @@ import re
 import secrets
 import string
 import zlib
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 ALPHABET: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase
 PREFIX: Final = "mcps_live_"
@@ -23,14 +22,13 @@ KEY_REGEX: Final = r"mcps_live_[0-9A-Za-z]{12}_[0-9A-Za-z]{49}"
 KEY_LENGTH: Final = len(PREFIX) + 12 + 1 + 43 + 6
 PUBLIC_ID_REGEX: Final = r"[0-9A-Za-z]{12}"
 
-_FULL = re.compile(KEY_REGEX, re.ASCII)
+_FULL = re.compile(KEY_REGEX, re.ASCII).fullmatch
 _CHECKED = slice(0, KEY_LENGTH - 6)
 _PUBLIC = slice(len(PREFIX), len(PREFIX) + 12)
 _SECRET = slice(len(PREFIX) + 13, KEY_LENGTH - 6)
 
 
-@dataclass(frozen=True, slots=True)
-class ParsedKey:
+class ParsedKey(NamedTuple):
     """A well-formed key, its checksum right; whether it is anyone's is not known yet."""
 
     public_id: str
@@ -74,9 +72,7 @@ def generate(public_id: str) -> str:
 
 def parse(presented: str) -> ParsedKey | None:
     """Read a presented key; None when its form or its checksum is wrong."""
-    if len(presented) != KEY_LENGTH or _FULL.fullmatch(presented) is None:
-        return None
-    if checksum(presented[_CHECKED]) != presented[-6:]:
+    if len(presented) != KEY_LENGTH or _FULL(presented) is None or checksum(presented[_CHECKED]) != presented[-6:]:
         return None
     return ParsedKey(presented[_PUBLIC], presented[_SECRET])
 
@@ -89,7 +85,7 @@ def public_id_of(presented: str) -> str:
 
 def digest(pepper: bytes, public_id: str, secret: str) -> bytes:
     """What is stored of a secret: 32 bytes, bound to the key it belongs to."""
-    return hmac.digest(pepper, f"{public_id}.{secret}".encode("ascii"), "sha256")
+    return hmac.digest(pepper, f"{public_id}_{secret}".encode("ascii"), "sha256")
 
 
 def matches(expected: bytes, actual: bytes) -> bool:

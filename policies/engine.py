@@ -69,7 +69,7 @@ class Target:
 class Context:
     """The clock and the place of one decision."""
 
-    now: datetime
+    now: float | datetime  # seconds since 1970, or an aware moment
     client_ip: str | None = None
 
 

@@ -43,6 +43,6 @@ class NetworkField(_Field):
         """Give PostgreSQL the canonical text."""
         return self.to_python(value)
 
-    def formfield(self, **kwargs: Any) -> Any:  # type: ignore[override]
+    def formfield(self, **kwargs: Any) -> Any:
         """Be a line of text in a form."""
         return super().formfield(**{"form_class": forms.CharField, **kwargs})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from policies import glob
@@ -53,12 +55,45 @@ class LimitIndex:
         return tuple(s for s in found if not (s.is_default and (s.kind, frozenset(s.per)) in replaced))
 
 
-def limits_for(snapshot: Snapshot, principal: Principal, target: Target | None) -> tuple[LimitSpec, ...]:
-    """The limits that count this request; `target` None is protocol traffic that names none.
+@dataclass(frozen=True, slots=True)
+class LimitRef:
+    """One limit and the bucket of it that a request counts in."""
 
-    The bucket of each is made of the limit's id and the identities it lists in `per`.
-    """
+    bucket: bytes
+    requests: int
+    window: int
+    burst: int | None
+    spec: LimitSpec
+
+
+def limits_for(snapshot: Snapshot, principal: Principal, target: Target | None) -> tuple[LimitRef, ...]:
+    """The limits that count this request, with their buckets; `target` None is protocol traffic that names none."""
     index = snapshot.policy.limits
+    if not index.specs:
+        return ()
     if target is None:
-        return index.find(principal.role, principal.key_prefix, "", "", "")
-    return index.find(principal.role, principal.key_prefix, target.kind, target.upstream, target.name)
+        specs = index.find(principal.role, principal.key_prefix, "", "", "")
+    else:
+        specs = index.find(principal.role, principal.key_prefix, target.kind, target.upstream, target.name)
+    return tuple(
+        LimitRef(bucket(spec, principal, target), spec.requests, spec.window_seconds, spec.burst, spec)
+        for spec in specs
+    )
+
+
+def bucket(spec: LimitSpec, principal: Principal, target: Target | None) -> bytes:
+    """What tells this bucket of a limit from its others: the limit's id and the identities it is counted per."""
+    parts = [str(spec.id)]
+    for identity in spec.per:
+        if identity == "key":
+            parts.append(principal.key_prefix)
+        elif identity == "role":
+            parts.append(principal.role)
+        elif target is None:
+            parts.append("")
+        elif identity == "upstream":
+            parts.append(target.upstream)
+        else:
+            parts.append(f"{target.kind}:{target.name}")
+    text = "\0".join(parts).encode("utf-8", "surrogatepass")
+    return text if len(text) <= 256 else blake2b(text, digest_size=32).digest()

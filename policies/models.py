@@ -12,7 +12,7 @@ from django.contrib.postgres.fields import ArrayField
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 from django.db.models import F, Func, Q, Value
-from django.db.models.lookups import Exact, GreaterThan, In
+from django.db.models.lookups import Exact, In
 from django.utils import timezone
 
 from policies import vocabulary
@@ -21,10 +21,6 @@ from policies.fields import NetworkField
 
 def _choices(words: tuple[str, ...]) -> list[tuple[str, str]]:
     return [(word, word.replace("-", " ").replace("_", " ")) for word in words]
-
-
-def _size(field: str) -> Func:
-    return Func(F(field), function="cardinality", output_field=models.IntegerField())
 
 
 def _json_type(field: str) -> Func:
@@ -194,7 +190,7 @@ class Rule(models.Model):
             models.CheckConstraint(name="rule_effect_word", condition=Q(effect__in=vocabulary.EFFECTS)),
             models.CheckConstraint(
                 name="rule_kinds_words",
-                condition=Q(kinds__contained_by=list(vocabulary.KINDS)) & GreaterThan(_size("kinds"), Value(0)),
+                condition=Q(kinds__contained_by=list(vocabulary.KINDS)) & Q(kinds__len__gt=0),
             ),
             models.CheckConstraint(name="rule_has_pattern", condition=~Q(pattern="")),
             models.CheckConstraint(name="rule_days_words", condition=Q(days__contained_by=list(vocabulary.WEEKDAYS))),
@@ -333,7 +329,7 @@ class AuditLevel(models.Model):
             models.CheckConstraint(name="auditlevel_word", condition=Q(level__in=vocabulary.AUDIT_LEVELS)),
             models.CheckConstraint(
                 name="auditlevel_kinds_words",
-                condition=Q(kinds__contained_by=list(vocabulary.KINDS)) & GreaterThan(_size("kinds"), Value(0)),
+                condition=Q(kinds__contained_by=list(vocabulary.KINDS)) & Q(kinds__len__gt=0),
             ),
             models.CheckConstraint(name="auditlevel_has_pattern", condition=~Q(pattern="")),
         ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 from policies.conditions import ITEMS, MAX_EXACT, MISSING, NO, YES, Check, Step, exact_number, is_number, parse_path
@@ -52,7 +53,7 @@ def _numbers(constants: Iterable[Any]) -> list[Any]:
         return [0, 0.5, BEYOND]
     found: list[Any] = [BEYOND]
     edges = [known[0] - 2, *known, known[-1] + 2]
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in pairwise(edges):
         middle = (low + high) / 2
         found += [low, middle, int(middle), int(low) + 1, (low + middle) / 2]
     found += [known[0] - 1, known[0] - 1.5, known[-1] + 1, known[-1] + 1.5]

@@ -607,12 +607,7 @@ class Migration(migrations.Migration):
                     models.CheckConstraint(
                         condition=models.Q(
                             ("kinds__contained_by", ["tool", "prompt", "resource", "method"]),
-                            django.db.models.lookups.GreaterThan(
-                                models.Func(
-                                    models.F("kinds"), function="cardinality", output_field=models.IntegerField()
-                                ),
-                                models.Value(0),
-                            ),
+                            ("kinds__len__gt", 0),
                         ),
                         name="auditlevel_kinds_words",
                     ),
@@ -690,10 +685,7 @@ class Migration(migrations.Migration):
             constraint=models.CheckConstraint(
                 condition=models.Q(
                     ("kinds__contained_by", ["tool", "prompt", "resource", "method"]),
-                    django.db.models.lookups.GreaterThan(
-                        models.Func(models.F("kinds"), function="cardinality", output_field=models.IntegerField()),
-                        models.Value(0),
-                    ),
+                    ("kinds__len__gt", 0),
                 ),
                 name="rule_kinds_words",
             ),
