@@ -68,19 +68,29 @@ class Stage:
         return self.gateway.client(self.keys[role] if role else None, **options)
 
 
-# The default roles, written out: tests apply other policies and come back to this one.
-DEFAULT_POLICY = """\
+# The default roles as the first migration makes them, and some more for single tests. Keys for all of them exist.
+POLICY = """\
 roles:
   admin:    {allow: ["*"]}
   user:     {allow: ["public.echo", "list_*"]}
   readonly: {allow: ["list_customers"]}
+  pager:    {allow: ["*"], deny: ["page_1_*"]}
+  getter:   {allow: ["get_customer"]}
+rate_limits:
+  per_tool:
+    overrides:
+      limited: {requests: 2, window_seconds: 3}
 """
+ROLES = ("admin", "user", "readonly", "pager", "getter")
+# Short enough for tests of what happens when they are over.
+SETTINGS = {"SENTINEL_FIRST_BYTE_TIMEOUT": "3", "SENTINEL_MAX_ANSWER_BYTES": "16MiB"}
 
 
 def stage(server: str = "serve", **options: str) -> Iterator[Stage]:
-    """A gateway with the fake upstream `fake` and keys for the default roles."""
-    with FakeUpstream() as fake, Gateway(server=server, **options) as gateway:
+    """A gateway with the fake upstream `fake` and keys for the roles."""
+    with FakeUpstream() as fake, Gateway(server=server, **SETTINGS | options) as gateway:
         gateway.add_upstream("fake", fake.url)
-        keys = {role: gateway.create_key(f"{role}-key", role) for role in ("admin", "user", "readonly")}
+        gateway.apply_policy(POLICY)
+        keys = {role: gateway.create_key(f"{role}-key", role) for role in ROLES}
         time.sleep(1.0)  # what was added is known to every worker
         yield Stage(gateway, fake, keys)
