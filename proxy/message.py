@@ -17,6 +17,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import orjson
 
+from policies.engine import ABSENT
 from proxy.strict_json import INVALID_REQUEST, PARSE_ERROR, SURROGATE, Unreadable, parse
 
 __all__ = [
@@ -24,7 +25,6 @@ __all__ = [
     "CLIENT_CAPABILITIES",
     "CLIENT_INFO",
     "PROTOCOL_VERSION",
-    "Absent",
     "Known",
     "Message",
     "Refused",
@@ -45,27 +45,12 @@ CLIENT_INFO: Final = "io.modelcontextprotocol/clientInfo"
 CLIENT_CAPABILITIES: Final = "io.modelcontextprotocol/clientCapabilities"
 
 
-class Absent:
-    """The type of ABSENT: arguments that were not sent, which is not the same as an empty object."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "ABSENT"
-
-    def __bool__(self) -> bool:
-        return False
-
-
-ABSENT: Final = Absent()
-
-
 class TargetName(NamedTuple):
     """What a message names: the thing a policy speaks of, spelled exactly as it was sent."""
 
     kind: TargetKind
     name: str
-    arguments: dict[str, Any] | Absent = ABSENT
+    arguments: Any = ABSENT  # an object, or ABSENT: not sent, which is not the same as an empty object
 
 
 class Known(NamedTuple):
@@ -202,9 +187,9 @@ def _text(members: dict[str, Any], name: str) -> str:
     return value
 
 
-def _arguments(params: dict[str, Any]) -> dict[str, Any] | Absent:
+def _arguments(params: dict[str, Any]) -> Any:
     arguments = params.get("arguments", ABSENT)
-    if isinstance(arguments, dict | Absent):
+    if arguments is ABSENT or isinstance(arguments, dict):
         return arguments
     raise Unreadable(INVALID_PARAMS, "invalid_params", "arguments must be an object when present.")
 
@@ -295,7 +280,7 @@ def _id_json(body: bytes, rpc_id: str | int) -> bytes:
 
 def _identify(value: dict[str, Any], body: bytes) -> tuple[str | int | None, bytes | None]:
     rpc_id = value.get("id", ABSENT)
-    if isinstance(rpc_id, Absent):
+    if rpc_id is ABSENT:
         return None, None
     kind = type(rpc_id)
     if kind is int:
