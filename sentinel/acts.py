@@ -1,38 +1,8 @@
-"""What people do in the admin, as events (outcome `changed`)."""
+"""What the admin refuses leaves events too, but a flood of refusals must not become a flood of rows."""
 
 from __future__ import annotations
 
 import time
-from typing import Any
-
-from django.http import HttpRequest
-
-from sentinel import people
-
-
-def record(
-    method: str,
-    request: HttpRequest,
-    *,
-    user: Any = None,
-    target: str = "",
-    before: Any = None,
-    after: Any = None,
-    details: dict[str, Any] | None = None,
-    status_code: int = 200,
-) -> None:
-    """Record an act of this request's user, inside the caller's transaction."""
-    from audit.acts import record_act
-
-    record_act(
-        method=method,
-        actor=people.actor(request, user),
-        target=target,
-        before=before,
-        after=after,
-        details=details,
-        status_code=status_code,
-    )
 
 
 class Flood:

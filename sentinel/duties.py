@@ -56,14 +56,23 @@ _OPERATOR = (
     | _crud("proxy", "catalogueitem", acts=("view",))
     | {"proxy.check_upstream", "sentinel.view_health"}
 )
-_ADMINISTRATOR = _AUDITOR | _POLICY_MANAGER | _OPERATOR | _crud("sentinel", "user") | _crud("auth", "group", acts=("view",)) | {"proxy.start_command"}
+_ADMINISTRATOR = (
+    _AUDITOR
+    | _POLICY_MANAGER
+    | _OPERATOR
+    | _crud("sentinel", "user")
+    | _crud("auth", "group", acts=("view",))
+    | {"proxy.start_command"}
+)
 
 DUTIES: dict[str, Duty] = {
     duty.name: duty
     for duty in (
         Duty("viewer", "Viewer", "Sees the overview and the events, without arguments and results.", _VIEWER),
         Duty("auditor", "Auditor", "Sees events with arguments and results, exports and verifies the log.", _AUDITOR),
-        Duty("policy-manager", "Policy manager", "Manages keys, roles, rules, limits and tool approval.", _POLICY_MANAGER),
+        Duty(
+            "policy-manager", "Policy manager", "Manages keys, roles, rules, limits and tool approval.", _POLICY_MANAGER
+        ),
         Duty("operator", "Operator", "Manages upstreams and watches the installation's health.", _OPERATOR),
         Duty("administrator", "Administrator", "Does all of this, and manages the people.", _ADMINISTRATOR),
     )

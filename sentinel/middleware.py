@@ -11,7 +11,8 @@ from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils import timezone
 
-from sentinel.acts import Flood, record
+from audit.people import record
+from sentinel.acts import Flood
 
 Handler = Callable[[HttpRequest], HttpResponseBase]
 

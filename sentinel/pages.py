@@ -15,7 +15,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
 from django.utils import timezone
 
-from sentinel import acts
+from audit.people import record
 
 
 def page(request: HttpRequest, template: str, context: dict[str, Any], status: int = 200) -> HttpResponse:
@@ -51,7 +51,9 @@ def components(request: HttpRequest) -> HttpResponseBase:
     from sentinel.templatetags.ui import OUTCOMES
 
     hostile = "<script>alert(1)</script> \u202egnp.exe\u200b \x1b[31m {{7*7}}"
-    sample = '{"query": "select *", "limit": 10.50, "token": "[REDACTED:api_key:0a1b2c3d]", "rows": [1, {"deep": null}]}'
+    sample = (
+        '{"query": "select *", "limit": 10.50, "token": "[REDACTED:api_key:0a1b2c3d]", "rows": [1, {"deep": null}]}'
+    )
     context = {"title": "Components", "outcomes": list(OUTCOMES), "hostile": hostile, "sample": sample}
     return page(request, "admin/components.html", context | {"now": timezone.now()})
 
@@ -82,9 +84,9 @@ def second_factor(request: HttpRequest) -> HttpResponseBase:
             if right and not device.confirmed:
                 device.confirmed = True
                 device.save(update_fields=["confirmed"])
-                acts.record("admin.second_factor.enrolled", request, target=user.get_username())
+                record("admin.second_factor.enrolled", request, target=user.get_username())
             elif not right:
-                acts.record("admin.second_factor.failed", request, target=user.get_username(), status_code=401)
+                record("admin.second_factor.failed", request, target=user.get_username(), status_code=401)
         if right:
             otp_login(request, device)
             messages.success(request, "The second factor was accepted.")

@@ -7,8 +7,9 @@ from typing import Any
 from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
 from django.http import HttpRequest
 
+from audit.people import record
 from sentinel import people
-from sentinel.acts import Flood, record
+from sentinel.acts import Flood
 
 _failures = Flood(per_second=20)
 

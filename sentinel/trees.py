@@ -30,7 +30,9 @@ def render(text: str | None, show: Show) -> SafeString:
     if not text:
         return mark_safe('<p class="muted">Nothing was kept.</p>')
     try:
-        value = json.loads(text, parse_int=_Number, parse_float=_Number, parse_constant=_Number, object_pairs_hook=_Members)
+        value = json.loads(
+            text, parse_int=_Number, parse_float=_Number, parse_constant=_Number, object_pairs_hook=_Members
+        )
     except (ValueError, RecursionError):
         return format_html('<pre class="code wrap">{}</pre>', show(text))
     return format_html('<div class="tree">{}</div>', _node("", value, 0, show))

@@ -39,7 +39,9 @@ OUTCOMES = {
 
 def _invisible(char: str) -> bool:
     category = unicodedata.category(char)
-    return category in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"} or (category == "Zs" and char != " ") or char in BLANKS
+    return (
+        category in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"} or (category == "Zs" and char != " ") or char in BLANKS
+    )
 
 
 def escape_char(char: str) -> str:
@@ -75,7 +77,9 @@ def icon(name: str, label: str = "") -> SafeString:
     """Draw an icon of the sprite; without a label it is decoration."""
     url = static("sentinel/icons.svg")
     if label:
-        return format_html('<svg class="icon" role="img" aria-label="{}"><use href="{}#{}"></use></svg>', label, url, name)
+        return format_html(
+            '<svg class="icon" role="img" aria-label="{}"><use href="{}#{}"></use></svg>', label, url, name
+        )
     return format_html('<svg class="icon" aria-hidden="true"><use href="{}#{}"></use></svg>', url, name)
 
 
@@ -89,7 +93,13 @@ def outcome(value: str) -> SafeString:
 @register.simple_tag
 def badge(text: Any, colour: str = "", sign: str = "") -> SafeString:
     """Show a word that classifies."""
-    return format_html('<span class="badge {} {}">{}{}</span>', colour, "" if sign else "plain", icon(sign) if sign else "", visible(text))
+    return format_html(
+        '<span class="badge {} {}">{}{}</span>',
+        colour,
+        "" if sign else "plain",
+        icon(sign) if sign else "",
+        visible(text),
+    )
 
 
 @register.simple_tag
@@ -106,7 +116,12 @@ def when(value: datetime | None, form: str = "full") -> SafeString | str:
         "day": f"{local:%Y-%m-%d}",
     }[form]
     utc = value.astimezone(UTC)
-    return format_html('<time datetime="{}" title="{}">{}</time>', value.isoformat(), f"{local:%A} {local:%Y-%m-%d %H:%M:%S %Z}; {utc:%H:%M:%S} UTC", text)
+    return format_html(
+        '<time datetime="{}" title="{}">{}</time>',
+        value.isoformat(),
+        f"{local:%A} {local:%Y-%m-%d %H:%M:%S %Z}; {utc:%H:%M:%S} UTC",
+        text,
+    )
 
 
 @register.filter
@@ -166,7 +181,12 @@ def tree(text: str | None) -> SafeString:
 @register.simple_tag
 def copy(text: str, label: str = "Copy") -> SafeString:
     """A button that copies; without scripts it is not shown and the text can be selected."""
-    return format_html('<button type="button" class="small" data-copy="{}" hidden>{}<span>{}</span></button>', text, icon("copy"), label)
+    return format_html(
+        '<button type="button" class="small" data-copy="{}" hidden>{}<span>{}</span></button>',
+        text,
+        icon("copy"),
+        label,
+    )
 
 
 @register.filter

@@ -1,0 +1,225 @@
+"""The log in the admin: to be read, followed and taken out, never to be changed."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.db import transaction
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseNotAllowed
+from django.shortcuts import render
+from django.urls import URLPattern, path, reverse
+from django.utils import timezone
+
+from audit import export_pages, live, tell
+from audit.filters import FIELDS, PRESETS, Filters
+from audit.ids import uuid7_floor
+from audit.models import AuditEvent, OpenCall, Outcome
+from audit.people import record
+from audit.search import search
+
+PAGE = 50
+
+
+def suggestions() -> dict[str, list[tuple[str, str]]]:
+    """Return what filters may be filled with: (value, label) by parameter; the site knows the other applications."""
+    ask = getattr(admin.site, "suggestions", None)
+    return ask() if ask else {}
+
+
+def read_filters(request: HttpRequest, known: dict[str, list[tuple[str, str]]]) -> Filters:
+    """Read the conditions of a request, with names of keys turned into ids."""
+    return Filters.read(request.GET, {label: value for value, label in known.get("key", [])})
+
+
+@admin.register(AuditEvent)
+class AuditEventAdmin(admin.ModelAdmin):
+    """Events: a list by key pages, one page for each, live view and export."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Events come from requests."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Nobody changes what happened."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Nobody deletes what happened."""
+        return False
+
+    def get_urls(self) -> list[URLPattern]:
+        """Put live view and export before the page of one event."""
+        wrap = self.admin_site.admin_view
+        return [
+            path("live/", wrap(live.page), name="audit_live"),
+            path("live/stream/", live.stream, name="audit_live_stream"),
+            path("export/", wrap(export_pages.page), name="audit_export"),
+            path("export/file/", wrap(export_pages.download), name="audit_export_file"),
+            *super().get_urls(),
+        ]
+
+    def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
+        """Refuse, whoever asks, whether the event exists or not."""
+        raise PermissionDenied
+
+    def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
+        """An event has no history: it is one."""
+        raise Http404
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """Show one page of events."""
+        if request.method == "POST":
+            raise PermissionDenied  # there is no act on events
+        if request.method not in ("GET", "HEAD"):
+            return HttpResponseNotAllowed(["GET"])
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        known = suggestions()
+        filters = read_filters(request, known)
+        problems = list(filters.problems)
+        before, after = _cursor(request, "before", problems), _cursor(request, "after", problems)
+        found = search(filters, before=before, after=None if before else after, limit=PAGE)
+        labels = dict(known.get("key", []))
+        labels |= {str(row.api_key_id): row.key_name for row in found.rows if row.api_key_id and row.key_name}
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "Events",
+            "found": found,
+            "filters": filters,
+            "problems": problems,
+            "chips": filters.chips(labels),
+            "presets": [(word, label, _preset(filters, word)) for word, (label, _) in PRESETS.items()],
+            "ranged": filters.preset if not (filters.start or filters.end) else None,
+            "fields": FIELDS,
+            "hidden": [pair for pair in filters.pairs() if pair[0] not in ("q", "from", "to", "outcome")],
+            "chosen_outcomes": filters.values.get("outcome", ()),
+            "outcomes": Outcome.choices,
+            "known": known,
+            "about": AuditEvent.objects.about_count() if filters.empty else None,
+            "query": filters.query(),
+            "older": filters.query(before=found.older) if found.older else "",
+            "newer": filters.query(after=found.newer) if found.newer else "",
+            "newest": filters.query() if before or after else "",
+            "can_export": request.user.has_perm("audit.export_auditevent"),
+            "clear": "" if filters.empty else reverse("admin:audit_auditevent_changelist"),
+        }
+        return render(request, "admin/audit/events.html", context)
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        """Show one event; looking at arguments and results is an event itself."""
+        if request.method == "POST":
+            raise PermissionDenied
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        try:
+            wanted = UUID(object_id)
+        except ValueError:
+            raise Http404 from None
+        payloads = request.user.has_perm("audit.view_payload")
+        events = AuditEvent.objects.filter(pk=wanted)
+        event: Any = (events.with_text() if payloads else events.without_payloads()).first()
+        running = None if event else OpenCall.objects.filter(pk=wanted).first()
+        if event is None and running is None:
+            context = {**self.admin_site.each_context(request), "title": "No such event", "wanted": wanted}
+            return render(request, "admin/audit/no_event.html", context, status=404)
+        if event is None:
+            context = {**self.admin_site.each_context(request), "title": "Running call", "call": running}
+            return render(request, "admin/audit/running.html", context)
+        if payloads and (event.request_text or event.response_text):
+            with transaction.atomic():
+                looked = {"first": str(event.id), "last": str(event.id), "count": 1}
+                record("admin.payloads.viewed", request, target=str(event.id), details=looked)
+        details = event.details if isinstance(event.details, dict) else {}
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"Event {event.id}",
+            "event": event,
+            "sentence": tell.sentence(event),
+            "why": tell.words(event.reason) if event.reason else "",
+            "stages": tell.stages(event),
+            "decision_text": _json(event.decision),
+            "payloads": payloads,
+            "details_text": _json(details) if details else "",
+            "neighbours": _neighbours(event),
+            "explain": _explain_link(request, event),
+            "links": _links(event),
+        }
+        return render(request, "admin/audit/event.html", context)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _cursor(request: HttpRequest, name: str, problems: list[str]) -> UUID | None:
+    value = request.GET.get(name, "")
+    if not value:
+        return None
+    try:
+        return UUID(value)
+    except ValueError:
+        problems.append("The place in the log could not be read; this is the newest page.")
+        return None
+
+
+def _preset(filters: Filters, word: str) -> str:
+    pairs = {"preset": word, "start": None, "end": None}
+    return Filters(values=filters.values, text=filters.text, **pairs).query()  # type: ignore[arg-type]
+
+
+def _neighbours(event: Any) -> dict[str, list[Any]]:
+    """Return the events just before and after in the same session, or of the same key where there is no session."""
+    if event.session:
+        kind, values = "session", {"session": (event.session,)}
+    elif event.api_key_id:
+        kind, values = "key", {"key": (str(event.api_key_id),)}
+    else:
+        return {}
+    filters = Filters(values=values)
+    before = search(filters, before=event.id, limit=4, budget_ms=25).rows
+    after = search(filters, after=event.id, limit=4, budget_ms=25).rows
+    return {"kind": [kind], "after": after, "before": before} if before or after else {}
+
+
+def _links(event: Any) -> dict[str, str]:
+    """Return the views that start from this event."""
+    links: dict[str, str] = defaultdict(str)
+    links["minute"] = Filters(
+        start=event.ts.replace(second=0, microsecond=0),
+        end=event.ts.replace(second=0, microsecond=0) + timedelta(minutes=1),
+    ).query()
+    for name, value in (
+        ("key", event.api_key_id), ("tool", event.tool_name), ("upstream", event.upstream), ("session", event.session),
+        ("reason", event.reason), ("role", event.role), ("ip", event.client_ip), ("outcome", event.outcome),
+    ):  # fmt: skip
+        if value:
+            links[name] = Filters(values={name: (str(value),)}).query()
+    links["around"] = f"?before={uuid7_floor(event.ts + timedelta(seconds=30))}"
+    return links
+
+
+def _explain_link(request: HttpRequest, event: Any) -> str:
+    if not request.user.has_perm("policies.explain_policy") or event.outcome in ("changed", "unrecorded"):
+        return ""
+    from django.urls import NoReverseMatch
+    from django.utils.http import urlencode
+
+    try:
+        url = reverse("admin:policies_explain")
+    except NoReverseMatch:
+        return ""
+    asked = {
+        "key": event.api_key_id or "",
+        "upstream": event.upstream,
+        "tool": event.tool_name or "",
+        "kind": event.target_kind,
+    }
+    return f"{url}?{urlencode({**asked, 'event': event.id})}"

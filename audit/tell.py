@@ -1,0 +1,194 @@
+"""An event told as a sentence, and its decision stage by stage (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Part", "Stage", "sentence", "stages"]
+
+# Why, in words; what is not here is shown as its code.
+REASONS = {
+    "missing_credential": "no key was sent",
+    "invalid_credential": "the key is not known",
+    "expired_key": "the key has expired",
+    "revoked_key": "the key was revoked",
+    "wrong_network": "the key may not be used from this address",
+    "query_forbidden": "this key may not be sent in the address",
+    "administrative_key": "an administrative key cannot call tools",
+    "credential_ambiguous": "more than one credential was sent",
+    "no_rule": "no rule allows it",
+    "denied_by_rule": "a rule denies it",
+    "allowed_by_rule": "a rule allows it",
+    "open_method": "it is protocol traffic, open to every valid key",
+    "policy_error": "a rule could not be evaluated, and nothing else allows it",
+    "policy_stale": "the policy could not be confirmed for too long",
+    "tool_definition_changed": "the tool's definition changed and is not approved",
+    "rate_limited": "a rate limit was reached",
+    "too_many_streams": "too many streams are open",
+    "limiter_unavailable": "the limiter could not be reached",
+    "upstream_unreachable": "the upstream could not be reached",
+    "upstream_timeout": "the upstream did not answer in time",
+    "upstream_broken": "the upstream's answer was broken",
+    "upstream_redirect": "the upstream redirected, which is not followed",
+    "upstream_too_large": "the upstream's answer was too large",
+    "upstream_busy": "the upstream has too many calls open",
+    "upstream_error": "the upstream answered with an error",
+    "egress_refused": "the upstream's address lies outside the allowed networks",
+    "client_gone": "the client went away",
+    "revoked_during_stream": "the key was revoked while the stream was open",
+    "audit_unavailable": "the audit log could not record it",
+    "process_died": "the process ended before the answer",
+    "unknown_upstream": "there is no such upstream",
+    "unknown_session": "the session is not known",
+    "body_too_large": "the body is too large",
+    "not_json": "the body is not JSON",
+    "batch": "batches are not accepted",
+    "duplicate_member": "a member appears twice",
+    "header_mismatch": "headers and body disagree",
+    "unsupported_version": "the protocol version is not supported",
+    "method_not_allowed": "the HTTP verb is not allowed",
+}
+STAGES = {
+    "authenticate": "Authenticate",
+    "parse": "Parse",
+    "authorize": "Authorize",
+    "rate-limit": "Rate limit",
+    "intent": "Record intent",
+    "forward": "Forward",
+    "audit": "Record outcome",
+}
+VERBS = {
+    "denied": "was denied",
+    "limited": "was held back from",
+    "invalid": "sent a request that was refused",
+    "upstream_error": "called",
+    "cancelled": "called",
+    "interrupted": "called",
+    "allowed": "called",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of a sentence; names are set apart from words."""
+
+    text: str
+    name: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage of a decision."""
+
+    name: str
+    result: str
+    note: str
+    us: float | None
+    good: bool | None
+
+
+def words(reason: str) -> str:
+    """Say a reason's code in words."""
+    return REASONS.get(reason, reason.replace("_", " "))
+
+
+def sentence(event: Any) -> list[Part]:
+    """Tell what happened in one sentence."""
+    decision = event.decision if isinstance(event.decision, Mapping) else {}
+    said: list[Part] = []
+
+    def say(text: str) -> None:
+        said.append(Part(text))
+
+    def name(text: str) -> None:
+        said.append(Part(text, True))
+
+    if event.outcome == "changed":
+        name(event.key_name or "Somebody not known")
+        say(" did ")
+        name(event.method)
+        if event.tool_name:
+            say(" to ")
+            name(event.tool_name)
+        say(f": refused ({event.status_code})." if event.status_code >= 400 else ".")
+        return said
+    if event.outcome == "unrecorded":
+        say("A gap: ")
+        name(str(event.count))
+        say(" events of ")
+        name(f"{event.writer}.{event.boot}")
+        say(" are known to have happened, and were lost with what kept them.")
+        return said
+    if event.count > 1:
+        name(f"{event.count:,}")
+        say(" requests like this one: ")
+    if event.key_name or event.key_prefix:
+        name(event.key_name or event.key_prefix)
+        if event.role:
+            say(" (role ")
+            name(event.role)
+            say(")")
+    else:
+        say("Somebody without a valid key")
+        if event.client_ip:
+            say(" at ")
+            name(str(event.client_ip))
+    target = event.tool_name if event.tool_name is not None else event.method
+    if event.outcome == "unauthenticated":
+        say(" asked for ")
+        name(target or "something")
+    elif event.outcome == "invalid":
+        say(" sent a request that was refused as malformed")
+        if target:
+            say(": ")
+            name(target)
+    else:
+        say(f" {VERBS.get(event.outcome, event.outcome)} ")
+        name(target or "a request")
+    if event.upstream:
+        say(" on ")
+        name(event.upstream)
+    ends = {
+        "unauthenticated": ", and was turned away",
+        "upstream_error": ", which failed upstream",
+        "cancelled": ", and it was cancelled",
+        "interrupted": ", and it was cut off",
+    }
+    say(ends.get(event.outcome, ""))
+    rule = decision.get("rule")
+    if isinstance(rule, Mapping) and rule:
+        say(": rule ")
+        label = str(rule.get("name") or "")
+        name(f"{rule.get('id', '')}{f' “{label}”' if label else ''}")
+        if event.reason and event.outcome not in ("allowed", "denied"):
+            say(f"; {words(event.reason)}")
+    elif event.reason:
+        say(f": {words(event.reason)}")
+    if decision.get("policy_version"):
+        say(", policy version ")
+        name(str(decision["policy_version"]))
+    say(".")
+    return said
+
+
+def stages(event: Any) -> list[Stage]:
+    """Return the decision stage by stage, as far as it came."""
+    decision = event.decision if isinstance(event.decision, Mapping) else {}
+    found = []
+    listed = decision.get("stages")
+    for entry in listed if isinstance(listed, list) else []:
+        if not isinstance(entry, Mapping):
+            continue
+        stage, result = str(entry.get("stage", "")), str(entry.get("result", ""))
+        settled = stage == decision.get("stage") and event.outcome not in ("allowed", "changed")
+        good = (
+            None if result in ("", "skipped") else not settled and result in ("ok", "allowed", "allow", "pass", "done")
+        )
+        rest = {key: value for key, value in entry.items() if key not in ("stage", "result", "us", "reason")}
+        note = words(str(entry["reason"])) if entry.get("reason") else words(event.reason) if settled else ""
+        note += "".join(f"{'; ' if note else ''}{key}: {value}" for key, value in rest.items())
+        us = entry.get("us")
+        found.append(Stage(STAGES.get(stage, stage), result, note, us if isinstance(us, int | float) else None, good))
+    return found
