@@ -1,0 +1,137 @@
+"""What the stages know of one request: filled in from left to right, read by the event at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+from uuid import UUID
+
+from audit.event import Event
+from audit.ids import uuid7
+from policies.engine import Decision, Principal, Target
+from policies.snapshot import AuthResult
+
+from proxy.credentials import NOTHING, Presented
+from proxy.era import Era
+from proxy.exchange import Exchange, Headers
+from proxy.message import Known, Message, Refused
+from proxy.upstreams import UpstreamSpec
+
+
+class Call:
+    """One request on its way through the pipeline."""
+
+    __slots__ = (
+        "answer_status",
+        "answered",
+        "auth",
+        "body",
+        "client_ip",
+        "completed",
+        "decision",
+        "details",
+        "endpoint",
+        "era",
+        "event",
+        "exchange",
+        "executed",
+        "headers",
+        "id",
+        "intended",
+        "known",
+        "keep_alive",
+        "last_write",
+        "lookup",
+        "message",
+        "outcome",
+        "policy_version",
+        "presented",
+        "principal",
+        "reason",
+        "refusal",
+        "rpc_id",
+        "session",
+        "session_presented",
+        "slug",
+        "spec",
+        "stages",
+        "started_ns",
+        "streaming",
+        "target",
+        "unrecordable",
+        "upstream_ns",
+        "verb",
+    )
+
+    def __init__(self, exchange: Exchange, *, endpoint: str, slug: str) -> None:
+        scope = exchange.scope
+        self.started_ns = time.perf_counter_ns()
+        self.id: UUID = uuid7()
+        self.exchange = exchange
+        self.endpoint = endpoint
+        self.slug = slug
+        self.verb: str = scope["method"]
+        self.headers: Headers = scope["headers"]
+        #: first value of each header, names lower-case
+        self.lookup: dict[bytes, bytes] = {name: value for name, value in reversed(self.headers)}
+        self.client_ip = ""
+        self.presented: Presented = NOTHING
+        self.auth: AuthResult | None = None
+        self.principal: Principal | None = None
+        self.body = b""
+        self.message: Message | None = None
+        self.era: Era | None = None
+        self.rpc_id = b""
+        self.known = Known()
+        self.spec: UpstreamSpec | None = None
+        #: the upstream's own session id, once the client's has been opened
+        self.session = b""
+        self.session_presented = b""
+        self.target: Target | None = None
+        self.decision: Decision | None = None
+        self.policy_version = 0
+        self.stages: list[dict[str, Any]] = []
+        self.event: Event | None = None
+        #: an intent is in the journal, so an outcome must follow
+        self.intended = False
+        #: the upstream may have seen it
+        self.executed = False
+        #: the outcome is in the journal
+        self.completed = False
+        #: an answer inside a stream is in the journal, the end of the stream is not yet
+        self.answered = False
+        #: the journal took nothing
+        self.unrecordable = False
+        #: how the gateway itself answers, when it does
+        self.refusal: Refused | None = None
+        self.outcome = ""
+        self.reason = ""
+        self.answer_status = 0
+        self.upstream_ns = 0
+        self.details: dict[str, Any] = {}
+        self.streaming = False
+        #: writes a keep-alive comment; set while a stream is open and between two events
+        self.keep_alive: Callable[[], Awaitable[None]] | None = None
+        self.last_write = 0.0
+
+    @property
+    def key_id(self) -> str:
+        """The id of the key it came with, "" without a valid one."""
+        return str(self.principal.key_id) if self.principal else ""
+
+    def header(self, name: bytes) -> bytes:
+        """Give the first value of a header, b"" when absent."""
+        return self.lookup.get(name, b"")
+
+    def header_values(self, name: bytes) -> list[bytes]:
+        """Give every value of a header, in order."""
+        return [value for key, value in self.headers if key == name]
+
+    def stage(self, name: str, result: str, since_ns: int) -> None:
+        """Note how a stage ended and what it took, for the event's decision."""
+        self.stages.append({"stage": name, "result": result, "us": (time.perf_counter_ns() - since_ns) // 1000})
+
+    def elapsed_ms(self) -> float:
+        """Milliseconds since the request arrived, by a clock that only goes forward."""
+        return round((time.perf_counter_ns() - self.started_ns) / 1e6, 3)

@@ -1,0 +1,171 @@
+"""One HTTP exchange with a client: the body in, within bounds; the answer out, with backpressure; a departure seen at once.
+
+Channels' own HTTP consumer buffers bodies without bound and never sees a client leave while it streams (docs/adr/0003).
+This class is what replaces that part of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from typing import Any
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+#: how long one piece of an answer may wait for a client that does not read, in seconds
+WRITE_TIMEOUT = 60.0
+
+
+class Departed(Exception):
+    """The exchange is over before its answer: the client left, or it was closed from our side (reason says which)."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Exchange:
+    """Reads one request's body and writes one answer; `started` and `finished` say how far the answer got."""
+
+    __slots__ = (
+        "_interruptible",
+        "_receive",
+        "_send",
+        "_task",
+        "_watcher",
+        "body_state",
+        "ended_by",
+        "finished",
+        "scope",
+        "sent_bytes",
+        "started",
+    )
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope = scope
+        self._receive = receive
+        self._send = send
+        self._task: asyncio.Task[Any] | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self._interruptible = False
+        self.started = False
+        self.finished = False
+        self.sent_bytes = 0
+        #: complete | too_large | timed_out | gone
+        self.body_state = "complete"
+        #: why the exchange is over early: client_gone, or the reason given to end()
+        self.ended_by = ""
+
+    # -- in
+
+    async def read_body(self, limit: int, timeout: float) -> bytes:
+        """Read the body up to a limit and a deadline; what could be read is returned, `body_state` says how it ended."""
+        message = None
+        pieces: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    message = await self._receive()
+                    if message["type"] == "http.disconnect":
+                        self.body_state = "gone"
+                        self.ended_by = self.ended_by or "client_gone"
+                        break
+                    piece: bytes = message.get("body", b"")
+                    size += len(piece)
+                    if size > limit:
+                        self.body_state = "too_large"
+                        pieces.append(piece[: limit - (size - len(piece))])
+                        break
+                    if not message.get("more_body", False):
+                        if not pieces:
+                            return piece
+                        pieces.append(piece)
+                        break
+                    pieces.append(piece)
+        except TimeoutError:
+            self.body_state = "timed_out"
+        return b"".join(pieces)
+
+    def watch(self) -> None:
+        """Begin to watch for the client's departure; call once the body has been read."""
+        self._task = asyncio.current_task()
+        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+
+    async def _watch(self) -> None:
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                if not self.finished:
+                    self.end("client_gone")
+                return
+
+    def end(self, reason: str) -> None:
+        """End the exchange early, for a reason; an interruptible section is left at once."""
+        if self.ended_by or self.finished:
+            return
+        self.ended_by = reason
+        if self._interruptible and self._task is not None:
+            self._task.cancel()
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Mark a section that a departure ends with Departed; elsewhere a departure only sets `ended_by`."""
+        if self.ended_by:
+            raise Departed(self.ended_by)
+        self._interruptible = True
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not self.ended_by:
+                raise
+            # The cancellation was ours: take it back, so that what follows may await again.
+            if self._task is not None:
+                self._task.uncancel()
+            raise Departed(self.ended_by) from None
+        finally:
+            self._interruptible = False
+
+    # -- out
+
+    async def start(self, status: int, headers: Headers) -> None:
+        """Send the head of the answer."""
+        self.started = True
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def write(self, piece: bytes) -> None:
+        """Send a piece of the body; waits for a client that is slow, gives one up that does not read."""
+        self.sent_bytes += len(piece)
+        try:
+            async with asyncio.timeout(WRITE_TIMEOUT):
+                await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+        except TimeoutError:
+            self.ended_by = self.ended_by or "client_gone"
+            raise Departed(self.ended_by) from None
+        except OSError:
+            self.ended_by = self.ended_by or "client_gone"
+            raise Departed(self.ended_by) from None
+
+    async def finish(self, piece: bytes = b"") -> None:
+        """Send the last piece of the body."""
+        self.finished = True
+        self.sent_bytes += len(piece)
+        try:
+            await self._send({"type": "http.response.body", "body": piece, "more_body": False})
+        except OSError:
+            self.ended_by = self.ended_by or "client_gone"
+
+    async def answer(self, status: int, headers: Headers, body: bytes) -> None:
+        """Send a whole answer."""
+        await self.start(status, headers)
+        await self.finish(body)
+
+    def close(self) -> None:
+        """Stop watching; the consumer calls this last."""
+        self.finished = True
+        if self._watcher is not None:
+            self._watcher.cancel()

@@ -1,0 +1,170 @@
+"""What one worker process shares between its requests: the snapshot, the audit logger, limits, upstreams, open streams."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from audit.logger import AuditLogger
+from audit.sanitizer import Payload, Sanitizer
+from policies.limiter import Limiter
+from policies.snapshot import Snapshot, SnapshotHolder
+
+from proxy.sessions import SessionSealer
+from proxy.upstreams import UpstreamRegistry, UpstreamSpec
+
+if TYPE_CHECKING:
+    from proxy.call import Call
+
+log = logging.getLogger("sentinel.proxy")
+
+#: payloads larger than this are sanitised in a thread, so that no other request waits for them
+OFF_LOOP_BYTES = 64 * 1024
+#: how often streams are looked at: keep-alive comments, expiry of their keys
+TICK = 1.0
+
+
+class Gateway:
+    """The worker's state; built once per process by sentinel.asgi and handed to every call."""
+
+    def __init__(
+        self,
+        *,
+        config: Any,
+        holder: SnapshotHolder,
+        logger: AuditLogger,
+        sanitizer: Sanitizer,
+        limiter: Limiter,
+        registry: UpstreamRegistry,
+        query_keys: bool,
+    ) -> None:
+        self.config = config
+        self.holder = holder
+        self.logger = logger
+        self.sanitizer = sanitizer
+        self.limiter = limiter
+        self.registry = registry
+        self.sealer = SessionSealer(config.secret_key)
+        self.query_keys = query_keys and config.query_keys
+        #: open streams by the id of the key they were opened with
+        self.streams: dict[str, set[Call]] = {}
+        self.stream_count = 0
+        #: everything between arrival and recorded outcome, for a clean stop
+        self.calls: set[Call] = set()
+        self.stopping = False
+        #: called with each finished call; sentinel.metrics listens here
+        self.observers: list[Callable[[Call], None]] = []
+        self._ticker: asyncio.Task[None] | None = None
+        self._background: set[asyncio.Task[Any]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    # -- life
+
+    def start(self) -> None:
+        """Begin: the snapshot's thread, and the ticker that minds open streams. Call on the event loop."""
+        self._loop = asyncio.get_running_loop()
+        self.holder.subscribe(self._snapshot_changed)
+        self._ticker = self._loop.create_task(self._tick())
+
+    async def stop(self) -> None:
+        """End: close what is still open, once its outcome is recorded."""
+        self.close_streams("server_stopping")
+        deadline = time.monotonic() + 5
+        while self.calls and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        if self._ticker is not None:
+            self._ticker.cancel()
+        await self.registry.close()
+
+    def close_streams(self, reason: str) -> None:
+        """End every open stream; calls that still wait for a plain answer are left to finish."""
+        self.stopping = self.stopping or reason == "server_stopping"
+        for calls in list(self.streams.values()):
+            for call in list(calls):
+                call.exchange.end(reason)
+
+    def spawn(self, coroutine: Any) -> None:
+        """Run something beside the request that asked for it, and keep hold of it until it is done."""
+        task: asyncio.Task[Any] = asyncio.get_running_loop().create_task(coroutine)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    # -- what stages ask for
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """The keys and the policy as of now; None until they were read for the first time."""
+        return self.holder.current
+
+    def upstream(self, slug: str) -> UpstreamSpec | None:
+        """The upstream of that name, if there is one and it is enabled."""
+        return self.registry.spec(slug)
+
+    async def payload(self, raw: bytes, *, level: str = "full", complete: bool = True) -> Payload:
+        """Sanitise a payload, off the loop when it is large."""
+        if len(raw) <= OFF_LOOP_BYTES:
+            return self.sanitizer.payload(raw=raw, level=level)
+        return await asyncio.to_thread(self.sanitizer.payload, raw=raw, level=level)
+
+    # -- streams
+
+    def stream_opened(self, call: Call) -> None:
+        """Note an open stream, so that a revocation or a stop can find it."""
+        self.streams.setdefault(call.key_id, set()).add(call)
+        self.stream_count += 1
+
+    def stream_closed(self, call: Call) -> None:
+        """Forget a stream."""
+        calls = self.streams.get(call.key_id)
+        if calls and call in calls:
+            calls.discard(call)
+            self.stream_count -= 1
+            if not calls:
+                del self.streams[call.key_id]
+
+    def streams_of(self, key_id: str) -> int:
+        """How many streams a key has open on this worker."""
+        return len(self.streams.get(key_id, ()))
+
+    def _snapshot_changed(self, *_: object) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._close_revoked)
+
+    def _close_revoked(self) -> None:
+        snapshot = self.snapshot
+        if snapshot is None:
+            return
+        now = time.time()
+        for key_id, calls in list(self.streams.items()):
+            if not snapshot.key_is_live(key_id, now):
+                for call in list(calls):
+                    call.exchange.end("revoked_during_stream")
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            self._close_revoked()
+            now = time.monotonic()
+            for calls in list(self.streams.values()):
+                for call in list(calls):
+                    if call.keep_alive is not None and now - call.last_write >= self.config.keepalive_interval:
+                        self.spawn(call.keep_alive())
+
+
+_current: Gateway | None = None
+
+
+def current() -> Gateway:
+    """This process's gateway; it is an error to ask before it was built."""
+    if _current is None:
+        raise RuntimeError("the gateway of this process has not been started")
+    return _current
+
+
+def install(gateway: Gateway | None) -> None:
+    """Make a gateway this process's own."""
+    global _current
+    _current = gateway

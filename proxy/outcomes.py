@@ -1,0 +1,289 @@
+"""How a request ended: the event it leaves, made durable first, and the answer it gets, sent after."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from typing import TYPE_CHECKING, Any
+
+from audit.event import Event
+from audit.journal import AuditUnavailable
+from audit.sanitizer import MISSING, Payload
+from proxy import answers
+from proxy.message import Known, Refused
+from proxy.refusals import Limited, refuse
+from proxy.transports.base import Busy, UpstreamError
+
+if TYPE_CHECKING:
+    from proxy.call import Call
+    from proxy.gateway import Gateway
+
+log = logging.getLogger("sentinel.proxy")
+
+#: what is kept of the request of a caller without a valid key, in bytes of JSON
+STRANGER_PAYLOAD = 1024
+
+_OUTCOME_OF = {
+    **dict.fromkeys(("missing_credential", *answers.CREDENTIAL_REASONS), "unauthenticated"),
+    **dict.fromkeys(
+        ("no_rule", "denied_by_rule", "policy_error", "policy_stale", "tool_definition_changed"), "denied"
+    ),
+    **dict.fromkeys(("rate_limited", "too_many_streams", "limiter_unavailable"), "limited"),
+    **dict.fromkeys(("client_gone", "revoked_during_stream"), "cancelled"),
+    **dict.fromkeys(("server_stopping", "internal_error"), "interrupted"),
+}
+_TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+# -- what the stages report
+
+
+def known(call: Call, what: Known) -> None:
+    """Note what a message says of itself, also when the rest of it was refused."""
+    call.rpc_id = what.id_json or b""
+    call.known = what
+
+
+def refused(call: Call, error: Refused) -> None:
+    """A stage refused the request."""
+    if call.known.method == "" and error.known.method:
+        known(call, error.known)
+    if error.rpc_id is None and call.rpc_id:
+        error.known = Known(call.known.kind, call.rpc_id, call.known.method, call.known.targets)
+    call.outcome = _OUTCOME_OF.get(error.reason, "invalid")
+    call.reason = error.reason
+    call.refusal = error
+    call.answer_status = error.status
+    if error.message:
+        call.details["refusal"] = error.message
+
+
+def upstream_failed(call: Call, error: UpstreamError) -> None:
+    """The upstream gave no usable answer."""
+    retry_after = error.retry_after if isinstance(error, Busy) else None
+    message = str(error) or answers.REFUSALS[error.reason].message
+    call.refusal = refuse(error.reason, call=call, message=message, retry_after=retry_after)
+    call.executed = error.executed
+    call.outcome, call.reason, call.answer_status = "upstream_error", error.reason, call.refusal.status
+    if error.detail:
+        call.details["error"] = error.detail
+
+
+def departed(call: Call, reason: str) -> None:
+    """The exchange ended before its answer: the client left, its key was revoked, or the server stops."""
+    call.outcome = _OUTCOME_OF.get(reason, "cancelled")
+    call.reason = reason
+    call.answer_status = call.answer_status or (499 if reason == "client_gone" else 503)
+    if reason != "client_gone":
+        call.refusal = refuse("revoked_during_stream" if reason == "revoked_during_stream" else "internal_error")
+
+
+def unrecordable(call: Call, error: AuditUnavailable) -> None:
+    """The journal took no intent: nothing was executed, and the caller is told so."""
+    log.error("the audit journal takes no record", extra={"error": str(error)})
+    call.unrecordable = True
+    call.refusal = refuse("audit_unavailable", call=call, retry_after=5)
+    call.outcome, call.reason, call.answer_status = "unrecorded", "audit_unavailable", 503
+
+
+def failed(call: Call) -> None:
+    """A defect of our own."""
+    call.refusal = refuse("internal_error", call=call)
+    call.outcome, call.reason, call.answer_status = "interrupted", "internal_error", 500
+
+
+# -- the event
+
+
+async def event(gateway: Gateway, call: Call) -> Event:
+    """Make the event of a call from what is known so far; its payload is sanitised here, off the loop when large."""
+    principal, auth, key = call.principal, call.auth, None
+    if auth is not None:
+        key = auth.key
+    level = (call.spec.audit_level if call.spec is not None else "") or "full"
+    request: Any = MISSING
+    if call.body:
+        if principal is None:
+            request = gateway.sanitizer.payload(raw=call.body, limit=STRANGER_PAYLOAD)
+        else:
+            request = await gateway.payload(call.body, level=level)
+    target = call.target
+    first = call.known.targets[0] if call.known.targets else None
+    kind, name = (target.kind, target.name) if target is not None else (first.kind, first.name) if first else ("", "")
+    return Event(
+        id=call.id,
+        api_key_id=principal.key_id if principal is not None else key.id if key is not None else None,
+        key_prefix=auth.prefix if auth is not None else "",
+        key_name=key.name if key is not None else "",
+        role=principal.role if principal is not None else key.role if key is not None else "",
+        auth_method=call.presented.via,
+        client_ip=call.client_ip or None,
+        user_agent=call.header(b"user-agent").decode("latin-1"),
+        upstream=call.slug,
+        protocol_version=call.era.version if call.era is not None else _version(call),
+        session=gateway.sealer.reference(call.session) if call.session else "",
+        rpc_id=call.rpc_id.decode("utf-8", "replace"),
+        method=call.known.method or ("" if call.verb == "POST" else call.verb),
+        tool_name=name if kind != "method" and name else None,
+        target_kind=kind,
+        request_json=request,
+        request_bytes=len(call.body),
+        trace_id=_trace(call),
+        details=_details(call),
+    )
+
+
+def _version(call: Call) -> str:
+    return call.header(b"mcp-protocol-version").decode("latin-1")
+
+
+def _trace(call: Call) -> str:
+    found: Any = call.message.meta.get("traceparent") if call.message is not None else None
+    if not isinstance(found, str):
+        found = call.header(b"traceparent").decode("latin-1")
+    match = _TRACE.fullmatch(found)
+    return match[1] if match else ""
+
+
+def _details(call: Call) -> dict[str, Any]:
+    details: dict[str, Any] = {"verb": call.verb, "endpoint": call.endpoint}
+    if call.message is not None and (client := call.message.client_info):
+        details["client"] = {k: client[k] for k in ("name", "version", "title") if k in client}
+    if call.auth is not None:
+        if call.auth.generation:
+            details["secret_generation"] = call.auth.generation
+        if call.auth.failure and call.auth.fingerprint:
+            details["key_fingerprint"] = call.auth.fingerprint
+    elif call.presented.value:
+        details["key_fingerprint"] = "none"
+    return details
+
+
+def decision(call: Call) -> dict[str, Any]:
+    """The decision as the event keeps it: what settled it, by which rule, and what each stage said and took."""
+    settled = call.decision
+    last = call.stages[-1]["stage"] if call.stages else "authenticate"
+    rule = settled.rule if settled is not None else None
+    value: dict[str, Any] = {
+        "allowed": settled.allowed if settled is not None else None,
+        "stage": last,
+        "reason": settled.reason if settled is not None else call.reason,
+        "rule": {"id": rule.id, "name": rule.name, "effect": rule.effect} if rule is not None else None,
+        "policy_version": call.policy_version,
+        "stages": call.stages,
+    }
+    if settled is not None and settled.observed:
+        value["observed"] = [
+            {"id": seen.id, "name": seen.name, "effect": seen.effect} for seen in settled.observed
+        ]
+    return value
+
+
+def complete(call: Call, *, response: Payload | None = None, response_bytes: int = 0) -> None:
+    """Add the outcome to the event of a call that had an intent."""
+    if call.event is None:
+        return
+    fields: dict[str, Any] = {
+        "outcome": call.outcome,
+        "reason": call.reason,
+        "status_code": call.answer_status,
+        "latency_ms": call.elapsed_ms(),
+        "upstream_ms": round(call.upstream_ns / 1e6, 3) if call.upstream_ns else None,
+        "decision": decision(call),
+    }
+    if response is not None:
+        fields["response_json"] = response
+    if response_bytes:
+        fields["response_bytes"] = response_bytes
+    if call.details:
+        fields["details"] = call.details
+    call.event.complete(**fields)
+
+
+# -- the end
+
+
+async def record(gateway: Gateway, call: Call) -> None:
+    """Make the outcome durable, then answer; the last thing that happens to every request."""
+    try:
+        await asyncio.shield(_record(gateway, call))
+    except asyncio.CancelledError:
+        # The server is being stopped hard: the record goes on in the shielded task.
+        log.warning("a request was cancelled while its outcome was recorded", extra={"audit_id": str(call.id)})
+    except Exception:
+        log.exception("an outcome could not be recorded", extra={"audit_id": str(call.id)})
+    finally:
+        for observe in gateway.observers:
+            observe(call)
+
+
+async def _record(gateway: Gateway, call: Call) -> None:
+    audit_id = str(call.id)
+    if not call.completed and not call.unrecordable:
+        try:
+            audit_id = await _durable(gateway, call)
+        except AuditUnavailable as error:
+            executed = call.intended and call.executed
+            unrecordable(call, error)
+            if executed and call.refusal is not None:
+                call.refusal.data = {"executed": True}
+    await _answer(gateway, call, audit_id)
+
+
+async def _durable(gateway: Gateway, call: Call) -> str:
+    if call.intended and call.event is not None:
+        complete(call)
+        await (gateway.logger.end(call.event) if call.answered else gateway.logger.outcome(call.event))
+        call.completed = True
+        return str(call.id)
+    call.event = call.event or await event(gateway, call)
+    complete(call)
+    audit_id, ticket = gateway.logger.refuse(call.event)
+    await ticket
+    call.completed = True
+    return audit_id
+
+
+async def _answer(gateway: Gateway, call: Call, audit_id: str) -> None:
+    exchange = call.exchange
+    if exchange.finished or exchange.ended_by == "client_gone":
+        return
+    if exchange.started:
+        if call.streaming:
+            await exchange.finish()
+        return
+    if call.refusal is None:
+        return
+    refusal = call.refusal
+    in_band = _in_band(gateway, call, refusal)
+    if isinstance(refusal, Limited):
+        answer = answers.refusal(
+            refusal.reason,
+            id_json=refusal.rpc_id,
+            audit_id=audit_id,
+            message=refusal.message,
+            data=refusal.data,
+            headers=refusal.headers,
+            retry_after=refusal.retry_after,
+            in_band=in_band,
+        )
+    else:
+        answer = answers.refused(refusal, audit_id=audit_id, in_band=in_band)
+    body = b"" if call.verb == "HEAD" else answer.body
+    await exchange.answer(answer.status, answer.headers, body)
+
+
+def _in_band(gateway: Gateway, call: Call, refusal: Refused) -> bool:
+    """Some SDKs end the whole session on any 4xx, so a live legacy session gets 403 and 429 as JSON-RPC alone."""
+    if refusal.status not in answers.IN_BAND or not refusal.rpc_id or call.verb != "POST":
+        return False
+    mode = (call.spec.refusals if call.spec is not None else "") or gateway.config.refusals
+    return bool(mode == "in-band" or (mode == "auto" and call.session))
+
+
+def stream_error(call: Call, code: int, error: UpstreamError, audit_id: str) -> bytes:
+    """The JSON-RPC error that ends a stream whose upstream failed after the head of the answer was out."""
+    return answers.refusal(
+        error.reason, id_json=call.rpc_id or None, audit_id=audit_id, message=str(error), code=code
+    ).body

@@ -1,0 +1,284 @@
+"""The pipeline: what happens to every request, in order, on one screen.
+
+    authenticate -> parse -> authorize -> rate-limit -> record intent -> forward -> record outcome
+
+Each stage is one function with one job; it fills in the call or raises `Refused` (or, while forwarding, an
+`UpstreamError` or `Departed`). Whatever a stage raises, the outcome is recorded in the `finally`: the audit stands
+outside authentication, and no stage can be skipped by an exception.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from datetime import UTC, datetime
+
+from audit.journal import AuditUnavailable
+from policies.compiled import PolicySet
+from policies.engine import Context, Decision, Principal, Target, decide, decide_reference
+from policies.limiter import limits_for
+from proxy import answers, era, outcomes
+from proxy.call import Call
+from proxy.credentials import SCOPE_KEY, presented
+from proxy.exchange import Departed, Exchange
+from proxy.gateway import Gateway
+from proxy.message import Refused, peek, read
+from proxy.peers import client_address, host_allowed, origin_allowed
+from proxy.refusals import refuse
+from proxy.relay import relay
+from proxy.request import upstream_request
+from proxy.transports.base import UpstreamError
+
+log = logging.getLogger("sentinel.proxy")
+
+#: what is read of a request without a valid key, so that its event can name what it wanted: bytes, seconds
+STRANGER_BYTES = 64 * 1024
+STRANGER_SECONDS = 5.0
+#: bodies larger than this are parsed in a thread
+PARSE_OFF_LOOP = 64 * 1024
+
+#: methods that speak of a target without calling it: they follow what its lists show
+REFERRING = frozenset({"completion/complete", "resources/subscribe", "resources/unsubscribe", "subscriptions/listen"})
+
+ALLOWED_VERBS = {"mcp": ("POST", "GET", "DELETE"), "sse": ("GET",), "messages": ("POST",)}
+
+
+async def handle(gateway: Gateway, exchange: Exchange, *, endpoint: str, slug: str) -> None:
+    """Take one request through every stage; never raises, and leaves exactly one event."""
+    call = Call(exchange, endpoint=endpoint, slug=slug)
+    gateway.calls.add(call)
+    try:
+        await read_body(gateway, call, authenticate(gateway, call))
+        await parse(gateway, call)
+        authorize(gateway, call)
+        await rate_limit(gateway, call)
+        await record_intent(gateway, call)
+        await forward(gateway, call)
+    except Refused as refused:
+        outcomes.refused(call, refused)
+    except UpstreamError as error:
+        outcomes.upstream_failed(call, error)
+    except Departed as departed:
+        outcomes.departed(call, departed.reason)
+    except AuditUnavailable as error:
+        outcomes.unrecordable(call, error)
+    except asyncio.CancelledError:
+        outcomes.departed(call, "server_stopping")
+    except Exception:
+        # The one blind except of the gateway: a defect of ours ends as a recorded 500, never as a lost event.
+        log.exception("a stage failed", extra={"audit_id": str(call.id)})
+        outcomes.failed(call)
+    finally:
+        await outcomes.record(gateway, call)
+        gateway.calls.discard(call)
+
+
+# -- authenticate
+
+
+def authenticate(gateway: Gateway, call: Call) -> Refused | None:
+    """Whose key is it? A failure is returned, not raised: the body is read first, so that the event can name it."""
+    since = time.perf_counter_ns()
+    config = gateway.config
+    scope = call.exchange.scope
+    peer = scope.get("client")
+    call.client_ip = client_address(
+        peer[0] if peer else None, call.header_values(b"x-forwarded-for"), config.trusted_proxies
+    )
+    call.presented = presented(call.headers, scope.get(SCOPE_KEY, ()))
+    failure = ""
+    if call.presented.ambiguous:
+        failure = "credential_ambiguous"
+    elif call.presented.via == "none":
+        failure = "missing_credential"
+    else:
+        snapshot = gateway.snapshot
+        if snapshot is None:
+            return _failed(call, "policy_stale", since)
+        call.policy_version = snapshot.version
+        call.auth = snapshot.authenticate(
+            call.presented.value, now=time.time(), client_ip=call.client_ip, via=call.presented.via
+        )
+        failure = call.auth.failure
+        if not failure and call.presented.via == "query" and not gateway.query_keys:
+            failure = "query_forbidden"
+        if not failure:
+            call.principal = call.auth.principal
+    if failure:
+        return _failed(call, failure, since)
+    call.stage("authenticate", "ok", since)
+    return None
+
+
+def _failed(call: Call, reason: str, since: int) -> Refused:
+    call.stage("authenticate", reason, since)
+    return refuse(reason)
+
+
+# -- parse
+
+
+async def read_body(gateway: Gateway, call: Call, failure: Refused | None) -> None:
+    """Read the body in bounds: narrow ones for a stranger, whose request ends here with what could be known of it."""
+    exchange = call.exchange
+    if failure is None:
+        call.body = await exchange.read_body(gateway.config.max_body_bytes, gateway.config.body_timeout)
+        exchange.watch()
+        return
+    call.body = await exchange.read_body(STRANGER_BYTES, STRANGER_SECONDS)
+    outcomes.known(call, peek(call.body))
+    raise failure
+
+
+async def parse(gateway: Gateway, call: Call) -> None:
+    """What does it ask? Host, verb, body, era and session: read once, strictly, and in agreement."""
+    since = time.perf_counter_ns()
+    config = gateway.config
+    hosts = call.header_values(b"host")
+    if not host_allowed(hosts, config.allowed_hosts):
+        raise refuse("bad_host", call=call)
+    if not origin_allowed(call.header_values(b"origin"), config.allowed_origins, hosts[0], config.allowed_hosts):
+        raise refuse("bad_origin", call=call)
+    verbs = ALLOWED_VERBS[call.endpoint]
+    if call.verb not in verbs:
+        raise refuse("method_not_allowed", call=call, headers=((b"allow", ", ".join(verbs).encode()),))
+    call.spec = gateway.upstream(call.slug)
+    if call.verb == "POST":
+        await _parse_message(call)
+    if call.spec is None:
+        raise refuse("unknown_upstream", call=call)
+    call.era = era.classify(call.verb, call.headers, call.message)
+    _open_session(gateway, call)
+    call.stage("parse", "ok", since)
+
+
+async def _parse_message(call: Call) -> None:
+    state = call.exchange.body_state
+    if state == "gone":
+        raise Departed("client_gone")
+    if state == "too_large":
+        raise refuse("body_too_large", call=call)
+    if state == "timed_out":
+        raise refuse("body_timeout", call=call)
+    if call.header(b"content-encoding") not in (b"", b"identity"):
+        raise refuse("unsupported_encoding", call=call)
+    media, _, parameters = call.header(b"content-type").lower().partition(b";")
+    if media.strip() not in (b"application/json", b"") or (b"charset" in parameters and b"utf-8" not in parameters):
+        raise refuse("unsupported_media_type", call=call)
+    if len(call.body) <= PARSE_OFF_LOOP:
+        message = read(call.body)
+    else:
+        message = await asyncio.to_thread(read, call.body)
+    call.message = message
+    outcomes.known(call, message.known)
+
+
+def _open_session(gateway: Gateway, call: Call) -> None:
+    """Open the client's session id with its key; unknown and another's are the same 404."""
+    sealed = call.header(b"mcp-session-id")
+    if not sealed or (call.era is not None and call.era.name == "modern"):
+        return
+    if call.message is not None and call.message.method == "initialize":
+        return  # a fresh start; a stale id that comes with it is not passed on
+    value = gateway.sealer.open(sealed.decode("latin-1"), key_id=call.key_id, upstream=call.slug)
+    if value is None or len(call.header_values(b"mcp-session-id")) != 1:
+        raise refuse("unknown_session", call=call)
+    call.session, call.session_presented = value, sealed
+
+
+# -- authorize
+
+
+def authorize(gateway: Gateway, call: Call) -> None:
+    """May this key have each thing the message names? One refusal refuses the whole."""
+    since = time.perf_counter_ns()
+    snapshot, principal = gateway.snapshot, call.principal
+    if snapshot is None or principal is None or gateway.holder.confirmed_age() > gateway.config.snapshot_max_age:
+        raise refuse("policy_stale", call=call)
+    call.policy_version = snapshot.version
+    message = call.message
+    if message is None or message.open:
+        call.decision = Decision(True, "open_method", None, "", snapshot.version)
+        call.stage("authorize", "open_method", since)
+        return
+    context = Context(datetime.now(UTC), call.client_ip)
+    for name in message.targets:
+        target = Target(name.kind, call.slug, name.name, name.arguments)
+        if call.target is None:
+            call.target = target
+        decision = _decide(gateway, snapshot.policy, principal, target, context, refers=message.method in REFERRING)
+        if call.decision is None or not decision.allowed:
+            call.target, call.decision = target, decision
+        if not decision.allowed:
+            call.stage("authorize", decision.reason, since)
+            raise refuse(decision.reason, call=call, message=decision.message)
+    call.stage("authorize", call.decision.reason if call.decision else "allowed_by_rule", since)
+
+
+def _decide(
+    gateway: Gateway, policy: PolicySet, principal: Principal, target: Target, context: Context, *, refers: bool
+) -> Decision:
+    """Decide, and only then consult the catalogue: hidden and nonexistent look the same."""
+    spec = gateway.upstream(target.upstream)
+    pinned = spec.definition(target.kind, target.name) if spec is not None else None
+    if pinned is not None and pinned.annotations:
+        target = Target(target.kind, target.upstream, target.name, target.arguments, pinned.annotations)
+    decision = (decide_reference if refers else decide)(policy, principal, target, context)
+    if decision.allowed and pinned is not None and pinned.blocked:
+        return Decision(False, "tool_definition_changed", decision.rule, "", decision.policy_version)
+    return decision
+
+
+# -- rate-limit
+
+
+async def rate_limit(gateway: Gateway, call: Call) -> None:
+    """Is there room? Every limit that applies is checked, then all are consumed or none."""
+    since = time.perf_counter_ns()
+    snapshot, principal = gateway.snapshot, call.principal
+    if snapshot is None or principal is None:
+        raise refuse("policy_stale", call=call)
+    refs = limits_for(snapshot, principal, call.target)
+    if refs:
+        admission = await gateway.limiter.admit(refs)
+        if not admission.allowed:
+            call.stage("rate-limit", admission.reason, since)
+            raise refuse(admission.reason, call=call, retry_after=admission.retry_after, headers=admission.headers)
+    listens = call.verb == "GET" or (call.message is not None and call.message.method == "subscriptions/listen")
+    if listens and (
+        gateway.stream_count >= gateway.config.max_streams
+        or gateway.streams_of(call.key_id) >= gateway.config.max_streams_per_key
+    ):
+        call.stage("rate-limit", "too_many_streams", since)
+        raise refuse("too_many_streams", call=call, retry_after=5)
+    call.stage("rate-limit", "ok", since)
+
+
+# -- record intent, forward
+
+
+async def record_intent(gateway: Gateway, call: Call) -> None:
+    """Nothing is executed without a record: a durable intent before the upstream sees a byte."""
+    call.event = await outcomes.event(gateway, call)
+    ticket = gateway.logger.intent(call.event)
+    call.intended = True
+    await ticket
+
+
+async def forward(gateway: Gateway, call: Call) -> None:
+    """Send the original bytes to the upstream and relay its answer as it comes."""
+    if call.spec is None:
+        raise refuse("unknown_upstream", call=call)
+    transport = gateway.registry.transport(call.spec.slug)
+    since = time.perf_counter_ns()
+    response = None
+    try:
+        with call.exchange.interruptible():
+            call.executed = True
+            response = await transport.send(upstream_request(call))
+            call.upstream_ns = time.perf_counter_ns() - since
+        await relay(gateway, call, response)
+    finally:
+        if response is not None:
+            response.abort()

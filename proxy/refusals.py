@@ -1,0 +1,36 @@
+"""Refusals of the pipeline's own stages, made from the one table in proxy.answers."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from proxy.answers import REFUSALS, told
+from proxy.message import Known, Refused
+
+if TYPE_CHECKING:
+    from proxy.call import Call
+
+
+class Limited(Refused):
+    """A refusal that says when to try again."""
+
+    retry_after: int = 1
+
+
+def refuse(
+    reason: str,
+    *,
+    call: Call | None = None,
+    message: str = "",
+    headers: tuple[tuple[bytes, bytes], ...] = (),
+    retry_after: float | None = None,
+) -> Refused:
+    """Make the refusal for a reason code; `message` replaces the table's words with a rule's own."""
+    row = REFUSALS[told(reason)]
+    known = Known(id_json=call.rpc_id or None) if call is not None else Known()
+    if retry_after is None:
+        return Refused(row.status, row.code, reason, message or row.message, known=known, headers=headers)
+    limited = Limited(row.status, row.code, reason, message or row.message, known=known, headers=headers)
+    limited.retry_after = max(1, math.ceil(retry_after))
+    return limited

@@ -1,0 +1,95 @@
+"""The application that servers run: keys leave the URL first, then each path goes to the gateway or to Django.
+
+The same object runs under `manage.py serve` (uvicorn), `runserver` and `daphne sentinel.asgi:application`. Servers
+without lifespan events (Daphne) start the gateway with the first request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "sentinel.settings")
+
+from django.core.asgi import get_asgi_application
+
+django_application = get_asgi_application()
+
+from proxy.answers import not_found
+from proxy.consumer import McpConsumer, matches
+from proxy.credentials import take_query_credentials
+from sentinel import health, runtime, wiring
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_consumer = McpConsumer.as_asgi()
+
+
+class Application:
+    """The outermost ASGI callable; no exception leaves it."""
+
+    def __init__(self) -> None:
+        self._starting: asyncio.Lock | None = None
+        self._started = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Route one connection."""
+        kind = scope["type"]
+        if kind == "http":
+            take_query_credentials(scope)
+            # Daphne lets any client set the root path with a header; this application has none.
+            scope["root_path"] = ""
+            path: str = scope["path"]
+            if not self._started:
+                await self._start()
+            if matches(path):
+                await _consumer(scope, receive, send)
+            elif path in health.PATHS:
+                await health.respond(scope, receive, send)
+            elif path.startswith("/.well-known/") or path == "/register":
+                await _json_404(send)
+            else:
+                await django_application(scope, receive, send)
+        elif kind == "lifespan":
+            await self._lifespan(receive, send)
+        elif kind == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1008})
+
+    async def _start(self) -> None:
+        if self._starting is None:
+            self._starting = asyncio.Lock()
+        async with self._starting:
+            if not self._started:
+                await asyncio.to_thread(runtime.ensure_services)
+                await wiring.start_gateway()
+                self._started = True
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                try:
+                    await self._start()
+                except Exception as error:
+                    await send({"type": "lifespan.startup.failed", "message": str(error)})
+                    return
+                await send({"type": "lifespan.startup.complete"})
+            elif message["type"] == "lifespan.shutdown":
+                await wiring.stop_gateway()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+
+async def _json_404(send: Send) -> None:
+    """Static keys work in MCP clients only while OAuth discovery answers 404, in JSON and without authentication."""
+    answer = not_found()
+    await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+    await send({"type": "http.response.body", "body": answer.body})
+
+
+application = Application()
