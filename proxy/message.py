@@ -309,9 +309,11 @@ def _read(value: Any, body: bytes) -> Message:
         return _response(value, rpc_id, id_json)
     if "result" in value or "error" in value:
         raise Unreadable(INVALID_REQUEST, "invalid_request", "The message is both a request and a response.")
-    method = _text(value, "method") if value["method"] != "" else ""
-    if not method:
-        raise Unreadable(INVALID_REQUEST, "invalid_request", "method must not be empty.")
+    method = value["method"]
+    if type(method) is not str or not method:
+        raise Unreadable(INVALID_REQUEST, "invalid_request", "method must be a string that is not empty.")
+    if not method.isascii() and SURROGATE.search(method) is not None:
+        raise Unreadable(INVALID_REQUEST, "lone_surrogate", "method has half a surrogate pair.")
     params = value.get("params", ABSENT)
     if type(params) is dict:
         _variant(params, _PARAMS)
