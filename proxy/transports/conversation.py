@@ -1,0 +1,377 @@
+"""MCP over a pipe of messages: answers found again among everything a server says, and nobody given another's.
+
+Older HTTP+SSE servers and child processes say everything on one stream. A conversation sends requests under ids of its
+own (spliced in, every other byte untouched), hands each answer to the call it belongs to under the caller's own id, and
+gives what belongs to no call to whoever listens.
+
+A *private* conversation has one client, so the server's own requests, logs and notifications are that client's. In a
+*shared* one nothing may cross between callers: progress follows its call, resource updates follow their subscription,
+changed lists go to every listener, and the rest (log messages, sampling, elicitation, roots) has no rightful receiver:
+notifications are dropped, requests are answered with an error, pings with a result.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import orjson
+
+from proxy.transports.base import Broken, BufferedResponse, TimedOut, TooLarge, UpstreamError, UpstreamResponse
+from proxy.transports.splice import Path, find, one_line, replace
+
+JSON_HEADERS = [(b"content-type", b"application/json")]
+STREAM_HEADERS = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")]
+SUBSCRIPTION = "io.modelcontextprotocol/subscriptionId"
+VERSION = "io.modelcontextprotocol/protocolVersion"
+_ID: Path = ("id",)
+_TOKEN: Path = ("params", "_meta", "progressToken")
+_PROGRESS: Path = ("params", "progressToken")
+_CANCELLED: Path = ("params", "requestId")
+_SUBSCRIPTION: Path = ("params", "_meta", SUBSCRIPTION)
+_RESULT_SUBSCRIPTION: Path = ("result", "_meta", SUBSCRIPTION)
+
+
+def parse(raw: bytes) -> dict[str, Any] | None:
+    """Read a message; None when it is not one JSON object."""
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        try:  # integers of more than 64 bits, lone surrogates
+            value = json.loads(raw)
+        except (ValueError, RecursionError):
+            return None
+    return value if isinstance(value, dict) else None
+
+
+def is_modern(message: dict[str, Any], version: bytes = b"") -> bool:
+    """Tell whether a message belongs to the stateless era, by its envelope or its version header."""
+    params = message.get("params")
+    meta = params.get("_meta") if isinstance(params, dict) else None
+    return version >= b"2026" or (isinstance(meta, dict) and VERSION in meta)
+
+
+def as_event(raw: bytes) -> bytes:
+    """Write a message as one server-sent event."""
+    return b"event: message\ndata: " + one_line(raw) + b"\n\n"
+
+
+class QueueResponse(UpstreamResponse):
+    """An SSE answer fed message by message."""
+
+    __slots__ = ("_abandoned", "_error", "_idle", "_limit", "_pieces", "_size", "_waiter", "done")
+
+    def __init__(self, *, idle: float, limit: int, abandoned: Callable[[], None]) -> None:
+        super().__init__(200, list(STREAM_HEADERS))
+        self._pieces: deque[bytes] = deque()
+        self._size = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._error: UpstreamError | None = None
+        self._abandoned: Callable[[], None] | None = abandoned
+        self._idle = idle
+        self._limit = limit
+        self.done = False
+
+    def push(self, raw: bytes) -> None:
+        """Add a message; a reader who is far behind loses the stream, since others wait on the same pipe."""
+        if self.done:
+            return
+        if self._size > self._limit:
+            self.fail(TooLarge("The caller reads too slowly for a stream shared with others."))
+            return
+        piece = as_event(raw)
+        self._size += len(piece)
+        self._pieces.append(piece)
+        self._wake()
+
+    def finish(self) -> None:
+        """End the stream."""
+        self.done = True
+        self._abandoned = None
+        self._wake()
+
+    def fail(self, error: UpstreamError) -> None:
+        """End the stream with an error."""
+        if not self.done:
+            self._error = error
+            self.finish()
+
+    def only(self) -> bytes | None:
+        """Give the one message if the answer was whole at once and nothing came before it."""
+        if self.done and self._error is None and len(self._pieces) == 1:
+            return self._pieces[0][len(b"event: message\ndata: ") : -2]
+        return None
+
+    async def first(self) -> None:
+        """Wait until there is something to read, or an error."""
+        while not self._pieces and not self.done:
+            await self._wait()
+        if not self._pieces and self._error is not None:
+            raise self._error
+
+    async def read(self) -> bytes:
+        """Give what has arrived."""
+        while not self._pieces:
+            if self._error is not None:
+                raise self._error
+            if self.done:
+                return b""
+            try:
+                async with asyncio.timeout(self._idle or None):
+                    await self._wait()
+            except TimeoutError:
+                self.abort()
+                raise TimedOut("The upstream stopped sending its answer.") from None
+        data = b"".join(self._pieces)
+        self._pieces.clear()
+        self._size = 0
+        return data
+
+    def abort(self) -> None:
+        """Give up; whoever fed this learns of it."""
+        abandoned, self._abandoned = self._abandoned, None
+        self.done = True
+        self._pieces.clear()
+        if self._error is None:
+            self._error = Broken("The exchange with the upstream was given up.")
+        if abandoned is not None:
+            abandoned()
+        self._wake()
+
+    async def _wait(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class _Call:
+    __slots__ = ("id_raw", "key", "modern", "response", "token_raw")
+
+    def __init__(self, key: tuple[bytes, str], id_raw: bytes, token_raw: bytes, modern: bool) -> None:
+        self.key = key
+        self.id_raw = id_raw
+        self.token_raw = token_raw
+        self.modern = modern
+        self.response: QueueResponse
+
+
+class Conversation:
+    """One pipe's calls and listeners."""
+
+    def __init__(self, write: Callable[[bytes], Awaitable[None]], *, private: bool, idle: float, limit: int) -> None:
+        self._write = write
+        self._private = private
+        self._idle = idle
+        self._limit = limit
+        self._serial = 0
+        self._calls: dict[int, _Call] = {}
+        self._listeners: dict[bytes, QueueResponse] = {}
+        self._subscribed: dict[str, set[bytes]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def busy(self) -> bool:
+        """Tell whether anyone waits for or listens to it."""
+        return bool(self._calls or self._listeners)
+
+    @property
+    def calls(self) -> int:
+        """Give the number of calls that wait."""
+        return len(self._calls)
+
+    # -- from clients ------------------------------------------------------------------------------------------
+
+    async def request(
+        self,
+        raw: bytes,
+        message: dict[str, Any],
+        *,
+        session: bytes = b"",
+        modern: bool = False,
+        first_byte: float = 60.0,
+    ) -> UpstreamResponse:
+        """Send a request; gives its answer as JSON when nothing came before it, else as a stream."""
+        spans = find(raw, _ID, _TOKEN)
+        start, end = spans[_ID]
+        self._serial += 1
+        serial = self._serial
+        wire = b"%d" % serial
+        changes = {(start, end): wire}
+        token_raw = b""
+        if _TOKEN in spans:
+            token_raw = raw[slice(*spans[_TOKEN])]
+            changes[spans[_TOKEN]] = wire
+        call = _Call((session, json.dumps(message.get("id"))), raw[start:end], token_raw, modern)
+
+        def abandoned() -> None:
+            if self._calls.pop(serial, None) is not None and modern:
+                self._cancel(serial)  # on HTTP the stream's end would say it
+
+        response = call.response = QueueResponse(idle=self._idle, limit=self._limit, abandoned=abandoned)
+        self._calls[serial] = call
+        try:
+            async with asyncio.timeout(first_byte or None):
+                await self._write(replace(raw, changes))
+                self._note_subscription(message, session)
+                await response.first()
+        except TimeoutError:
+            response.abort()
+            raise TimedOut("The upstream did not answer in time.", detail=f"no answer after {first_byte:g} s") from None
+        except BaseException:
+            response.abort()
+            raise
+        whole = response.only()
+        if whole is not None:
+            return BufferedResponse(200, list(JSON_HEADERS), whole)
+        return response
+
+    async def accept(self, raw: bytes, message: dict[str, Any], *, session: bytes = b"") -> None:
+        """Pass on what expects no answer: a notification, or the client's answer to the server."""
+        method = message.get("method")
+        if method == "notifications/cancelled":
+            params = message.get("params")
+            wanted = (session, json.dumps(params.get("requestId") if isinstance(params, dict) else None))
+            spans = find(raw, _CANCELLED)
+            for serial, call in self._calls.items():
+                if call.key == wanted and _CANCELLED in spans:
+                    await self._write(replace(raw, {spans[_CANCELLED]: b"%d" % serial}))
+                    return
+            return
+        if self._private or (isinstance(method, str) and not method.startswith("notifications/")):
+            await self._write(raw)
+
+    def listen(self, session: bytes = b"") -> QueueResponse:
+        """Open the stream of what belongs to no call; a newer one of the same session replaces it."""
+        older = self._listeners.pop(session, None)
+        if older is not None:
+            older.finish()
+
+        def abandoned() -> None:
+            if self._listeners.get(session) is response:
+                del self._listeners[session]
+
+        response = QueueResponse(idle=self._idle, limit=self._limit, abandoned=abandoned)
+        self._listeners[session] = response
+        return response
+
+    def forget(self, session: bytes) -> None:
+        """End a session's listener and subscriptions."""
+        listener = self._listeners.pop(session, None)
+        if listener is not None:
+            listener.finish()
+        for sessions in self._subscribed.values():
+            sessions.discard(session)
+
+    # -- from the server ---------------------------------------------------------------------------------------
+
+    def deliver(self, raw: bytes) -> bool:
+        """Take what the server said; False when it is no message."""
+        message = parse(raw)
+        if message is None:
+            return False
+        method = message.get("method")
+        if not isinstance(method, str):
+            self._answer(raw, message)
+        elif "id" in message:
+            self._server_request(raw, message, method)
+        else:
+            self._notification(raw, message, method)
+        return True
+
+    def fail(self, error: UpstreamError) -> None:
+        """End every call and listener: the pipe is gone."""
+        calls, self._calls = self._calls, {}
+        listeners, self._listeners = self._listeners, {}
+        self._subscribed.clear()
+        for call in calls.values():
+            call.response.fail(error)
+        for listener in listeners.values():
+            listener.finish()
+
+    def _answer(self, raw: bytes, message: dict[str, Any]) -> None:
+        serial = message.get("id")
+        call = self._calls.pop(serial, None) if type(serial) is int else None
+        if call is None:
+            return  # of a call that was given up
+        spans = find(raw, _ID, _RESULT_SUBSCRIPTION)
+        if _ID not in spans:
+            return
+        changes = {spans[_ID]: call.id_raw}
+        if _RESULT_SUBSCRIPTION in spans:
+            changes[spans[_RESULT_SUBSCRIPTION]] = call.id_raw
+        call.response.push(replace(raw, changes))
+        call.response.finish()
+
+    def _notification(self, raw: bytes, message: dict[str, Any], method: str) -> None:
+        params = message.get("params")
+        params = params if isinstance(params, dict) else {}
+        meta = params.get("_meta")
+        subscription = meta.get(SUBSCRIPTION) if isinstance(meta, dict) else None
+        if subscription is not None:
+            call = self._calls.get(subscription) if type(subscription) is int else None
+            if call is not None:
+                call.response.push(replace(raw, {find(raw, _SUBSCRIPTION)[_SUBSCRIPTION]: call.id_raw}))
+        elif method == "notifications/progress":
+            token = params.get("progressToken")
+            call = self._calls.get(token) if type(token) is int else None
+            if call is not None and call.token_raw:
+                call.response.push(replace(raw, {find(raw, _PROGRESS)[_PROGRESS]: call.token_raw}))
+        elif self._private:
+            self._to_client(raw)
+        elif method == "notifications/resources/updated":
+            for session in self._subscribed.get(str(params.get("uri")), ()):
+                if session in self._listeners:
+                    self._listeners[session].push(raw)
+        elif method.endswith("/list_changed"):
+            for listener in list(self._listeners.values()):
+                listener.push(raw)
+
+    def _server_request(self, raw: bytes, message: dict[str, Any], method: str) -> None:
+        if self._private and self._to_client(raw):
+            return
+        answer: dict[str, Any] = {"jsonrpc": "2.0", "id": message["id"]}
+        if method == "ping":
+            answer["result"] = {}
+        else:
+            answer["error"] = {"code": -32601, "message": "No client is there to answer this."}
+        self._later(json.dumps(answer).encode())
+
+    def _to_client(self, raw: bytes) -> bool:
+        listener = next(iter(self._listeners.values()), None)
+        if listener is None and self._calls:
+            listener = next(reversed(self._calls.values())).response
+        if listener is None:
+            return False
+        listener.push(raw)
+        return True
+
+    def _note_subscription(self, message: dict[str, Any], session: bytes) -> None:
+        method = message.get("method")
+        params = message.get("params")
+        if isinstance(params, dict) and method in ("resources/subscribe", "resources/unsubscribe"):
+            sessions = self._subscribed.setdefault(str(params.get("uri")), set())
+            (sessions.add if method == "resources/subscribe" else sessions.discard)(session)
+
+    def _cancel(self, serial: int) -> None:
+        params = {"requestId": serial, "reason": "the client has gone"}
+        self._later(json.dumps({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}).encode())
+
+    def _later(self, raw: bytes) -> None:
+        async def write() -> None:
+            try:
+                await self._write(raw)
+            except UpstreamError:
+                return  # the pipe is gone, and whoever waits on it knows
+
+        task = asyncio.get_running_loop().create_task(write())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,97 @@
+"""Around a transport: how many calls may wait at once, and a circuit that opens when waiting has become pointless.
+
+The circuit counts failures that cost time (a connect or an answer that hung); refused connections are known at once and
+need no protection, so an upstream that comes back is used by the very next call. While the circuit is open callers get
+the error that opened it, at once; after the pause one call tries again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from proxy.transports.base import (
+    Busy,
+    TimedOut,
+    Transport,
+    Unreachable,
+    UpstreamError,
+    UpstreamRequest,
+    UpstreamResponse,
+)
+
+FAILURES_TO_OPEN = 5
+SLOW_SECONDS = 1.0
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 30.0
+
+
+class Guard:
+    """A transport with a concurrency limit and a circuit breaker."""
+
+    def __init__(self, inner: Transport, *, max_concurrent: int = 512, slow: float = SLOW_SECONDS) -> None:
+        self.inner = inner
+        self.max_concurrent = max_concurrent
+        self.waiting = 0
+        self._slow = slow
+        self._failures = 0
+        self._pause = FIRST_PAUSE
+        self._open_until = 0.0
+        self._trying = False
+        self._error: type[UpstreamError] = Unreachable
+        self._message = ""
+
+    @property
+    def open(self) -> bool:
+        """Tell whether the circuit is open."""
+        return self._failures >= FAILURES_TO_OPEN
+
+    async def send(self, request: UpstreamRequest, *args: Any) -> UpstreamResponse:
+        """Send through the inner transport, unless it is full or the circuit is open."""
+        if self.waiting >= self.max_concurrent:
+            raise Busy("The upstream has as many calls waiting as it may have.", detail=f"{self.waiting} waiting")
+        trial = False
+        if self._failures >= FAILURES_TO_OPEN:
+            now = asyncio.get_running_loop().time()
+            if self._trying or now < self._open_until:
+                raise self._error(self._message, detail="circuit open: not tried", executed=False)
+            trial = self._trying = True
+        self.waiting += 1
+        started = asyncio.get_running_loop().time()
+        try:
+            response = await self.inner.send(request, *args)
+        except UpstreamError as error:
+            self._failed(error, asyncio.get_running_loop().time(), started)
+            raise
+        else:
+            if self._failures:
+                self.reset()
+            return response
+        finally:
+            self.waiting -= 1
+            if trial:
+                self._trying = False
+
+    def reset(self) -> None:
+        """Close the circuit: the upstream answers."""
+        self._failures = 0
+        self._pause = FIRST_PAUSE
+
+    async def close(self, grace: float = 0.0) -> None:
+        """Close the inner transport."""
+        await self.inner.close(grace)
+
+    def _failed(self, error: UpstreamError, now: float, started: float) -> None:
+        if isinstance(error, Busy):
+            return
+        if not isinstance(error, TimedOut | Unreachable) or now - started < self._slow:
+            # it was there, or said at once that it is not: nobody waited in vain
+            if self.open and not isinstance(error, TimedOut):
+                self.reset()
+            return
+        self._failures += 1
+        if self.open:
+            self._error = TimedOut if isinstance(error, TimedOut) else Unreachable
+            self._message = error.message
+            self._open_until = now + self._pause
+            self._pause = min(self._pause * 2, LONGEST_PAUSE)

@@ -1,0 +1,336 @@
+"""stdio upstreams: a command of the operator's, presented through the same seam as an HTTP server.
+
+One process is shared by all sessions, or each session has its own. A shared process is initialised by the gateway
+itself, once, so that any worker can serve any session and a restarted process serves on; clients get the answer of that
+handshake. Stateless messages (2026-07-28) always go to a process that was never initialised, since servers settle on an
+era with the first message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from typing import Any
+
+from proxy.transports.base import (
+    Broken,
+    BufferedResponse,
+    Busy,
+    Headers,
+    TimedOut,
+    Unreachable,
+    UpstreamRequest,
+    UpstreamResponse,
+)
+from proxy.transports.child import Child, Command, Ring
+from proxy.transports.conversation import JSON_HEADERS, Conversation, is_modern, parse
+from proxy.transports.splice import find, replace
+from proxy.transports.streamable_http import Limits
+
+LATEST_LEGACY = "2025-11-25"
+LEGACY_VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
+SESSION = b"mcp-session-id"
+FIRST_BACKOFF = 0.1
+LONGEST_BACKOFF = 30.0
+#: a process that lived this long starts again without delay
+STEADY_SECONDS = 10.0
+HANDSHAKE_SECONDS = 30.0
+#: a session whose stream was dropped, and one that never had one, end after this long without a sign of life
+ORPHAN_SECONDS = 30.0
+IDLE_SECONDS = 1800.0
+MAX_SESSIONS = 64
+
+
+class Process:
+    """A command kept running: started when needed, again after it died, with growing pauses."""
+
+    def __init__(self, command: Command, limits: Limits, ring: Ring, *, private: bool, handshake: bool) -> None:
+        self._command = command
+        self._limits = limits
+        self._ring = ring
+        self._handshake = handshake
+        self._child: Child | None = None
+        self._starting = asyncio.Lock()
+        self._backoff = 0.0
+        self._not_before = 0.0
+        self._started_at = 0.0
+        self._closed = False
+        self.initialized: dict[str, Any] = {}
+        self.conversation = Conversation(self._write, private=private, idle=limits.idle, limit=limits.answer_bytes)
+
+    @property
+    def pid(self) -> int:
+        """Give the process id, 0 when it does not run."""
+        return self._child.pid if self._child is not None and self._child.alive else 0
+
+    async def ready(self) -> None:
+        """Start the process unless it runs; raises UpstreamError."""
+        if self._child is not None and self._child.alive:
+            return
+        async with self._starting:
+            if self._child is not None and self._child.alive:
+                return
+            if self._closed:
+                raise Unreachable("The upstream was removed or changed.")
+            if self._child is not None:
+                await self._child.gone.wait()  # its last words are read, and its calls told, before there is another
+            loop = asyncio.get_running_loop()
+            pause = self._not_before - loop.time()
+            if pause > self._limits.connect:
+                raise Unreachable(
+                    "The upstream's process keeps ending and is being restarted.", detail=self._last_words()
+                )
+            if pause > 0:
+                await asyncio.sleep(pause)
+            self._started_at = loop.time()
+            self._child = child = await Child.start(
+                self._command,
+                received=self.conversation.deliver,
+                ended=self._ended,
+                ring=self._ring,
+                max_line=self._limits.answer_bytes,
+            )
+            if self._handshake:
+                try:
+                    await self._initialize()
+                except BaseException:
+                    child.kill()
+                    raise
+
+    async def close(self, patience: float = 2.0) -> None:
+        """End the process for good."""
+        self._closed = True
+        child, self._child = self._child, None
+        if child is not None:
+            await child.stop(patience)
+        self.conversation.fail(Broken("The upstream was removed or changed."))
+
+    async def _write(self, raw: bytes) -> None:
+        child = self._child
+        if child is None:
+            raise Broken("The upstream's process has ended.", executed=False)
+        await child.write(raw)
+
+    async def _initialize(self) -> None:
+        info = {"name": "mcp-sentinel", "version": "1"}
+        params = {"protocolVersion": LATEST_LEGACY, "capabilities": {}, "clientInfo": info}
+        message = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}
+        raw = json.dumps(message).encode()
+        try:
+            response = await self.conversation.request(raw, message, first_byte=HANDSHAKE_SECONDS)
+        except TimedOut:
+            raise TimedOut("The upstream's process did not answer initialize.", detail=self._last_words()) from None
+        except Broken:
+            raise Unreachable(
+                "The upstream's process ended as soon as it was started.", detail=self._last_words()
+            ) from None
+        answer = parse(await response.body(self._limits.answer_bytes)) or {}
+        result = answer.get("result")
+        if not isinstance(result, dict):
+            error = answer.get("error")
+            detail = json.dumps(error)[:500] if error else "no result"
+            raise Broken("The upstream refused to be initialised.", detail=detail, executed=False)
+        self.initialized = result
+        await self._write(b'{"jsonrpc":"2.0","method":"notifications/initialized"}')
+
+    def _ended(self, how: str) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - self._started_at >= STEADY_SECONDS:
+            self._backoff = 0.0
+        self._backoff = min(max(self._backoff * 2, FIRST_BACKOFF), LONGEST_BACKOFF)
+        self._not_before = now + self._backoff
+        self.conversation.fail(Broken("The upstream's process ended before it had answered.", detail=how))
+
+    def _last_words(self) -> str:
+        return " | ".join(self._ring.lines()[-5:])[:1000]
+
+
+class _Session:
+    def __init__(self, process: Process, now: float) -> None:
+        self.process = process
+        self.last_used = now
+        self.listened = False
+
+
+class StdioTransport:
+    """A command as an upstream."""
+
+    def __init__(self, command: Command, *, mode: str = "shared", limits: Limits | None = None) -> None:
+        self._command = command
+        self._limits = limits or Limits()
+        self._per_session = mode == "session"
+        self.ring = Ring()
+        self._legacy: Process | None = None
+        self._modern: Process | None = None
+        self._sessions: dict[bytes, _Session] = {}
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    def stderr(self) -> list[str]:
+        """Give the last lines the command wrote to its standard error."""
+        return self.ring.lines()
+
+    def pids(self) -> list[int]:
+        """Give the ids of the processes that run."""
+        processes = [self._legacy, self._modern, *(session.process for session in self._sessions.values())]
+        return [process.pid for process in processes if process is not None and process.pid]
+
+    async def send(self, request: UpstreamRequest) -> UpstreamResponse:
+        """Take a request as a Streamable HTTP server would."""
+        if self._closed:
+            raise Unreachable("The upstream was removed or changed.")
+        headers = dict(request.headers)
+        session = headers.get(SESSION, b"")
+        if request.verb != b"POST":
+            return await self._without_body(request, session)
+        message = parse(request.body)
+        if message is None:
+            return refusal(400, -32700, "Parse error")
+        if is_modern(message, headers.get(b"mcp-protocol-version", b"")):
+            if self._modern is None:
+                self._modern = self._process(private=False, handshake=False)
+            await self._modern.ready()
+            return await self._pass(self._modern, request, message, session=session, modern=True)
+        if self._per_session:
+            return await self._in_session(request, message, session)
+        if self._legacy is None:
+            self._legacy = self._process(private=False, handshake=True)
+        await self._legacy.ready()
+        if message.get("method") == "initialize" and "id" in message:
+            return self._greet(request.body, message, self._legacy.initialized)
+        return await self._pass(self._legacy, request, message, session=session)
+
+    async def close(self, grace: float = 0.0) -> None:
+        """Let calls end within the grace, then end every process."""
+        self._closed = True
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        processes = [process for process in (self._legacy, self._modern) if process is not None]
+        processes += [session.process for session in self._sessions.values()]
+        self._sessions.clear()
+        deadline = asyncio.get_running_loop().time() + grace
+        while any(process.conversation.calls for process in processes):
+            if asyncio.get_running_loop().time() >= deadline:
+                break
+            await asyncio.sleep(0.05)
+        await asyncio.gather(*(process.close() for process in processes), *self._closing)
+
+    # -- shared ------------------------------------------------------------------------------------------------
+
+    def _process(self, *, private: bool, handshake: bool) -> Process:
+        return Process(self._command, self._limits, self.ring, private=private, handshake=handshake)
+
+    async def _pass(
+        self,
+        process: Process,
+        request: UpstreamRequest,
+        message: dict[str, Any],
+        *,
+        session: bytes,
+        modern: bool = False,
+    ) -> UpstreamResponse:
+        limit = self._limits.first_byte if request.first_byte_timeout is None else request.first_byte_timeout
+        if isinstance(message.get("method"), str) and "id" in message:
+            return await process.conversation.request(
+                request.body, message, session=session, modern=modern, first_byte=limit
+            )
+        await process.conversation.accept(request.body, message, session=session)
+        return BufferedResponse(202, [])
+
+    def _greet(self, raw: bytes, message: dict[str, Any], result: dict[str, Any]) -> UpstreamResponse:
+        params = message.get("params")
+        asked = params.get("protocolVersion") if isinstance(params, dict) else None
+        spoken = str(result.get("protocolVersion"))
+        # an older revision that the client asks for is what it gets: later ones only added to it
+        version = asked if asked in LEGACY_VERSIONS and str(asked) <= spoken else spoken
+        body = json.dumps({"jsonrpc": "2.0", "id": 0, "result": {**result, "protocolVersion": version}}).encode()
+        start, end = find(raw, ("id",))[("id",)]
+        body = replace(body, {find(body, ("id",))[("id",)]: raw[start:end]})
+        return BufferedResponse(200, [*JSON_HEADERS, (SESSION, secrets.token_urlsafe(24).encode())], body)
+
+    # -- a process for each session ----------------------------------------------------------------------------
+
+    async def _in_session(self, request: UpstreamRequest, message: dict[str, Any], session: bytes) -> UpstreamResponse:
+        loop = asyncio.get_running_loop()
+        if message.get("method") == "initialize" and "id" in message:
+            self._make_room()
+            process = self._process(private=True, handshake=False)
+            token = secrets.token_urlsafe(24).encode()
+            try:
+                await process.ready()
+                response = await self._pass(process, request, message, session=token)
+            except BaseException:
+                self._end(process)
+                raise
+            self._sessions[token] = _Session(process, loop.time())
+            if self._sweeper is None:
+                self._sweeper = loop.call_later(ORPHAN_SECONDS / 6, self._sweep)
+            response.headers.append((SESSION, token))
+            return response
+        if not session:
+            return refusal(400, -32600, "Bad Request: Missing session ID")
+        state = self._sessions.get(session)
+        if state is None or not state.process.pid:
+            self._sessions.pop(session, None)
+            return refusal(404, -32600, "Session not found")
+        state.last_used = loop.time()
+        return await self._pass(state.process, request, message, session=session)
+
+    async def _without_body(self, request: UpstreamRequest, session: bytes) -> UpstreamResponse:
+        loop = asyncio.get_running_loop()
+        state = self._sessions.get(session)
+        if self._per_session and state is None:
+            return refusal(404 if session else 400, -32600, "Session not found")
+        process = state.process if state is not None else self._legacy
+        if request.verb == b"DELETE":
+            if state is not None:
+                del self._sessions[session]
+                self._end(state.process)
+            elif process is not None:
+                process.conversation.forget(session)
+            return BufferedResponse(200, [])
+        if request.verb != b"GET":
+            return refusal(405, -32600, "Method Not Allowed", [(b"allow", b"GET, POST, DELETE")])
+        if process is None:
+            process = self._legacy = self._process(private=False, handshake=True)
+        if state is not None:
+            state.listened = True
+            state.last_used = loop.time()
+        else:
+            await process.ready()
+        return process.conversation.listen(session or secrets.token_bytes(8))
+
+    def _make_room(self) -> None:
+        if len(self._sessions) < MAX_SESSIONS:
+            return
+        quiet = [
+            (state.last_used, token) for token, state in self._sessions.items() if not state.process.conversation.busy
+        ]
+        if not quiet:
+            raise Busy("The upstream has as many sessions as it may have.", detail=f"{len(self._sessions)} sessions")
+        _, token = min(quiet)
+        self._end(self._sessions.pop(token).process)
+
+    def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for token, state in list(self._sessions.items()):
+            if state.process.conversation.busy:
+                state.last_used = now
+            elif not state.process.pid or now - state.last_used > (ORPHAN_SECONDS if state.listened else IDLE_SECONDS):
+                del self._sessions[token]
+                self._end(state.process)
+        self._sweeper = loop.call_later(ORPHAN_SECONDS / 6, self._sweep) if self._sessions else None
+
+    def _end(self, process: Process) -> None:
+        task = asyncio.get_running_loop().create_task(process.close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+
+def refusal(status: int, code: int, message: str, headers: Headers | None = None) -> BufferedResponse:
+    """Answer as a Streamable HTTP server would refuse."""
+    body = json.dumps({"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": message}}).encode()
+    return BufferedResponse(status, [*JSON_HEADERS, *(headers or [])], body)
