@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import secrets
 from typing import Any
 
 from proxy.transports.base import (
     Broken,
     BufferedResponse,
-    Busy,
     Headers,
     TimedOut,
     Unreachable,
@@ -25,6 +23,7 @@ from proxy.transports.base import (
 )
 from proxy.transports.child import Child, Command, Ring
 from proxy.transports.conversation import JSON_HEADERS, Conversation, is_modern, parse
+from proxy.transports.session_table import SessionTable, new_token
 from proxy.transports.splice import find, replace
 from proxy.transports.streamable_http import Limits
 
@@ -36,9 +35,6 @@ LONGEST_BACKOFF = 30.0
 #: a process that lived this long starts again without delay
 STEADY_SECONDS = 10.0
 HANDSHAKE_SECONDS = 30.0
-#: a session whose stream was dropped, and one that never had one, end after this long without a sign of life
-ORPHAN_SECONDS = 30.0
-IDLE_SECONDS = 1800.0
 MAX_SESSIONS = 64
 
 
@@ -63,6 +59,11 @@ class Process:
     def pid(self) -> int:
         """Give the process id, 0 when it does not run."""
         return self._child.pid if self._child is not None and self._child.alive else 0
+
+    @property
+    def alive(self) -> bool:
+        """Tell whether it runs."""
+        return self._child is not None and self._child.alive
 
     async def ready(self) -> None:
         """Start the process unless it runs; raises UpstreamError."""
@@ -146,13 +147,6 @@ class Process:
         return " | ".join(self._ring.lines()[-5:])[:1000]
 
 
-class _Session:
-    def __init__(self, process: Process, now: float) -> None:
-        self.process = process
-        self.last_used = now
-        self.listened = False
-
-
 class StdioTransport:
     """A command as an upstream."""
 
@@ -163,9 +157,7 @@ class StdioTransport:
         self.ring = Ring()
         self._legacy: Process | None = None
         self._modern: Process | None = None
-        self._sessions: dict[bytes, _Session] = {}
-        self._sweeper: asyncio.TimerHandle | None = None
-        self._closing: set[asyncio.Task[None]] = set()
+        self._sessions: SessionTable[Process] = SessionTable(MAX_SESSIONS)
         self._closed = False
 
     def stderr(self) -> list[str]:
@@ -174,7 +166,7 @@ class StdioTransport:
 
     def pids(self) -> list[int]:
         """Give the ids of the processes that run."""
-        processes = [self._legacy, self._modern, *(session.process for session in self._sessions.values())]
+        processes = [self._legacy, self._modern, *self._sessions.peers()]
         return [process.pid for process in processes if process is not None and process.pid]
 
     async def send(self, request: UpstreamRequest) -> UpstreamResponse:
@@ -205,17 +197,13 @@ class StdioTransport:
     async def close(self, grace: float = 0.0) -> None:
         """Let calls end within the grace, then end every process."""
         self._closed = True
-        if self._sweeper is not None:
-            self._sweeper.cancel()
         processes = [process for process in (self._legacy, self._modern) if process is not None]
-        processes += [session.process for session in self._sessions.values()]
-        self._sessions.clear()
         deadline = asyncio.get_running_loop().time() + grace
-        while any(process.conversation.calls for process in processes):
+        while any(process.conversation.calls for process in (*processes, *self._sessions.peers())):
             if asyncio.get_running_loop().time() >= deadline:
                 break
             await asyncio.sleep(0.05)
-        await asyncio.gather(*(process.close() for process in processes), *self._closing)
+        await asyncio.gather(*(process.close() for process in processes), self._sessions.close())
 
     # -- shared ------------------------------------------------------------------------------------------------
 
@@ -248,86 +236,49 @@ class StdioTransport:
         body = json.dumps({"jsonrpc": "2.0", "id": 0, "result": {**result, "protocolVersion": version}}).encode()
         start, end = find(raw, ("id",))[("id",)]
         body = replace(body, {find(body, ("id",))[("id",)]: raw[start:end]})
-        return BufferedResponse(200, [*JSON_HEADERS, (SESSION, secrets.token_urlsafe(24).encode())], body)
+        return BufferedResponse(200, [*JSON_HEADERS, (SESSION, new_token())], body)
 
     # -- a process for each session ----------------------------------------------------------------------------
 
     async def _in_session(self, request: UpstreamRequest, message: dict[str, Any], session: bytes) -> UpstreamResponse:
-        loop = asyncio.get_running_loop()
         if message.get("method") == "initialize" and "id" in message:
-            self._make_room()
+            self._sessions.make_room()
             process = self._process(private=True, handshake=False)
-            token = secrets.token_urlsafe(24).encode()
+            token = new_token()
             try:
                 await process.ready()
                 response = await self._pass(process, request, message, session=token)
             except BaseException:
-                self._end(process)
+                self._sessions.dispose(process)
                 raise
-            self._sessions[token] = _Session(process, loop.time())
-            if self._sweeper is None:
-                self._sweeper = loop.call_later(ORPHAN_SECONDS / 6, self._sweep)
+            self._sessions.add(process, token)
             response.headers.append((SESSION, token))
             return response
         if not session:
             return refusal(400, -32600, "Bad Request: Missing session ID")
-        state = self._sessions.get(session)
-        if state is None or not state.process.pid:
-            self._sessions.pop(session, None)
+        known = self._sessions.get(session)
+        if known is None:
             return refusal(404, -32600, "Session not found")
-        state.last_used = loop.time()
-        return await self._pass(state.process, request, message, session=session)
+        return await self._pass(known, request, message, session=session)
 
     async def _without_body(self, request: UpstreamRequest, session: bytes) -> UpstreamResponse:
-        loop = asyncio.get_running_loop()
-        state = self._sessions.get(session)
-        if self._per_session and state is None:
-            return refusal(404 if session else 400, -32600, "Session not found")
-        process = state.process if state is not None else self._legacy
-        if request.verb == b"DELETE":
-            if state is not None:
-                del self._sessions[session]
-                self._end(state.process)
-            elif process is not None:
-                process.conversation.forget(session)
-            return BufferedResponse(200, [])
-        if request.verb != b"GET":
+        if request.verb not in (b"GET", b"DELETE"):
             return refusal(405, -32600, "Method Not Allowed", [(b"allow", b"GET, POST, DELETE")])
-        if process is None:
-            process = self._legacy = self._process(private=False, handshake=True)
-        if state is not None:
-            state.listened = True
-            state.last_used = loop.time()
-        else:
-            await process.ready()
-        return process.conversation.listen(session or secrets.token_bytes(8))
-
-    def _make_room(self) -> None:
-        if len(self._sessions) < MAX_SESSIONS:
-            return
-        quiet = [
-            (state.last_used, token) for token, state in self._sessions.items() if not state.process.conversation.busy
-        ]
-        if not quiet:
-            raise Busy("The upstream has as many sessions as it may have.", detail=f"{len(self._sessions)} sessions")
-        _, token = min(quiet)
-        self._end(self._sessions.pop(token).process)
-
-    def _sweep(self) -> None:
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        for token, state in list(self._sessions.items()):
-            if state.process.conversation.busy:
-                state.last_used = now
-            elif not state.process.pid or now - state.last_used > (ORPHAN_SECONDS if state.listened else IDLE_SECONDS):
-                del self._sessions[token]
-                self._end(state.process)
-        self._sweeper = loop.call_later(ORPHAN_SECONDS / 6, self._sweep) if self._sessions else None
-
-    def _end(self, process: Process) -> None:
-        task = asyncio.get_running_loop().create_task(process.close())
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+        if self._per_session:
+            if self._sessions.get(session) is None:
+                return refusal(404 if session else 400, -32600, "Session not found")
+            if request.verb == b"GET":
+                return self._sessions.listen(session)
+            self._sessions.end(session)
+            return BufferedResponse(200, [])
+        if request.verb == b"DELETE":
+            if self._legacy is not None:
+                self._legacy.conversation.forget(session)
+            return BufferedResponse(200, [])
+        if self._legacy is None:
+            self._legacy = self._process(private=False, handshake=True)
+        await self._legacy.ready()
+        return self._legacy.conversation.listen(session or new_token())
 
 
 def refusal(status: int, code: int, message: str, headers: Headers | None = None) -> BufferedResponse:

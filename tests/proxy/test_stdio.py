@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from proxy.transports import stdio
+from proxy.transports import session_table, stdio
 from proxy.transports.base import Broken, TimedOut, Unreachable, UpstreamError, UpstreamRequest
 from proxy.transports.child import Command, Ring
 from proxy.transports.stdio import StdioTransport
@@ -201,7 +201,7 @@ async def test_a_session_has_its_process_and_nobody_elses(start):
 
 
 async def test_sessions_whose_stream_was_dropped_end_and_leave_nothing(start, monkeypatch):
-    monkeypatch.setattr(stdio, "ORPHAN_SECONDS", 0.6)
+    monkeypatch.setattr(session_table, "ORPHAN_SECONDS", 0.6)
     transport = start(mode="session")
     for _ in range(2):
         tokens = []

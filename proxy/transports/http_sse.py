@@ -1,0 +1,241 @@
+"""Upstreams that only speak the older HTTP+SSE transport (2024-11-05).
+
+Such a server is one long GET stream, whose first event names the address to POST messages to; all answers come on the
+stream. It is used in two ways:
+
+- as it is, for clients that speak the same (/sse and /messages): `open` gives the stream and the address, `post` posts;
+- behind /mcp, through the transport seam: each session has a stream of its own, and answers are found on it by id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from math import inf
+from typing import Any
+from urllib.parse import urljoin
+
+from proxy.egress import BadUrl, Origin, parse_url
+from proxy.sse import EventTooLarge, SseEvent, SseReader
+from proxy.transports.base import (
+    Broken,
+    BufferedResponse,
+    Headers,
+    TimedOut,
+    TooLarge,
+    Unreachable,
+    UpstreamError,
+    UpstreamRequest,
+    UpstreamResponse,
+)
+from proxy.transports.conversation import Conversation, is_modern, parse
+from proxy.transports.session_table import SessionTable, new_token
+from proxy.transports.stdio import SESSION, refusal
+from proxy.transports.streamable_http import StreamableHttpTransport
+
+MAX_SESSIONS = 1024
+MAX_ENDPOINT = 2000
+_NOT_SSE = "The upstream did not open an event stream: it does not speak HTTP+SSE at this URL."
+
+
+class Channel:
+    """An open stream of an HTTP+SSE server, read up to its `endpoint` event."""
+
+    def __init__(self, response: UpstreamResponse, reader: SseReader) -> None:
+        self._response = response
+        self._reader = reader
+        self._events: deque[SseEvent] = deque()
+        #: where messages are posted: path and query on the upstream's own origin
+        self.endpoint = b""
+
+    async def next(self) -> SseEvent | None:
+        """Give the next event after the endpoint's, None at the end; raises UpstreamError."""
+        while not self._events:
+            data = await self._response.read()
+            if not data:
+                return None
+            try:
+                self._events.extend(self._reader.feed(data))
+            except EventTooLarge:
+                self.abort()
+                raise TooLarge("The upstream sent an event larger than this gateway accepts.") from None
+        return self._events.popleft()
+
+    def abort(self) -> None:
+        """Close the stream at once."""
+        self._response.abort()
+
+
+class HttpSseTransport:
+    """An HTTP+SSE server."""
+
+    def __init__(self, pool: StreamableHttpTransport) -> None:
+        self._pool = pool
+        self._sessions: SessionTable[_Stream] = SessionTable(MAX_SESSIONS)
+        self._closed = False
+
+    # -- as it is ----------------------------------------------------------------------------------------------
+
+    async def open(self, headers: Headers, *, idle: float = 0.0) -> Channel:
+        """Open a stream and wait for its endpoint; 4xx and 5xx, other types and foreign endpoints are errors."""
+        limits = self._pool.limits
+        request = UpstreamRequest(
+            b"GET", [*_without_accept(headers), (b"accept", b"text/event-stream")], idle_timeout=idle
+        )
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + (limits.first_byte or inf)
+        response = await self._pool.send(request)
+        try:
+            if response.status != 200 or not response.streaming:
+                kind = response.content_type.decode("latin-1")[:60] or "no type"
+                raise Broken(_NOT_SSE, detail=f"status {response.status}, {kind}")
+            channel = Channel(response, SseReader(limits.answer_bytes))
+            async with asyncio.timeout_at(deadline if deadline != inf else None):
+                while (event := await channel.next()) is not None:
+                    if event.event == "endpoint":
+                        channel.endpoint = self.endpoint(event.data)
+                        return channel
+            raise Broken(_NOT_SSE, detail="the stream ended before it named an endpoint")
+        except TimeoutError:
+            response.abort()
+            raise TimedOut("The upstream named no endpoint in time.") from None
+        except BaseException:
+            response.abort()
+            raise
+
+    async def post(self, endpoint: bytes, headers: Headers, body: bytes) -> UpstreamResponse:
+        """Post a message to an endpoint that `open` gave."""
+        return await self._pool.send(UpstreamRequest(b"POST", headers, body), endpoint)
+
+    def endpoint(self, data: bytes) -> bytes:
+        """Resolve an endpoint as the server named it; it must be on the server's own origin."""
+        origin = self._pool.origin
+        try:
+            if len(data) > MAX_ENDPOINT:
+                raise BadUrl("too long")
+            target = parse_url(
+                urljoin(f"{origin.scheme}://{origin.authority}{origin.target}", data.decode("ascii").strip())
+            )
+        except (BadUrl, ValueError):
+            raise Broken("The upstream named an endpoint that is not a URL.") from None
+        if not _same_origin(target, origin):
+            raise Broken(
+                "The upstream named an endpoint on another host, which is refused.", detail=f"host {target.host[:200]}"
+            )
+        return target.target.encode()
+
+    # -- behind /mcp -------------------------------------------------------------------------------------------
+
+    async def send(self, request: UpstreamRequest) -> UpstreamResponse:
+        """Take a request as a Streamable HTTP server would."""
+        if self._closed:
+            raise Unreachable("The upstream was removed or changed.")
+        session = dict(request.headers).get(SESSION, b"")
+        if request.verb == b"POST":
+            message = parse(request.body)
+            if message is None:
+                return refusal(400, -32700, "Parse error")
+            return await self._message(request, message, session)
+        if request.verb not in (b"GET", b"DELETE"):
+            return refusal(405, -32600, "Method Not Allowed", [(b"allow", b"GET, POST, DELETE")])
+        if self._sessions.get(session) is None:
+            return refusal(404 if session else 400, -32600, "Session not found")
+        if request.verb == b"GET":
+            return self._sessions.listen(session)
+        self._sessions.end(session)
+        return BufferedResponse(200, [])
+
+    async def close(self, grace: float = 0.0) -> None:
+        """Let calls end within the grace, then close every stream."""
+        self._closed = True
+        deadline = asyncio.get_running_loop().time() + grace
+        while any(stream.conversation.calls for stream in self._sessions.peers()):
+            if asyncio.get_running_loop().time() >= deadline:
+                break
+            await asyncio.sleep(0.05)
+        await self._sessions.close()
+        await self._pool.close(max(deadline - asyncio.get_running_loop().time(), 0.0))
+
+    async def _message(self, request: UpstreamRequest, message: dict[str, Any], session: bytes) -> UpstreamResponse:
+        headers = [(name, value) for name, value in request.headers if name != SESSION]
+        if is_modern(message, dict(headers).get(b"mcp-protocol-version", b"")):
+            return refusal(400, -32600, "Bad Request: this server only speaks HTTP+SSE (2024-11-05)")
+        if message.get("method") == "initialize" and "id" in message:
+            self._sessions.make_room()
+            stream = _Stream(self, await self.open(headers), headers)
+            token = new_token()
+            try:
+                response = await stream.request(request, message, token)
+            except BaseException:
+                self._sessions.dispose(stream)
+                raise
+            self._sessions.add(stream, token)
+            response.headers.append((SESSION, token))
+            return response
+        if not session:
+            return refusal(400, -32600, "Bad Request: Missing session ID")
+        known = self._sessions.get(session)
+        if known is None:
+            return refusal(404, -32600, "Session not found")
+        if isinstance(message.get("method"), str) and "id" in message:
+            return await known.request(request, message, session)
+        await known.conversation.accept(request.body, message, session=session)
+        return BufferedResponse(202, [])
+
+
+class _Stream:
+    """A session's stream, and the conversation on it."""
+
+    def __init__(self, transport: HttpSseTransport, channel: Channel, headers: Headers) -> None:
+        limits = transport._pool.limits
+        self._transport = transport
+        self._channel = channel
+        self._headers = [(b"content-type", b"application/json")] + [
+            (name, value) for name, value in headers if name in (b"user-agent", b"mcp-protocol-version")
+        ]
+        self._first_byte = limits.first_byte
+        self.alive = True
+        self.conversation = Conversation(self._write, private=True, idle=limits.idle, limit=limits.answer_bytes)
+        self._pump = asyncio.get_running_loop().create_task(self._receive())
+
+    async def request(self, request: UpstreamRequest, message: dict[str, Any], session: bytes) -> UpstreamResponse:
+        """Send a request; its answer comes on the stream."""
+        limit = self._first_byte if request.first_byte_timeout is None else request.first_byte_timeout
+        return await self.conversation.request(request.body, message, session=session, first_byte=limit)
+
+    async def close(self) -> None:
+        """Close the stream."""
+        self.alive = False
+        self._channel.abort()
+        self._pump.cancel()
+        await asyncio.wait([self._pump])
+
+    async def _write(self, raw: bytes) -> None:
+        if not self.alive:
+            raise Broken("The upstream's stream has ended.", executed=False)
+        response = await self._transport.post(self._channel.endpoint, self._headers, raw)
+        if not 200 <= response.status < 300:
+            response.abort()
+            raise Broken("The upstream did not accept the message.", detail=f"status {response.status}")
+        await response.body(self._transport._pool.limits.answer_bytes)
+
+    async def _receive(self) -> None:
+        error: UpstreamError = Broken("The upstream ended its stream before it had answered.")
+        try:
+            while (event := await self._channel.next()) is not None:
+                if event.event in ("message", "") and event.data:
+                    self.conversation.deliver(event.data)
+        except UpstreamError as failure:
+            error = failure
+        finally:
+            self.alive = False
+            self._channel.abort()
+            self.conversation.fail(error)
+
+
+def _same_origin(one: Origin, other: Origin) -> bool:
+    return (one.scheme, one.host, one.port) == (other.scheme, other.host, other.port)
+
+
+def _without_accept(headers: Headers) -> Headers:
+    return [(name, value) for name, value in headers if name not in (b"accept", b"content-type")]
