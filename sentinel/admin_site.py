@@ -53,6 +53,13 @@ NAVIGATION: tuple[tuple[str, tuple[Link, ...]], ...] = (
     ("People", (Link("Users", "admin:sentinel_user_changelist", "users", "sentinel.view_user"),)),
 )
 
+SUGGESTIONS = """
+(SELECT 'key', id::text, name FROM policies_apikey ORDER BY (revoked_at IS NULL) DESC, name LIMIT 500)
+UNION ALL (SELECT 'role', name, name FROM policies_role ORDER BY name LIMIT 100)
+UNION ALL (SELECT 'upstream', slug, slug FROM proxy_upstream ORDER BY slug LIMIT 100)
+UNION ALL (SELECT 'tool', name, name FROM proxy_catalogueitem WHERE present AND kind = 'tool' GROUP BY name ORDER BY name LIMIT 500)
+"""
+
 
 class SentinelAdminSite(AdminSite):
     """Django's admin under the product's name, with the overview as its front page."""
@@ -83,6 +90,20 @@ class SentinelAdminSite(AdminSite):
         context["navigation"] = navigation(request)
         context["theme"] = getattr(request.user, "theme", "auto") if request.user.is_authenticated else "auto"
         return context
+
+    def suggestions(self) -> dict[str, list[tuple[str, str]]]:
+        """Return what filters may be filled with, by parameter: (value, label)."""
+        from django.db import connection
+
+        from audit.tell import REASONS
+
+        with connection.cursor() as cursor:
+            cursor.execute(SUGGESTIONS)
+            rows = cursor.fetchall()
+        found: dict[str, list[tuple[str, str]]] = {"key": [], "role": [], "upstream": [], "tool": []}
+        for kind, value, label in rows:
+            found[kind].append((value, label))
+        return found | {"reason": [(word, word) for word in REASONS]}
 
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponseBase:
         """Show the overview."""
