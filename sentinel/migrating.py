@@ -6,18 +6,22 @@ import fcntl
 import importlib.util
 import os
 import pkgutil
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 from django.apps import apps
 from django.conf import settings
-from django.core.management import call_command
+from django.db import connections
+from psycopg.conninfo import conninfo_to_dict
 
-from sentinel import runtime
-from sentinel.postgres import OWNER
+from sentinel import grants, runtime
+from sentinel.conf import PROJECT
+from sentinel.postgres import OWNER, PostgresError
 
 offline = False
 _done = False
@@ -59,10 +63,42 @@ def bring_up_to_date(parameters: dict[str, Any]) -> None:
         try:
             with _alone():
                 if pending(runtime.embedded().conninfo(OWNER)):
-                    call_command("migrate", database="owner", verbosity=0, interactive=False)
+                    _migrate()
             _done = True
         finally:
             _inside = False
+
+
+def _migrate() -> None:
+    """Migrate in a process of its own: this one is in the middle of making a connection."""
+    command = [sys.executable, str(PROJECT / "manage.py"), "migrate", "--no-input", "--verbosity", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)  # noqa: S603
+    if done.returncode != 0:
+        said = [line for line in done.stderr.splitlines() if line.strip()] or ["it says nothing"]
+        raise PostgresError(f"the embedded database cannot be migrated: {said[-1].strip()}")
+
+
+@contextmanager
+def owner_as_default() -> Iterator[None]:
+    """Let the default connection be the owning role's, so that migrations need not care which alias they run under."""
+    mine = connections.databases["default"]
+    kept = dict(mine)
+    connections["default"].close()
+    mine.update(
+        {name: connections.databases["owner"][name] for name in ("NAME", "USER", "PASSWORD", "HOST", "PORT", "OPTIONS")}
+    )
+    try:
+        yield
+    finally:
+        connections["default"].close()
+        mine.update(kept)
+
+
+def grant() -> None:
+    """Give the serving role its rights, on a connection of the owner; with one role for both there is nothing to give."""
+    serving = conninfo_to_dict(settings.SENTINEL.dsn).get("user")
+    if serving and serving != conninfo_to_dict(settings.SENTINEL.owner_dsn).get("user"):
+        grants.apply(connections["default"], str(serving))
 
 
 @contextmanager
@@ -95,3 +131,13 @@ def _alone() -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def warn_about_one_role(say: Callable[[str], object]) -> None:
+    """Warn when the serving role owns the tables: then only a trigger, and no right, keeps it from altering the log."""
+    parameters = conninfo_to_dict(settings.SENTINEL.dsn)
+    if parameters.get("user") == conninfo_to_dict(settings.SENTINEL.owner_dsn).get("user"):
+        say(
+            "Warning: one database role both serves and owns the tables, so that grants do not protect the audit log"
+            " (a trigger does); give the owning role in SENTINEL_OWNER_DATABASE_URL."
+        )

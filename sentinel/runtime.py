@@ -1,17 +1,46 @@
-"""What a running process of ours shares: the embedded server, and the call-backs of a stop."""
+"""What a running process of ours shares: the embedded server, the drainer beside it, metrics, call-backs of a stop."""
 
 from __future__ import annotations
 
+import asyncio
+import atexit
+import fcntl
+import logging
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 
+from sentinel import conf, health, metrics
+from sentinel.conf import PROJECT, Config, ConfigError
 from sentinel.postgres import EmbeddedPostgres
 
-_embedded: EmbeddedPostgres | None = None
+if TYPE_CHECKING:
+    from proxy.gateway import Gateway
+
+log = logging.getLogger(__name__)
+
+#: set in the environment of a worker of `serve`, whose supervisor minds everything else
+WORKER = "SENTINEL_WORKER"
+REPORT_EVERY = 2.0
+
 _lock = threading.Lock()
+_embedded: EmbeddedPostgres | None = None
+_ensured = False
+_gateway: Gateway | None = None
+_counts: metrics.Worker | None = None
+_reporter: asyncio.Task[None] | None = None
 _stopping: list[Callable[[], None]] = []
+
+
+def config() -> Config:
+    """Return the configuration of this process."""
+    found: Config = settings.SENTINEL
+    return found
 
 
 def embedded() -> EmbeddedPostgres:
@@ -19,8 +48,156 @@ def embedded() -> EmbeddedPostgres:
     global _embedded
     with _lock:
         if _embedded is None:
-            _embedded = EmbeddedPostgres(settings.SENTINEL.var, settings.SENTINEL.instance)
+            _embedded = EmbeddedPostgres(config().var, config().instance)
         return _embedded
+
+
+# Before anything is served
+
+
+def claim(found: Config) -> int:
+    """Take the state folder for this instance alone; the lock is held as long as the descriptor is open."""
+    descriptor = os.open(found.var / "serve.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
+        os.close(descriptor)
+        told = f" ({holder})" if holder else ""
+        raise ConfigError(
+            f"another instance runs on SENTINEL_VAR {found.var}{told}; stop it, or use another folder."
+        ) from None
+    note_holder(descriptor, f"process {os.getpid()}")
+    return descriptor
+
+
+def note_holder(descriptor: int, text: str) -> None:
+    """Say in the lock's file who holds it."""
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, (text + "\n").encode(), 0)
+
+
+def refuse_unfit(found: Config) -> None:
+    """Refuse what must not start: production without strong secrets, or a journal that cannot be written."""
+    problem = conf.unfit_for_production(found)
+    if problem:
+        raise ConfigError(problem)
+    folder = found.var / "journal"
+    probe = folder / f".probe-{os.getpid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        probe.write_bytes(b"x")
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(f"SENTINEL_VAR: the journal in {folder} cannot be written: {error.strerror}.") from None
+
+
+def ensure_services() -> None:
+    """Have what a server needs beside itself; under Daphne and `runserver` this is where it starts, once per process.
+
+    A worker of `serve` finds everything there. Elsewhere: the same refusals as in `serve`, the state folder's lock, the
+    embedded database, and a drainer that ends with this process.
+    """
+    global _ensured
+    with _lock:
+        if _ensured or WORKER in os.environ:
+            return
+        _ensured = True
+    from django.db import connection
+
+    from sentinel import cli
+
+    refuse_unfit(config())
+    claim(config())
+    cli.refuse_pending()
+    connection.ensure_connection()
+    connection.close()
+    drainer = subprocess.Popen(  # noqa: S603 - our own command
+        [sys.executable, str(PROJECT / "manage.py"), "drain", "--parent", str(os.getpid())],
+        stdin=subprocess.DEVNULL,
+        cwd=PROJECT,
+    )
+    atexit.register(_end, drainer)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(15)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+# The gateway of this process
+
+
+async def start_gateway() -> None:
+    """Start the gateway of this process, and what it needs."""
+    global _gateway, _counts, _reporter
+    from sentinel import wiring
+
+    await asyncio.to_thread(ensure_services)
+    gateway = await wiring.start_gateway()
+    _counts = metrics.Worker(config().var / "metrics", f"worker-{os.environ.get(WORKER, '0')}")
+    gateway.observers.append(_counts.observe_call)
+    on_stop(lambda: gateway.close_streams("server_stopping"))
+    _gateway = gateway
+    _reporter = asyncio.get_running_loop().create_task(_report(gateway, _counts))
+
+
+async def stop_gateway() -> None:
+    """Stop it."""
+    global _gateway
+    from sentinel import wiring
+
+    if _gateway is None:
+        return
+    await wiring.stop_gateway()
+    if _reporter is not None:
+        _reporter.cancel()
+    if _counts is not None:
+        _counts.close()
+    _gateway = None
+
+
+async def _report(gateway: Gateway, counts: metrics.Worker) -> None:
+    while True:
+        snapshot = gateway.snapshot
+        counts.report(
+            open_streams=gateway.stream_count,
+            snapshot_age=gateway.holder.confirmed_age(),
+            policy_version=getattr(snapshot, "version", 0) or 0,
+        )
+        await asyncio.sleep(REPORT_EVERY)
+
+
+def state() -> health.State:
+    """Return what readiness depends on."""
+    gateway = _gateway
+    if gateway is None:
+        return health.State(started=False)
+    journal: Any = gateway.logger.journal
+    return health.State(
+        started=True,
+        stopping=gateway.stopping,
+        journal_usable=journal is None or (journal.usable and not journal.failing),
+        strict=config().audit_mode == "strict",
+        snapshot_age=gateway.holder.confirmed_age() if gateway.snapshot is not None else None,
+        snapshot_max_age=config().snapshot_max_age,
+    )
+
+
+def scrape() -> bytes:
+    """Return the metrics of all workers."""
+    from sentinel import database_facts
+
+    var = config().var
+    facts = metrics.Facts([*metrics.journal_facts(var / "journal"), *database_facts.gather(config().dsn)])
+    return metrics.scrape(var / "metrics", facts)
+
+
+# The end
 
 
 def on_stop(callback: Callable[[], None]) -> None:
@@ -30,10 +207,8 @@ def on_stop(callback: Callable[[], None]) -> None:
 
 def stopping() -> None:
     """Call what was registered; one that fails does not keep the others from being called."""
-    import logging
-
     for callback in list(_stopping):
         try:
             callback()
         except Exception:  # a stop must go on
-            logging.getLogger(__name__).exception("a call-back of the stop failed")
+            log.exception("a call-back of the stop failed")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
-from django.conf import settings
 from django.core.management.base import CommandParser
 from django.core.management.commands import migrate
-from django.db import connections
 
-from sentinel import grants, migrating
+from sentinel import migrating
 
 
 class Command(migrate.Command):
@@ -22,9 +21,8 @@ class Command(migrate.Command):
 
     def handle(self, *arguments: Any, **options: Any) -> None:
         """Migrate, then grant."""
-        with migrating.by_hand():
-            super().handle(*arguments, **options)
-            if not options["plan"] and not options["check_unapplied"] and options["database"] == "owner":
-                serving = settings.DATABASES["default"]["USER"]
-                if serving and serving != settings.DATABASES["owner"]["USER"]:
-                    grants.apply(connections["owner"], serving)
+        as_owner = options["database"] == "owner"
+        with migrating.by_hand(), migrating.owner_as_default() if as_owner else nullcontext():
+            super().handle(*arguments, **{**options, "database": "default" if as_owner else options["database"]})
+            if as_owner and not options["plan"] and not options["check_unapplied"]:
+                migrating.grant()

@@ -1,0 +1,253 @@
+"""uvicorn's HTTP protocol with what it leaves out: deadlines, bounds, and no second reading of a message's borders.
+
+The parser (llhttp, strict) refuses bare line feeds, folded headers, control characters, two lengths, and a length
+beside chunks. Refused here, before any application runs:
+  a head that is not complete in time, is too large, or has too many lines
+  a transfer coding other than one `chunked`, or any in HTTP/1.0; versions other than 1.0 and 1.1
+  a target that is not a path of this server; a body that an upgrade would hide
+  a missing, doubled or malformed Host, outside the gateway's own addresses (there the gateway refuses and records it)
+After that: trailers are dropped (they would join the headers while the application reads them), what is left of a
+body after its answer is read in bounds, and a peer that stops reading is cut off.
+
+Bytes refused here are no requests: they are counted (`refused`), and leave no event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import Counter
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+HEAD_MOST = 64 * 1024
+TARGET_MOST = 16 * 1024
+HEADERS_MOST = 128
+LEFTOVER_MOST = 1024 * 1024
+LEFTOVER_TIME = 2.0
+READER_PATIENCE = 60.0
+# Here the application itself refuses a bad Host, because it records each of its requests, or does not look at the host.
+HOST_IS_ITS_OWN = (b"/mcp", b"/sse", b"/messages", b"/livez", b"/readyz")
+_HOST = re.compile(rb"(?:[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_.])?|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
+
+refused: Counter[str] = Counter()
+
+
+class Refused(Exception):
+    """The bytes are no request that is answered; carries the status and a short reason."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    header_timeout = 10.0
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._in_head = True
+        self._head_size = 0
+        self._refusal: Refused | None = None
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._reader_timer: asyncio.TimerHandle | None = None
+        self._leftover_timer: asyncio.TimerHandle | None = None
+        self._leftover = 0
+
+    # The connection
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin: the head is due."""
+        super().connection_made(transport)
+        self._head_timer = self.loop.call_later(self.header_timeout, self._head_overdue)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End: no timer outlives its connection."""
+        for timer in (self._head_timer, self._reader_timer, self._leftover_timer):
+            if timer is not None:
+                timer.cancel()
+        self._head_timer = self._reader_timer = self._leftover_timer = None
+        self._unset_keepalive_if_required()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser; refuse in one place whatever cannot be read."""
+        if self.transport.is_closing():
+            return
+        self._unset_keepalive_if_required()
+        if self._in_head:
+            self._head_size += len(data)
+        try:
+            self.parser.feed_data(data)
+            if self._in_head and self._head_size > HEAD_MOST:
+                raise Refused(431, "head_too_large")
+        except Refused as refusal:
+            self._refuse(refusal)
+        except httptools.HttpParserUpgrade:
+            # Answered as if nothing had been asked for; what follows on this connection is not ours to read.
+            if self.cycle is not None:
+                self.cycle.keep_alive = False
+        except httptools.HttpParserError:
+            self._refuse(self._refusal or Refused(400, "malformed"))
+        if self._in_head and self._head_size:
+            # A kept-alive connection that has sent the first bytes of its next head is under the same deadline.
+            if self._head_timer is None and not self.transport.is_closing():
+                self._head_timer = self.loop.call_later(self.header_timeout, self._head_overdue)
+        elif self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_overdue(self) -> None:
+        self._head_timer = None
+        if self._in_head and not self.transport.is_closing():
+            if self._head_size:
+                self._refuse(Refused(408, "head_timeout"))
+            else:
+                refused["silent"] += 1
+                self.transport.close()
+
+    def _refuse(self, refusal: Refused) -> None:
+        """Answer, unless an earlier request on this connection still waits for its own answer; close in any case."""
+        refused[refusal.reason] += 1
+        self._in_head = True
+        self.pipeline.clear()
+        if self.cycle is not None and not self.cycle.response_complete:
+            if self.cycle.response_started or not self.cycle.more_body:
+                self.cycle.keep_alive = False
+                self.flow.pause_reading()
+                return
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        body = b'{"error":{"code":%d,"message":"%s"}}' % (refusal.status, _MESSAGES[refusal.reason])
+        self.transport.write(
+            b"".join(
+                [
+                    STATUS_LINE[refusal.status],
+                    b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body),
+                    body,
+                ]
+            )
+        )
+        self.transport.close()
+
+    def _raise(self, status: int, reason: str) -> None:
+        # httptools wraps what a callback raises; the wrapped exception is found here again.
+        self._refusal = Refused(status, reason)
+        raise self._refusal
+
+    # The parser's callbacks
+
+    def on_message_begin(self) -> None:
+        """Begin a head."""
+        super().on_message_begin()
+        self._in_head = True
+        self._head_size = max(1, self._head_size)  # begun, perhaps in the same read that ended the message before
+        self._head_lines = 0
+        self._lines_size = 0
+
+    def on_url(self, url: bytes) -> None:
+        """Take a part of the target, in bounds."""
+        super().on_url(url)
+        if len(self.url) > TARGET_MOST:
+            self._raise(414, "target_too_long")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take one header line, in bounds; a trailer is dropped."""
+        self._head_lines += 1
+        self._lines_size += len(name) + len(value)
+        if self._head_lines > HEADERS_MOST or self._lines_size > HEAD_MOST:
+            self._raise(431, "head_too_large")
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Check the head as a whole, then let the application run."""
+        version = self.parser.get_http_version()
+        if version not in ("1.1", "1.0"):
+            self._raise(400, "version")
+        hosts = []
+        has_body = upgrade = False
+        for name, value in self.headers:
+            if name == b"host":
+                hosts.append(value)
+            elif name == b"transfer-encoding":
+                if value.strip().lower() != b"chunked" or version == "1.0":
+                    self._raise(400, "transfer_coding")
+                has_body = True
+            elif name == b"content-length":
+                has_body = has_body or value.strip(b"0") != b""
+            elif name == b"upgrade":
+                upgrade = True
+        if not self.url.startswith(b"/") or b"#" in self.url:
+            self._raise(400, "target")
+        if upgrade and has_body:
+            self._raise(400, "upgrade_with_body")
+        if not self.url.startswith(HOST_IS_ITS_OWN):
+            if len(hosts) > 1 or (not hosts and version == "1.1") or (hosts and not _HOST.fullmatch(hosts[0])):
+                self._raise(400, "host")
+        super().on_headers_complete()
+        self._in_head = False
+        self._head_size = 0
+
+    def on_body(self, body: bytes) -> None:
+        """Hand on a part of the body; what comes after the answer is counted."""
+        if self._leftover_timer is not None:
+            self._leftover += len(body)
+            if self._leftover > LEFTOVER_MOST:
+                self.transport.close()
+            return
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """End a message: the next head may come."""
+        super().on_message_complete()
+        self._in_head = True
+        self._head_size = 0
+        if self._leftover_timer is not None:
+            self._leftover_timer.cancel()
+            self._leftover_timer = None
+
+    # Answers
+
+    def on_response_complete(self) -> None:
+        """End an answer; a body that was not read to its end may still come, but not for long."""
+        super().on_response_complete()
+        cycle: RequestResponseCycle = self.cycle
+        if cycle.response_complete and cycle.more_body and not self.transport.is_closing():
+            self._leftover = 0
+            self._leftover_timer = self.loop.call_later(LEFTOVER_TIME, self.transport.close)
+
+    def pause_writing(self) -> None:
+        """Note that the peer does not read fast enough; it has to read something within a minute."""
+        super().pause_writing()
+        if self._reader_timer is None:
+            self._reader_timer = self.loop.call_later(READER_PATIENCE, self._reader_gone)
+
+    def resume_writing(self) -> None:
+        """Note that the peer has read."""
+        super().resume_writing()
+        if self._reader_timer is not None:
+            self._reader_timer.cancel()
+            self._reader_timer = None
+
+    def _reader_gone(self) -> None:
+        refused["not_reading"] += 1
+        self.transport.abort()
+
+
+_MESSAGES = {
+    "malformed": b"This is not a well-formed HTTP request.",
+    "head_timeout": b"The head of the request was not complete in time.",
+    "head_too_large": b"The head of the request is too large.",
+    "target_too_long": b"The address is too long.",
+    "version": b"Only HTTP/1.1 and HTTP/1.0 are spoken here.",
+    "transfer_coding": b"The only transfer coding is chunked.",
+    "target": b"The address must be a path.",
+    "upgrade_with_body": b"A request to upgrade may have no body.",
+    "host": b"Exactly one valid Host header is needed.",
+}

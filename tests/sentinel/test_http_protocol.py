@@ -1,0 +1,294 @@
+"""Raw sockets against the protocol that `serve` uses, around a small application that tells what it was given."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import uvicorn
+
+from sentinel import http_protocol
+from sentinel.http_protocol import GuardedProtocol
+
+Connect = Callable[[], socket.socket]
+HOST = b"Host: localhost\r\n"
+
+
+async def application(scope: Any, receive: Any, send: Any) -> None:
+    if scope["type"] == "lifespan":
+        while True:
+            message = await receive()
+            await send({"type": message["type"] + ".complete"})
+            if message["type"] == "lifespan.shutdown":
+                return
+    if scope["path"] == "/early":
+        await send({"type": "http.response.start", "status": 413, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body"})
+        return
+    if scope["path"] == "/flood":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(2000):
+            await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
+        await send({"type": "http.response.body"})
+        return
+    if scope["path"] == "/slow":
+        await asyncio.sleep(0.4)
+    body = b""
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if not message.get("more_body"):
+            break
+    told = {
+        "path": scope["path"],
+        "body": body.decode(),
+        "headers": [[n.decode(), v.decode("latin1")] for n, v in scope["headers"]],
+    }
+    answer = json.dumps(told).encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(answer))]})
+    await send({"type": "http.response.body", "body": answer})
+
+
+@pytest.fixture(scope="module")
+def connect() -> Iterator[Connect]:
+    listening = socket.create_server(("127.0.0.1", 0))
+    protocol = type("Quick", (GuardedProtocol,), {"header_timeout": 0.5})
+    server = uvicorn.Server(
+        uvicorn.Config(
+            application, http=protocol, loop="uvloop", ws="none", lifespan="on", log_config=None, access_log=False
+        )
+    )
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    opened: list[socket.socket] = []
+
+    def open_one() -> socket.socket:
+        opened.append(socket.create_connection(listening.getsockname(), timeout=5))
+        return opened[-1]
+
+    yield open_one
+    for connection in opened:
+        connection.close()
+    server.should_exit = True
+    thread.join(10)
+
+
+def everything(connection: socket.socket) -> bytes:
+    received = b""
+    try:
+        while part := connection.recv(65536):
+            received += part
+    except ConnectionResetError:
+        pass
+    return received
+
+
+def exchange(connect: Connect, raw: bytes) -> bytes:
+    connection = connect()
+    connection.sendall(raw)
+    connection.shutdown(socket.SHUT_WR)
+    return everything(connection)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
+        b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 3, 3\r\n\r\nabc",
+        b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: +3\r\n\r\nabc",
+        b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 0x3\r\n\r\nabc",
+        b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: xchunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: gzip, chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST / HTTP/1.0\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n3\nabc\n0\n\n",
+        b"GET / HTTP/1.1\nHost: localhost\n\n",
+        b"GET / HTTP/1.1\r\n" + HOST + b"X: a\r\n b\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + HOST + b"X: a\0b\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + HOST + b"X: a\rb\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost : localhost\r\n\r\n",
+        b"GET / HTTP/1.1\r\n Host: localhost\r\n\r\n",
+        b"GET / HTTP/2.0\r\n" + HOST + b"\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET /a b HTTP/1.1\r\n" + HOST + b"\r\n",
+        b"GET http://evil.example/ HTTP/1.1\r\n" + HOST + b"\r\n",
+        b"GET /x#y HTTP/1.1\r\n" + HOST + b"\r\n",
+        b"OPTIONS * HTTP/1.1\r\n" + HOST + b"\r\n",
+        b"CONNECT evil.example:443 HTTP/1.1\r\n" + HOST + b"\r\n",
+        b"POST / HTTP/1.1\r\n" + HOST + b"Connection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 3\r\n\r\nabc",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + HOST + HOST + b"\r\n",
+        b"GET / HTTP/1.1\r\nHost: a/?x=\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: user@localhost\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: \r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"not http at all\r\n\r\n",
+    ],
+)
+def test_what_could_be_read_in_two_ways_is_refused(connect: Connect, raw: bytes) -> None:
+    received = exchange(connect, raw)
+    assert received.startswith(b"HTTP/1.1 400 "), received
+    assert received.count(b"connection: close") == 1
+    assert json.loads(received.partition(b"\r\n\r\n")[2])["error"]["code"] == 400
+
+
+def test_nothing_after_a_refusal_is_answered(connect: Connect) -> None:
+    good = b"GET /after HTTP/1.1\r\n" + HOST + b"\r\n"
+    bad = b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    received = exchange(connect, bad + good)
+    assert received.count(b"HTTP/1.1 ") == 1
+    assert b"/after" not in received
+
+
+def test_an_answer_under_way_is_not_cut_into_by_a_refusal(connect: Connect) -> None:
+    received = exchange(connect, b"GET /slow HTTP/1.1\r\n" + HOST + b"\r\n" + b"BAD\r\n\r\n")
+    assert received.startswith(b"HTTP/1.1 200 ")
+    assert received.count(b"HTTP/1.1 ") == 1
+
+
+@pytest.mark.parametrize("path", [b"/mcp/x", b"/sse/x", b"/messages/x", b"/livez"])
+def test_the_gateway_itself_refuses_a_bad_host_on_its_own_addresses(connect: Connect, path: bytes) -> None:
+    received = exchange(connect, b"GET " + path + b" HTTP/1.1\r\n" + HOST + HOST + b"\r\n")
+    assert received.startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("host", [b"localhost", b"localhost:8000", b"[::1]:8000", b"127.0.0.1", b"a.example.", b"h_1"])
+def test_good_hosts_pass(connect: Connect, host: bytes) -> None:
+    assert exchange(connect, b"GET / HTTP/1.1\r\nHost: " + host + b"\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+
+
+def test_http_1_0_needs_no_host(connect: Connect) -> None:
+    assert exchange(connect, b"GET / HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+
+
+def test_requests_are_pipelined_in_order(connect: Connect) -> None:
+    connection = connect()
+    connection.sendall(b"".join(b"GET /%d HTTP/1.1\r\n" % n + HOST + b"\r\n" for n in range(4)))
+    connection.sendall(b"GET /4 HTTP/1.1\r\nConnection: close\r\n" + HOST + b"\r\n")
+    received = everything(connection)
+    assert [received.find(b'"/%d"' % n) for n in range(5)] == sorted(received.find(b'"/%d"' % n) for n in range(5))
+    assert received.count(b"HTTP/1.1 200 ") == 5
+
+
+def test_a_trailer_never_becomes_a_header(connect: Connect) -> None:
+    received = exchange(
+        connect,
+        b"POST / HTTP/1.1\r\n"
+        + HOST
+        + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nAuthorization: Bearer x\r\n\r\n",
+    )
+    told = json.loads(received.partition(b"\r\n\r\n")[2])
+    assert told["body"] == "abc"
+    assert "authorization" not in dict(told["headers"])
+
+
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [
+        (b"GET / HTTP/1.1\r\n" + HOST + b"X: " + b"x" * 70_000 + b"\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\n" + HOST + b"X: y\r\n" * 200 + b"\r\n", 431),
+        (b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\n" + HOST + b"\r\n", 414),
+        (b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n" + b"X: y\r\n" * 200 + b"\r\n", 431),
+    ],
+)
+def test_heads_are_bounded(connect: Connect, raw: bytes, status: int) -> None:
+    assert exchange(connect, raw).startswith(b"HTTP/1.1 %d " % status)
+
+
+def test_a_head_in_drips_is_cut_off(connect: Connect) -> None:
+    connection = connect()
+    begun = time.monotonic()
+    connection.settimeout(0.05)
+    received = b""
+    while time.monotonic() - begun < 4:
+        try:
+            connection.sendall(b"G" if time.monotonic() - begun < 0.01 else b"E")
+            received = connection.recv(1000)
+            break
+        except TimeoutError:
+            continue
+        except OSError:
+            break
+    assert time.monotonic() - begun < 2
+    assert received.startswith((b"HTTP/1.1 408", b"HTTP/1.1 400")) or not received
+
+
+def test_a_slow_head_that_is_otherwise_good_is_told_408(connect: Connect) -> None:
+    connection = connect()
+    connection.sendall(b"GET / HTTP/1.1\r\nHost: local")
+    assert everything(connection).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_silent_connection_is_closed(connect: Connect) -> None:
+    before = http_protocol.refused["silent"]
+    connection = connect()
+    begun = time.monotonic()
+    assert everything(connection) == b""
+    assert 0.3 < time.monotonic() - begun < 2
+    assert http_protocol.refused["silent"] == before + 1
+
+
+def test_a_kept_alive_connection_is_under_the_same_deadline(connect: Connect) -> None:
+    connection = connect()
+    connection.sendall(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")
+    assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+    time.sleep(0.8)  # idle between requests is no fault
+    connection.sendall(b"GET /")
+    begun = time.monotonic()
+    assert everything(connection).startswith(b"HTTP/1.1 408 ")
+    assert time.monotonic() - begun < 2
+
+
+def test_what_is_left_of_a_body_after_its_answer_is_not_read_for_ever(connect: Connect) -> None:
+    connection = connect()
+    connection.sendall(b"POST /early HTTP/1.1\r\n" + HOST + b"Content-Length: 100000000\r\n\r\n")
+    assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
+    begun = time.monotonic()
+    sent = 0
+    try:
+        while time.monotonic() - begun < 10:
+            sent += connection.send(b"x" * 65536)
+    except OSError:
+        pass
+    assert time.monotonic() - begun < 5
+    assert sent < 20_000_000
+
+
+def test_a_small_leftover_keeps_the_connection(connect: Connect) -> None:
+    connection = connect()
+    connection.sendall(b"POST /early HTTP/1.1\r\n" + HOST + b"Content-Length: 5\r\n\r\n")
+    assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
+    connection.sendall(b"abcde" + b"GET /next HTTP/1.1\r\n" + HOST + b"\r\n")
+    assert b'"/next"' in connection.recv(65536)
+
+
+def test_a_peer_that_does_not_read_is_cut_off(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "READER_PATIENCE", 0.3)
+    before = http_protocol.refused["not_reading"]
+    connection = connect()
+    connection.sendall(b"GET /flood HTTP/1.1\r\n" + HOST + b"\r\n")
+    deadline = time.monotonic() + 5
+    while http_protocol.refused["not_reading"] == before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert http_protocol.refused["not_reading"] == before + 1
+
+
+def test_many_slow_heads_do_not_slow_others(connect: Connect) -> None:
+    for _ in range(300):
+        connect().sendall(b"GET / HT")
+    begun = time.monotonic()
+    for _ in range(20):
+        assert exchange(connect, b"GET / HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n").startswith(
+            b"HTTP/1.1 200 "
+        )
+    assert time.monotonic() - begun < 2
