@@ -298,6 +298,11 @@ class Journal:
         return self._seq
 
     @property
+    def failing(self) -> bool:
+        """Whether the device refuses what is written now."""
+        return self._error is not None
+
+    @property
     def usable(self) -> bool:
         """Whether a call could be taken now."""
         with self._lock:

@@ -1,0 +1,340 @@
+"""What the gateway says to the log: an intent before a call, its outcome after, a refusal, or one complete event.
+
+    logger = shared()
+    await logger.intent(event)             # durable before anything is executed; raises AuditUnavailable
+    event.complete(outcome="allowed", ...)
+    await logger.outcome(event)            # durable before the answer is released
+
+Each event has one number (seq), dense within its writer's boot, given out when its first frame is queued.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Generator
+from typing import Any, Protocol
+
+import orjson
+
+from audit.event import Event
+from audit.flood import Flood, Group, kind_of
+from audit.frames import Kind
+from audit.journal import AuditUnavailable, Done, Journal, JournalUnavailable, Ticket
+
+__all__ = ["OUTCOME_ROOM", "AuditLogger", "AuditUnavailable", "Pending", "configure", "shared"]
+
+OUTCOME_ROOM = 24 * 1024  # what an outcome takes at most: its answer (8 KiB, escaped), the decision, the details
+COUNT_SECONDS = 1.0
+
+
+class Pending(Protocol):
+    """What the logger gives back: await it before anything depends on the record."""
+
+    def __await__(self) -> Generator[Any, None, None]: ...
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Block until the record is safe."""
+        ...
+
+
+class Lenient:
+    """A ticket of best-effort mode: what failed stays queued in memory, and nobody is stopped."""
+
+    __slots__ = ("_ticket",)
+
+    def __init__(self, ticket: Ticket) -> None:
+        self._ticket = ticket
+
+    def __await__(self) -> Generator[Any, None, None]:
+        try:
+            yield from self._ticket.__await__()
+        except JournalUnavailable:
+            return
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Block until the record is safe, or known not to be."""
+        try:
+            self._ticket.wait(timeout)
+        except JournalUnavailable:
+            return
+
+
+class AuditLogger:
+    """Writes events to a sink: a Journal, or any callable that takes one complete event (default: the process's journal)."""
+
+    def __init__(
+        self,
+        sink: Journal | Callable[[Any], Any] | None = None,
+        *,
+        mode: str = "strict",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if sink is None:
+            sink = shared().journal
+        self.journal: Journal | None = sink if isinstance(sink, Journal) else None
+        self._sink: Callable[[Any], Any] | None = None if isinstance(sink, Journal) else sink
+        self.strict = mode != "best-effort"
+        self.refused = 0
+        self.counted = 0
+        self.lost = 0
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._flood = Flood()
+        self._closing: list[Group] = []
+        self._ticker: threading.Thread | None = None
+        self._stopped = threading.Event()
+        self._gap: list[Any] | None = None  # [from, to, count, reason] of what best-effort mode could not record
+
+    # -- one request --------------------------------------------------------------------------------------------------
+
+    def log_event(self, event: Any) -> Pending:
+        """Record one complete event. Raises AuditUnavailable (strict mode)."""
+        event = as_event(event)
+        if self.journal is None:
+            return self._hand_over(event)
+        try:
+            return self._open(Kind.EVENT, event, 0)
+        except JournalUnavailable as error:
+            return self._could_not(event, error)
+
+    def intent(self, event: Event) -> Pending:
+        """Record that a call is about to be made, with room for its outcome. Raises AuditUnavailable (strict mode)."""
+        if self.journal is None:
+            return Done()
+        try:
+            return self._open(Kind.INTENT, event, OUTCOME_ROOM)
+        except JournalUnavailable as error:
+            return self._could_not(event, error)
+
+    def outcome(self, event: Event, final: bool = True) -> Pending:
+        """Record how a call ended; with `final` false, that a stream's answer is about to be released: its end follows."""
+        if self.journal is None:
+            return self._hand_over(event) if final else Done()
+        if not event.seq:
+            # No intent could be recorded (best-effort), so this is all there will be of it.
+            if not final:
+                return Done()
+            with self._lock:
+                if self._gap is not None and self._gap[2] > 0:
+                    self._gap[2] -= 1
+                    self.lost -= 1
+            return self.log_event(event)
+        record = event.as_record()
+        record.pop("request_json", None)  # the intent has it
+        return self._append(Kind.OUTCOME if final else Kind.ANSWERED, record, OUTCOME_ROOM if final else 0)
+
+    def end(self, event: Event) -> Pending:
+        """Record how a stream ended whose answer was recorded before."""
+        return self.outcome(event, final=True)
+
+    def refuse(self, event: Event) -> tuple[str, Pending]:
+        """Record a refusal, or count it when there are too many of its kind: the id to tell the caller, and a ticket."""
+        self.refused += 1
+        if self.journal is None:
+            return str(event.id), self._hand_over(event)
+        force = not self.journal.usable
+        with self._lock:
+            group = self._flood.admit(kind_of(event), event.reason, self._clock(), force)
+            if group is not None:
+                self.counted += 1
+                self._count(group, event)
+                return str(group.event.id), Done()
+        try:
+            return str(event.id), self._open(Kind.EVENT, event, 0)
+        except JournalUnavailable as error:
+            if not self.strict:
+                return str(event.id), self._could_not(event, error)
+            with self._lock:
+                group = self._flood.admit(kind_of(event), event.reason, self._clock(), True)
+                assert group is not None  # noqa: S101 - forced
+                self.counted += 1
+                self._count(group, event)
+                return str(group.event.id), Done()
+
+    def close(self) -> None:
+        """Close the counted events, and the journal."""
+        self._stopped.set()
+        self.save_counts(everything=True)
+        if self.journal is not None:
+            self.journal.close()
+
+    # -- how -----------------------------------------------------------------------------------------------------------
+
+    def _open(self, kind: Kind, event: Event, reserve: int) -> Pending:
+        journal = self.journal
+        assert journal is not None  # noqa: S101 - callers have looked
+
+        def make(seq: int) -> bytes:
+            event.writer, event.boot, event.seq = journal.writer, journal.boot, seq
+            return orjson.dumps(event.as_record())
+
+        try:
+            _, ticket = journal.open_event(kind, make, reserve)
+        except JournalUnavailable:
+            event.seq = 0
+            raise
+        if self._gap is not None:
+            self._tell_gap()
+        return ticket if self.strict else Lenient(ticket)
+
+    def _append(self, kind: Kind, record: dict[str, Any], release: int) -> Pending:
+        journal = self.journal
+        assert journal is not None  # noqa: S101 - callers have looked
+        ticket = journal.append(kind, orjson.dumps(record), False, release)
+        return ticket if self.strict else Lenient(ticket)
+
+    def _hand_over(self, event: Any) -> Pending:
+        assert self._sink is not None  # noqa: S101 - there is a journal or a sink
+        self._sink(event)
+        return Done()
+
+    def _could_not(self, event: Event, error: JournalUnavailable) -> Pending:
+        if self.strict:
+            raise error
+        with self._lock:
+            self.lost += 1
+            if self._gap is None:
+                self._gap = [event.ts, event.ts, 0, str(error)]
+            self._gap[1] = max(self._gap[1], event.ts)
+            self._gap[2] += 1
+            self._tick()
+        return Done()
+
+    def _tell_gap(self) -> None:
+        """Write down what could not be recorded, as soon as something can be."""
+        with self._lock:
+            gap, self._gap = self._gap, None
+        if gap is None or gap[2] <= 0:
+            return
+        first, last, count, why = gap
+        event = Event(
+            ts=time.time_ns() // 1000,
+            outcome="unrecorded",
+            reason="audit_unavailable",
+            count=count,
+            first_ts=first,
+            last_ts=last,
+            details={"gap": {"from": first, "to": last, "count": count, "reason": why}},
+        )
+        try:
+            self._open(Kind.EVENT, event, 0)
+        except JournalUnavailable:
+            with self._lock:
+                if self._gap is None:
+                    self._gap = gap
+                else:
+                    self._gap[0] = min(first, self._gap[0])
+                    self._gap[2] += count
+
+    def _count(self, group: Group, event: Event) -> None:
+        """Add one refusal to a group (the lock is held); a new group takes its number at once, so that its id holds."""
+        if group.count == 0:
+            group.event = event
+            group.first_ts = group.last_ts = event.ts
+            group.count = 1
+            self._number(group)
+        else:
+            group.count += 1
+            group.last_ts = max(group.last_ts, event.ts)
+        self._tick()
+
+    def _number(self, group: Group) -> None:
+        journal, event = self.journal, group.event
+        assert journal is not None  # noqa: S101 - callers have looked
+
+        def make(seq: int) -> bytes:
+            event.writer, event.boot, event.seq = journal.writer, journal.boot, seq
+            event.count, event.first_ts, event.last_ts = group.count, group.first_ts, group.last_ts
+            return orjson.dumps(event.as_record())
+
+        if journal.failing:
+            return  # held in memory until the device is back
+        group.seq, _ = journal.open_event(Kind.COUNTED, make, must=True)
+        group.saved = group.count
+
+    def save_counts(self, everything: bool = False) -> None:
+        """Write down the counts that changed, and close the groups whose window has ended."""
+        journal = self.journal
+        if journal is None:
+            return
+        with self._lock:
+            self._closing += self._flood.ended(self._clock(), everything)
+            for group in [*self._flood.groups.values(), *self._closing]:
+                if not group.seq:
+                    self._number(group)
+            if journal.failing:
+                return
+            for group in self._flood.groups.values():
+                if group.count != group.saved:
+                    self._save(journal, group, False)
+            for group in self._closing:
+                self._save(journal, group, True)
+            self._closing.clear()
+
+    def _save(self, journal: Journal, group: Group, closed: bool) -> None:
+        payload = {"id": str(group.event.id), "count": group.count, "last_ts": group.last_ts, "closed": closed}
+        journal.append(Kind.COUNTED, orjson.dumps(payload))
+        group.saved = group.count
+
+    def _tick(self) -> None:
+        """Have a thread look after the counts while there are any (the lock is held)."""
+        if self._ticker is None or not self._ticker.is_alive():
+            self._ticker = threading.Thread(target=self._ticking, name="audit counts", daemon=True)
+            self._ticker.start()
+
+    def _ticking(self) -> None:
+        while not self._stopped.wait(COUNT_SECONDS):
+            try:
+                self.save_counts()
+                if self._gap is not None and self.journal is not None and self.journal.usable:
+                    self._tell_gap()
+            except JournalUnavailable:
+                continue
+            with self._lock:
+                if not self._flood.groups and not self._closing and self._gap is None:
+                    self._ticker = None
+                    return
+
+
+def as_event(event: Any) -> Event:
+    """Take a stored event's model as well as an event."""
+    if isinstance(event, Event):
+        return event
+    return Event.from_model(event)
+
+
+_shared: AuditLogger | None = None
+_shared_lock = threading.Lock()
+
+
+def configure(journal: Journal | AuditLogger | None) -> AuditLogger | None:
+    """Set what `shared()` gives: a journal of one's own, a logger, or None to forget it."""
+    global _shared
+    with _shared_lock:
+        if isinstance(journal, Journal):
+            from django.conf import settings
+
+            _shared = AuditLogger(journal, mode=settings.SENTINEL.audit_mode)
+        else:
+            _shared = journal
+        return _shared
+
+
+def shared() -> AuditLogger:
+    """Give the logger of this process; its journal is opened at the first call. Raises JournalUnavailable."""
+    global _shared
+    with _shared_lock:
+        if _shared is None:
+            from django.conf import settings
+
+            config = settings.SENTINEL
+            journal = Journal(
+                config.var / "journal",
+                f"{config.instance}-w{os.environ.get('SENTINEL_WORKER', '0')}",
+                fsync=config.audit_fsync,
+                budget=config.audit_disk_budget,
+            )
+            _shared = AuditLogger(journal, mode=config.audit_mode)
+        return _shared

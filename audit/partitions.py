@@ -1,0 +1,117 @@
+"""The log's partitions, a day each: made ahead of time, dropped by age, and an alarm when something fell between."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import psycopg
+
+from audit.event import Event
+
+__all__ = ["Partition", "ahead", "default_rows", "drop_old", "ensure", "listed"]
+
+DAYS_AHEAD = 7
+NAME = re.compile(r"^audit_auditevent_p(\d{8})$")
+
+# Runs of numbers without a hole, per writer and boot: few rows, however many events.
+ISLANDS = """
+SELECT writer, boot, min(seq), max(seq), count(*) FROM (
+    SELECT writer, boot, seq, seq - row_number() OVER (PARTITION BY writer, boot ORDER BY seq) AS island FROM {table}
+) AS numbered GROUP BY writer, boot, island ORDER BY 1, 2, 3
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """One partition: its day (None for the default one), about how many events, and its size on disk in bytes."""
+
+    name: str
+    day: date | None
+    rows: int
+    size: int
+
+
+def listed(connection: psycopg.Connection[Any]) -> list[Partition]:
+    """List the partitions, oldest first, the default one last."""
+    rows = connection.execute(
+        "SELECT c.relname, greatest(c.reltuples, 0)::bigint, pg_total_relation_size(c.oid) FROM pg_inherits i"
+        " JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'audit_auditevent'::regclass"
+    ).fetchall()
+    found = []
+    for name, tuples, size in rows:
+        match = NAME.match(name)
+        day = datetime.strptime(match.group(1), "%Y%m%d").replace(tzinfo=UTC).date() if match else None
+        found.append(Partition(name, day, tuples, size))
+    return sorted(found, key=lambda part: (part.day is None, part.day or date.max))
+
+
+def ensure(connection: psycopg.Connection[Any], day: date) -> bool:
+    """Make the partition of one day, moving its events out of the default one; False when it is there already."""
+    row = connection.execute("SELECT audit_create_partition(%s)", (day,)).fetchone()
+    return bool(row and row[0])
+
+
+def ahead(connection: psycopg.Connection[Any], days: int = DAYS_AHEAD) -> list[date]:
+    """Make the partitions of yesterday to `days` ahead; gives those that were new."""
+    today = datetime.now(UTC).date()
+    return [day for n in range(-1, days + 1) if ensure(connection, day := today + timedelta(days=n))]
+
+
+def default_rows(connection: psycopg.Connection[Any], limit: int = 10_000) -> int:
+    """Count the events that found no partition of their day, up to a limit."""
+    row = connection.execute(
+        "SELECT count(*) FROM (SELECT 1 FROM audit_auditevent WHERE tableoid = 'audit_auditevent_default'::regclass"
+        " LIMIT %s) AS found",
+        (limit,),
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def drop_old(connection: psycopg.Connection[Any], retention_days: int) -> list[str]:
+    """Drop the partitions whose last event is older than the retention; each leaves its numbers and an event behind."""
+    oldest = datetime.now(UTC).date() - timedelta(days=retention_days)
+    dropped = []
+    for part in listed(connection):
+        if part.day is not None and part.day < oldest:
+            drop(connection, part)
+            dropped.append(part.name)
+    return dropped
+
+
+def drop(connection: psycopg.Connection[Any], part: Partition) -> None:
+    """Detach and drop one partition; a plain detach with a lock time-out, since a concurrent one is refused beside a default.
+
+    The numbers that go are kept as tombstones, so that the holes they leave can be told from lost events.
+    """
+    table = part.name
+    with connection.transaction():
+        connection.execute("SET LOCAL lock_timeout = '2s'")
+        connection.execute("SET LOCAL statement_timeout = 0")
+        # Nothing may be added between the counting and the drop; events so late go to the default partition and raise its alarm.
+        connection.execute(f"ALTER TABLE audit_auditevent DETACH PARTITION {table}")
+        islands = connection.execute(ISLANDS.format(table=table)).fetchall()
+        with connection.cursor() as cursor:
+            cursor.executemany(
+                "INSERT INTO audit_tombstone (writer, boot, first_seq, last_seq, partition, dropped_at)"
+                " VALUES (%s, %s, %s, %s, %s, now())",
+                [(writer, boot, first, last, table) for writer, boot, first, last, _ in islands],
+            )
+        events = sum(count for *_, count in islands)
+        connection.execute(f"DROP TABLE {table}")
+        event = Event(
+            method="system.audit.partition_dropped",
+            tool_name=table,
+            outcome="changed",
+            status_code=200,
+            details={"actor": {"kind": "system", "name": "retention"}, "partition": table, "events": events},
+            decision={},
+        )
+        import orjson
+
+        connection.execute(
+            "INSERT INTO audit_outboxevent (event_id, created_at, record) VALUES (%s, now(), %s)",
+            (event.id, orjson.dumps(event.as_record()).decode()),
+        )
