@@ -1,0 +1,139 @@
+"""Each refusal as bytes: status, code, reason, audit id, and the id as it was sent."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from proxy import answers
+from proxy.answers import REFUSALS, Answer, refusal
+from proxy.message import Known, Refused
+
+# Every reason of the closed vocabulary that is answered, with the status the contract gives it.
+STATUS = {
+    401: "missing_credential invalid_credential expired_key revoked_key wrong_network query_forbidden administrative_key",
+    400: "credential_ambiguous not_json not_utf8 byte_order_mark batch duplicate_member reserved_member too_deep "
+    "invalid_request invalid_params lone_surrogate header_mismatch unsupported_version bad_host era_mismatch",
+    403: "bad_origin no_rule denied_by_rule policy_error tool_definition_changed",
+    404: "method_not_found unknown_upstream unknown_session",
+    405: "method_not_allowed",
+    408: "body_timeout",
+    413: "body_too_large",
+    415: "unsupported_media_type unsupported_encoding",
+    429: "rate_limited too_many_streams",
+    502: "upstream_unreachable upstream_broken upstream_redirect upstream_too_large upstream_error egress_refused",
+    503: "policy_stale limiter_unavailable upstream_busy audit_unavailable",
+    504: "upstream_timeout",
+}
+CASES = [(reason, status) for status, reasons in STATUS.items() for reason in reasons.split()]
+
+
+def header(answer: Answer, name: bytes) -> list[bytes]:
+    return [value for sent, value in answer.headers if sent == name]
+
+
+@pytest.mark.parametrize(("reason", "status"), CASES)
+def test_each_reason(reason: str, status: int) -> None:
+    answer = refusal(reason, id_json=b'"r3"', audit_id="0190-x")
+    body = json.loads(answer.body)
+    assert answer.status == answer.event_status == status
+    assert body["jsonrpc"] == "2.0" and body["id"] == "r3"
+    assert body["error"]["data"]["audit_id"] == "0190-x"
+    assert body["error"]["message"]
+    assert header(answer, b"content-type") == [b"application/json"]
+    assert header(answer, b"cache-control") == [b"no-store"]
+    assert header(answer, b"content-length") == [b"%d" % len(answer.body)]
+    # the reserved range belongs to JSON-RPC and MCP: only their own codes stand in it
+    code = body["error"]["code"]
+    assert code in (-32700, -32600, -32601, -32602, -32020, -32022) or code == status
+    assert (status == 401) == bool(header(answer, b"www-authenticate"))
+    assert (status == 405) == bool(header(answer, b"allow"))
+
+
+def test_the_table_holds_nothing_else() -> None:
+    named = {answers.told(reason) for reason, _ in CASES}
+    assert set(REFUSALS) - named == {"internal_error", "revoked_during_stream"}
+
+
+@pytest.mark.parametrize(
+    "reason",
+    ["invalid_credential", "expired_key", "revoked_key", "wrong_network", "query_forbidden", "administrative_key"],
+)
+def test_a_bad_key_is_never_told_how_it_is_bad(reason: str) -> None:
+    assert refusal(reason, audit_id="a") == refusal("invalid_credential", audit_id="a")
+    challenge = header(refusal(reason), b"www-authenticate")
+    assert (
+        len(challenge) == 1 and challenge[0].startswith(b"Bearer realm=") and b"resource_metadata" not in challenge[0]
+    )
+
+
+@pytest.mark.parametrize("id_json", [b"1", b'"1"', b"-0", b'"\\u0031"', b'"a\\/b"', b"18446744073709551615"])
+def test_the_id_is_echoed_byte_for_byte(id_json: bytes) -> None:
+    assert b'"id":' + id_json + b"," in refusal("no_rule", id_json=id_json).body
+
+
+def test_without_an_id() -> None:
+    assert json.loads(refusal("not_json").body)["id"] is None
+
+
+def test_rate_limited() -> None:
+    answer = refusal("rate_limited", id_json=b'"r3"', retry_after=17, headers=[(b"ratelimit-limit", b"2")])
+    assert answer.status == 429
+    assert header(answer, b"retry-after") == [b"17"]
+    assert header(answer, b"ratelimit-limit") == [b"2"]
+    assert json.loads(answer.body)["error"]["data"]["retry_after"] == 17
+
+
+@pytest.mark.parametrize("reason", ["no_rule", "rate_limited"])
+def test_in_band(reason: str) -> None:
+    http = refusal(reason, id_json=b"5", audit_id="a", retry_after=3)
+    in_band = refusal(reason, id_json=b"5", audit_id="a", retry_after=3, in_band=True)
+    assert in_band.status == 200
+    assert (in_band.event_status, in_band.headers, in_band.body) == (http.status, http.headers, http.body)
+    assert http.status in answers.IN_BAND
+
+
+def test_a_rules_own_words_replace_the_tables() -> None:
+    error = json.loads(refusal("denied_by_rule", message="Ask the data team.").body)["error"]
+    assert error["message"] == "Ask the data team." and error["data"]["reason"] == "denied_by_rule"
+
+
+def test_a_refusal_that_was_raised() -> None:
+    raised = Refused(
+        400,
+        -32022,
+        "unsupported_version",
+        "No.",
+        known=Known(id_json=b"9"),
+        data={"supported": ["a"], "requested": "b"},
+    )
+    answer = answers.refused(raised, audit_id="x")
+    assert json.loads(answer.body) == {
+        "jsonrpc": "2.0",
+        "id": 9,
+        "error": {
+            "code": -32022,
+            "message": "No.",
+            "data": {"reason": "unsupported_version", "audit_id": "x", "supported": ["a"], "requested": "b"},
+        },
+    }
+    allowed = Refused(405, 405, "method_not_allowed", "No.", headers=((b"allow", b"POST, GET"),))
+    assert header(answers.refused(allowed), b"allow") == [b"POST, GET"]
+
+
+def test_it_is_total() -> None:
+    answer = refusal("no such reason", message="half a pair \ud800", data={"x": "\udfff"})
+    assert answer.status == 500
+    assert "\\ud800" in answer.body.decode()
+    json.loads(answer.body)
+
+
+def test_well_known_addresses_answer_in_json() -> None:
+    answer = answers.not_found()
+    assert answer.status == 404 and header(answer, b"content-type") == [b"application/json"]
+    assert isinstance(json.loads(answer.body), dict)
+
+
+def test_cutting_the_connection() -> None:
+    assert header(refusal("body_too_large", cut=True), b"connection") == [b"close"]
