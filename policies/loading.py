@@ -8,12 +8,13 @@ from typing import Any
 
 import psycopg
 
+from policies import vocabulary
 from policies.credentials import PREFIX
 from policies.keys import KeyRecord, KeySecretRecord
 from policies.specs import AuditSpec, ConditionSpec, LimitSpec, PolicySpec, RoleSpec, RuleSpec, WindowSpec
 
 KEYS = """
-SELECT k.id, k.public_id, k.name, coalesce(r.name, '') AS role, coalesce(k.duty, '') AS duty, k.owner,
+SELECT k.id, k.public_id, k.name, coalesce(r.name, k.former_role) AS role, coalesce(k.duty, '') AS duty, k.owner,
        extract(epoch FROM k.expires_at)::float8 AS expires_at, extract(epoch FROM k.revoked_at)::float8 AS revoked_at,
        k.networks::text[] AS networks, k.upstreams::text[] AS upstreams, k.query_allowed,
        coalesce((SELECT json_agg(json_build_array(s.generation, s.pepper_id, encode(s.digest, 'hex'),
@@ -103,11 +104,17 @@ def load_policy(connection: Connection, version: int = 0) -> PolicySpec:
         rules=tuple(_rule(row, tuple(conditions.get(row["id"], ()))) for row in _rows(connection, RULES)),
         limits=tuple(_limit(row) for row in _rows(connection, LIMITS)),
         audit=tuple(
-            AuditSpec(r["level"], tuple(r["kinds"]), r["pattern"], r["id"], r["role"], r["upstream"])
+            AuditSpec(
+                r["level"], _ordered(r["kinds"], vocabulary.KINDS), r["pattern"], r["id"], r["role"], r["upstream"]
+            )
             for r in _rows(connection, AUDIT)
         ),
         version=version,
     )
+
+
+def _ordered(words: list[str], order: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(word for word in order if word in words)
 
 
 def _frozen(value: Any) -> Any:
@@ -117,7 +124,7 @@ def _frozen(value: Any) -> Any:
 def _rule(row: Mapping[str, Any], conditions: tuple[ConditionSpec, ...]) -> RuleSpec:
     return RuleSpec(
         effect=row["effect"],
-        kinds=tuple(row["kinds"]),
+        kinds=_ordered(row["kinds"], vocabulary.KINDS),
         pattern=row["pattern"],
         roles=None if row["any_role"] else frozenset(row["roles"]),
         id=row["id"],
@@ -126,7 +133,7 @@ def _rule(row: Mapping[str, Any], conditions: tuple[ConditionSpec, ...]) -> Rule
         upstreams=tuple(sorted(row["upstreams"])),
         conditions=conditions,
         window=WindowSpec(
-            days=tuple(row["days"]),
+            days=_ordered(row["days"], vocabulary.WEEKDAYS),
             from_time=row["from_time"],
             to_time=row["to_time"],
             zone=row["time_zone"] or "UTC",
@@ -145,7 +152,7 @@ def _limit(row: Mapping[str, Any]) -> LimitSpec:
     return LimitSpec(
         requests=row["requests"],
         window_seconds=row["window_seconds"],
-        per=tuple(row["per"]),
+        per=_ordered(row["per"], vocabulary.LIMIT_IDENTITIES),
         id=row["id"],
         name=row["name"],
         key=PREFIX + row["key"] if row["key"] else None,

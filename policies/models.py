@@ -46,7 +46,10 @@ class Role(models.Model):
 
 
 class ApiKey(models.Model):
-    """Who calls: an agent's key holds a role, an administrative key holds a duty, none holds both."""
+    """Who calls: an agent's key holds a role, an administrative key holds a duty, none holds both.
+
+    Only a revoked key may have neither: its role was dropped since, and stands in `former_role`.
+    """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     public_id = models.CharField(max_length=12, unique=True, editable=False)
@@ -68,6 +71,7 @@ class ApiKey(models.Model):
     revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
     revoked_by = models.CharField(max_length=150, blank=True, default="", editable=False)
     revoked_reason = models.CharField(max_length=500, blank=True, default="", editable=False)
+    former_role = models.CharField(max_length=64, blank=True, default="", editable=False)
 
     class Meta:
         verbose_name = "API key"
@@ -75,7 +79,9 @@ class ApiKey(models.Model):
         constraints = [
             models.CheckConstraint(
                 name="apikey_role_or_duty",
-                condition=Q(role__isnull=False, duty__isnull=True) | Q(role__isnull=True, duty__isnull=False),
+                condition=Q(role__isnull=False, duty__isnull=True, former_role="")
+                | Q(role__isnull=True, duty__isnull=False, former_role="")
+                | (Q(role__isnull=True, duty__isnull=True, revoked_at__isnull=False) & ~Q(former_role="")),
                 violation_error_message="A key holds a role or an administrative duty, and not both.",
             ),
             models.CheckConstraint(

@@ -1,0 +1,90 @@
+"""What the policy as stored would decide, for pages: what a key may call, who may call a tool, what a rule would match."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from django.contrib import admin
+from django.db import connection
+
+from policies.compiled import PolicySet
+from policies.engine import Context, Principal, Target, decide, decide_reference
+from policies.loading import load_policy
+from policies.models import ApiKey
+
+__all__ = ["Cell", "Row", "known_tools", "matrix", "policy", "reach_of"]
+
+MOST = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """An answer for one role and one tool: yes, no, or it depends on the arguments."""
+
+    answer: str
+    rule: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One tool and the answers for each role."""
+
+    upstream: str
+    tool: str
+    cells: tuple[Cell, ...]
+
+
+def policy() -> PolicySet:
+    """Load and compile the policy as it is stored now."""
+    connection.ensure_connection()
+    spec = load_policy(connection.connection)
+    return PolicySet(spec)
+
+
+def known_tools() -> list[tuple[str, str, Any]]:
+    """Return (upstream, tool, annotations) of the catalogue; the site knows where it is kept."""
+    ask = getattr(admin.site, "known_tools", None)
+    return ask(MOST) if ask else []
+
+
+def matrix(roles: Iterable[str], tools: Iterable[tuple[str, str, Any]], compiled: PolicySet) -> list[Row]:
+    """Answer for each role and tool."""
+    principals = [Principal(None, "", "", role) for role in roles]
+    return [
+        Row(upstream, tool, tuple(_cell(compiled, principal, upstream, tool, notes) for principal in principals))
+        for upstream, tool, notes in tools
+    ]
+
+
+def _cell(compiled: PolicySet, principal: Principal, upstream: str, tool: str, notes: Any) -> Cell:
+    target = Target("tool", upstream, tool, annotations=notes)
+    context = Context(time.time())
+    listed = decide_reference(compiled, principal, target, context)
+    if not listed.allowed:
+        return Cell("no", _name(listed.rule))
+    # Without arguments a rule that asks for some cannot say yes: then it depends on them.
+    plain = decide(compiled, principal, Target("tool", upstream, tool, {}, notes), context)
+    other = decide(compiled, principal, Target("tool", upstream, tool, {"\0": 0}, notes), context)
+    certain = plain.allowed and other.allowed and not _asks(compiled, principal, target)
+    return Cell("yes" if certain else "depends", _name(listed.rule))
+
+
+def _asks(compiled: PolicySet, principal: Principal, target: Target) -> bool:
+    found = compiled.candidates(principal.role, principal.key_prefix, target.kind, target.upstream, target.name)
+    return any(rule.argument_checks for rule in (*found.denies, *found.allows))
+
+
+def _name(rule: Any) -> str:
+    return "" if rule is None else f"rule {rule.id}{f' “{rule.name}”' if rule.name else ''}"
+
+
+def reach_of(key: ApiKey) -> list[Row]:
+    """Return what one key may call of the tools that are known."""
+    compiled = policy()
+    principal = Principal(key.pk, key.name, key.prefix, key.role.name if key.role else "", frozenset(key.upstreams))
+    return [
+        Row(upstream, tool, (_cell(compiled, principal, upstream, tool, notes),)) for upstream, tool, notes in known_tools()
+    ]
