@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from ipaddress import ip_network
+
+import pytest
+
+from proxy.peers import client_address, host_allowed, origin_allowed
+
+PROXIES = (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
+HOSTS = ("localhost", "127.0.0.1", "[::1]", ".example.com")
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "address"),
+    [
+        ("203.0.113.9", [b"6.6.6.6"], "203.0.113.9"),
+        ("10.0.0.1", [b"198.51.100.7"], "198.51.100.7"),
+        ("10.0.0.1", [b"6.6.6.6, 198.51.100.7"], "198.51.100.7"),
+        ("10.0.0.1", [b"6.6.6.6", b"198.51.100.7, 10.1.1.1"], "198.51.100.7"),
+        ("10.0.0.1", [], "10.0.0.1"),
+        ("10.0.0.1", [b"garbage"], "10.0.0.1"),
+        ("10.0.0.1", [b"198.51.100.7:4711"], "198.51.100.7"),
+        ("fd00::1", [b"[2001:db8::5]:99"], "2001:db8::5"),
+        ("::ffff:10.0.0.1", [b"198.51.100.7"], "198.51.100.7"),
+        (None, [b"198.51.100.7"], ""),
+        ("", [], ""),
+    ],
+)
+def test_only_our_own_proxies_are_believed(peer, forwarded, address):
+    assert client_address(peer, forwarded, PROXIES) == address
+
+
+def test_without_proxies_nothing_is_believed():
+    assert client_address("10.0.0.1", [b"6.6.6.6"], ()) == "10.0.0.1"
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST:8000", "127.0.0.1:1", "[::1]", "[::1]:8000", "a.example.com", "example.com."]
+)
+def test_hosts_we_answer_for(host):
+    assert host_allowed([host.encode()], HOSTS)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        "evil.test",
+        "localhost.evil.test",
+        "a/?x=",
+        "localhost@evil",
+        "localhost:x",
+        "[::1]x",
+        "[::2]",
+        "localhost, evil",
+        "notexample.com",
+    ],
+)
+def test_hosts_we_do_not_answer_for(host):
+    assert not host_allowed([host.encode()], HOSTS)
+
+
+def test_a_missing_or_doubled_host_is_not_ours():
+    assert not host_allowed([], HOSTS)
+    assert not host_allowed([b"localhost", b"localhost"], HOSTS)
+
+
+@pytest.mark.parametrize(
+    ("origin", "ok"),
+    [
+        ("http://localhost:8000", True),
+        ("https://app.test", True),
+        ("https://evil.test", False),
+        ("null", False),
+        ("http://localhost:9999", False),
+        ("http://localhost:8000/path", False),
+        ("http://[", False),
+    ],
+)
+def test_origins(origin, ok):
+    assert origin_allowed([origin.encode()], ("https://app.test",), b"localhost:8000", HOSTS) is ok
+
+
+def test_no_origin_is_allowed_and_two_are_not():
+    assert origin_allowed([], (), b"localhost", HOSTS)
+    assert not origin_allowed([b"http://localhost", b"http://localhost"], (), b"localhost", HOSTS)

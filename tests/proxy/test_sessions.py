@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import pytest
+
+from proxy.sessions import SessionSealer
+
+SEALER = SessionSealer("a secret of this test")
+
+
+def test_what_was_sealed_opens_with_the_same_key_and_upstream():
+    sealed = SEALER.seal(b"abc-123", key_id="k1", upstream="crm")
+    assert sealed is not None
+    assert SEALER.open(sealed, key_id="k1", upstream="crm") == b"abc-123"
+
+
+@pytest.mark.parametrize(
+    ("key", "upstream", "purpose"), [("k2", "crm", "session"), ("k1", "other", "session"), ("k1", "crm", "endpoint")]
+)
+def test_anything_else_opens_to_nothing(key, upstream, purpose):
+    sealed = SEALER.seal(b"abc-123", key_id="k1", upstream="crm")
+    assert SEALER.open(sealed, key_id=key, upstream=upstream, purpose=purpose) is None
+
+
+def test_another_installation_cannot_open_it():
+    sealed = SEALER.seal(b"abc", key_id="k1", upstream="crm")
+    assert SessionSealer("another secret").open(sealed, key_id="k1", upstream="crm") is None
+
+
+def test_an_altered_id_opens_to_nothing_at_any_place():
+    sealed = SEALER.seal(b"abc-123", key_id="k1", upstream="crm")
+    for place in range(len(sealed)):
+        other = "A" if sealed[place] != "A" else "B"
+        altered = sealed[:place] + other + sealed[place + 1 :]
+        assert SEALER.open(altered, key_id="k1", upstream="crm") is None, place
+
+
+@pytest.mark.parametrize("presented", ["", ".", "abc", "abc.def", "a" * 5000, "ü.x", "..", "abc." + "x" * 24 + "\n"])
+def test_what_was_never_sealed_opens_to_nothing(presented):
+    assert SEALER.open(presented, key_id="k1", upstream="crm") is None
+
+
+@pytest.mark.parametrize("value", [b"", b"with space", b"line\n", b"\xff", b"x" * 1025])
+def test_only_visible_ascii_is_sealed(value):
+    assert SEALER.seal(value, key_id="k1", upstream="crm") is None
