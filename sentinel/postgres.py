@@ -142,7 +142,7 @@ class EmbeddedPostgres:
 
     def conninfo(self, role: str, **extra: str | int) -> str:
         """Return the same as one libpq string."""
-        return psycopg.conninfo.make_conninfo(**self.parameters(role), **extra)
+        return psycopg.conninfo.make_conninfo(**{**self.parameters(role), **extra})
 
     # The life of the server
 
@@ -259,7 +259,7 @@ class EmbeddedPostgres:
             except OSError as error:
                 raise PostgresError(f"{folder} cannot be made: {error.strerror}.") from None
             status = folder.lstat()
-            if status.st_uid not in (os.geteuid(), owner[0], _unprivileged()[0]) or folder.is_symlink():
+            if status.st_uid not in _ours() or folder.is_symlink():
                 raise PostgresError(f"{folder} belongs to somebody else.")
             folder.chmod(0o700)
         if os.geteuid() == 0:
@@ -422,8 +422,9 @@ class EmbeddedPostgres:
             while pid is not None and time.monotonic() < deadline:
                 time.sleep(0.01)
                 pid = self._alive([str(pid)])
-        if self.socket_folder.parent == Path("/tmp"):  # noqa: S108
-            shutil.rmtree(self.socket_folder, ignore_errors=True)
+        folder = self.socket_folder
+        if folder.parent == Path("/tmp") and folder.is_dir() and folder.lstat().st_uid in _ours():  # noqa: S108
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class _Lock:
@@ -449,6 +450,11 @@ def _unprivileged() -> tuple[int, int]:
             continue
         return entry.pw_uid, entry.pw_gid
     return 65534, 65534
+
+
+def _ours() -> set[int]:
+    """Return the users whose files are this installation's own."""
+    return {0, _unprivileged()[0]} if os.geteuid() == 0 else {os.geteuid()}
 
 
 def _open_way(*places: Path) -> bool:
