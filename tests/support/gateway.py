@@ -47,7 +47,7 @@ class Gateway:
     """One instance of the gateway, as a context manager."""
 
     def __init__(self, *, server: str = "serve", workers: int = 2, demo: bool = False, **environment: str) -> None:
-        """`server` is `serve` or `daphne`; keyword arguments in capitals are settings of the environment."""
+        """`server` is `serve`, `daphne` or `runserver`; keyword arguments in capitals are settings of the environment."""
         self.server = server
         self.workers = workers
         self.demo = demo
@@ -90,7 +90,9 @@ class Gateway:
     def command(self) -> list[str]:
         """How the server is started."""
         if self.server == "daphne":
-            # Django's own way to run Daphne; `daphne sentinel.asgi:application` is the same application.
+            place = ["-b", "127.0.0.1", "-p", str(self.port)]
+            return [sys.executable, "-m", "daphne", *place, "sentinel.asgi:application"]
+        if self.server == "runserver":
             return [sys.executable, "manage.py", "runserver", "--noreload", f"127.0.0.1:{self.port}"]
         workers = ["--workers", str(self.workers)]
         demo = ["--demo"] if self.demo else []
