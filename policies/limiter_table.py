@@ -142,20 +142,18 @@ class Table:
         return -1
 
     def _take(self, tag: int, cell: int, now: int) -> int:
-        """Find room for a new bucket: an empty slot, else one whose window has passed."""
-        found = -1
-        for second in (False, True):
-            group = self._group(tag, second)
-            for slot in range(group, group + _WAYS):
-                if self.words[HEADER_WORDS + slot] == 0:
-                    found = slot
-                    break
-                if found < 0:
-                    word = self._slots_at + slot * _SLOT_WORDS
-                    if now >= (self.words[word + 1] + _RING) * self.words[word]:
-                        found = slot
-            if found >= 0 and self.words[HEADER_WORDS + found] == 0:
-                break
+        """Find room for a new bucket: in the emptier of its groups, else where a window has passed."""
+        best, found = 0, -1
+        groups = (self._group(tag, False), self._group(tag, True))
+        for group in groups:
+            at = HEADER_WORDS + group
+            ways = self.words[at : at + _WAYS].tolist()
+            if (empty := ways.count(0)) > best:
+                best, found = empty, group + ways.index(0)
+        if found < 0:
+            found = next(
+                (slot for group in groups for slot in range(group, group + _WAYS) if self._passed(slot, now)), -1
+            )
         if found < 0:
             return -1
         words, word = self.words, self._slots_at + found * _SLOT_WORDS
@@ -166,6 +164,11 @@ class Table:
         words[HEADER_WORDS + found] = tag
         self._hints[tag] = found
         return found
+
+    def _passed(self, slot: int, now: int) -> bool:
+        """Whether nothing in a slot counts any more."""
+        word = self._slots_at + slot * _SLOT_WORDS
+        return now >= (self.words[word + 1] + _RING) * self.words[word]
 
     def _advance(self, slot: int, now: int) -> int:
         """Clear the cells that time has moved into; give what is left in the window."""
