@@ -74,6 +74,10 @@ class HttpSseTransport:
         self._sessions: SessionTable[_Stream] = SessionTable(MAX_SESSIONS)
         self._closed = False
 
+    async def connect(self) -> None:
+        """Make a connection and keep it for the next request; raises Unreachable. For checks."""
+        await self._pool.connect()
+
     # -- as it is ----------------------------------------------------------------------------------------------
 
     async def open(self, headers: Headers, *, idle: float = 0.0) -> Channel:

@@ -160,6 +160,10 @@ class StdioTransport:
         self._sessions: SessionTable[Process] = SessionTable(MAX_SESSIONS)
         self._closed = False
 
+    async def connect(self) -> None:
+        """Find the command; raises Unreachable. For checks."""
+        self._command.resolved()
+
     def stderr(self) -> list[str]:
         """Give the last lines the command wrote to its standard error."""
         return self.ring.lines()

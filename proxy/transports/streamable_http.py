@@ -95,6 +95,15 @@ class StreamableHttpTransport:
             raise
         return exchange
 
+    async def connect(self) -> None:
+        """Make a connection and keep it for the next request; raises Unreachable. For checks."""
+        loop = self._loop or self._bind()
+        connection = await self._connect(loop)
+        connection.expires = loop.time() + self.limits.keep_alive
+        self._idle.append(connection)
+        if self._sweeper is None:
+            self._sweeper = loop.call_later(SWEEP_SECONDS, self._sweep)
+
     def render(self, request: UpstreamRequest, target: bytes = b"") -> bytes:
         """Write a request as it goes over the wire."""
         body = request.body

@@ -1,0 +1,274 @@
+"""`manage.py upstreams`: the MCP servers behind the gateway, from the command line."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser, Namespace
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from audit.acts import Actor
+from proxy import catalogue_services, services, vault
+from proxy.definitions import diff, visible
+from proxy.models import CatalogueItem, Upstream
+
+KINDS = ("tool", "prompt", "resource", "template")
+
+
+class Command(BaseCommand):
+    """Adds, lists, checks and removes upstreams, and approves what they define."""
+
+    help = "Adds, lists, checks and removes upstreams, and approves what they define."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Declare the sub-commands."""
+        acts = parser.add_subparsers(dest="act", required=True, metavar="ACT")
+
+        add = acts.add_parser("add", help="add an upstream: --url for a server, --command for a program to start")
+        add.add_argument("slug", metavar="SLUG", help="its name in addresses and rules: a-z, 0-9 and hyphens")
+        where = add.add_mutually_exclusive_group(required=True)
+        where.add_argument("--url", help="the MCP endpoint, such as https://tools.example.com/mcp")
+        where.add_argument("--command", dest="start_command", help="program and arguments (stdio), run without a shell")
+        add.add_argument(
+            "--transport",
+            choices=["streamable-http", "sse"],
+            help="how the server at --url is spoken to (streamable-http)",
+        )
+        add.add_argument(
+            "--header",
+            action="append",
+            default=[],
+            metavar="NAME=VALUE",
+            help="sent with each request; NAME=env:VAR takes the value from the gateway's environment, a literal value is "
+            "stored encrypted; may be repeated",
+        )
+        add.add_argument(
+            "--env",
+            action="append",
+            default=[],
+            metavar="NAME=VALUE",
+            help="environment of --command, given like --header",
+        )
+        add.add_argument("--cwd", default="", help="folder in which --command runs")
+        add.add_argument("--per-session", action="store_true", help="start --command once for each session")
+        add.add_argument("--memory-mb", type=int, help="address space --command may have")
+        add.add_argument("--ca", metavar="FILE", help="certificate authorities to trust instead of the system's (PEM)")
+        add.add_argument("--client-cert", metavar="FILE", help="client certificate (PEM)")
+        add.add_argument("--client-key", metavar="FILE", help="its key (PEM, not encrypted); stored encrypted")
+        add.add_argument("--name", default="", help="a name for people")
+        add.add_argument(
+            "--quarantine", action="store_true", help="hide and refuse definitions until they are approved"
+        )
+        add.add_argument("--check", action="store_true", help="check it at once; it stays also when the check fails")
+        _json(add)
+
+        _json(acts.add_parser("list", help="list all upstreams"))
+
+        for act, text in (("check", "connect, discover or initialize, list; say what went wrong where"),
+                          ("refresh", "read its tools, prompts and resources again")):  # fmt: skip
+            each = acts.add_parser(act, help=text)
+            each.add_argument("slug", metavar="SLUG")
+            _json(each)
+
+        approve = acts.add_parser("approve", help="show definitions that wait for approval, and approve them")
+        approve.add_argument("slug", metavar="SLUG")
+        approve.add_argument("names", nargs="*", metavar="NAME", help="what to approve; none only shows what waits")
+        approve.add_argument("--kind", choices=KINDS, default="tool", help="what the names are (tool)")
+        approve.add_argument("--all", action="store_true", help="approve all that waits")
+        _json(approve)
+
+        for act, text in (("enable", "let calls through again"), ("disable", "answer 404 as if it were not there")):
+            each = acts.add_parser(act, help=text)
+            each.add_argument("slug", metavar="SLUG")
+            _json(each)
+
+        remove = acts.add_parser("remove", help="remove an upstream; its events stay")
+        remove.add_argument("slug", metavar="SLUG")
+        _json(remove)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Do what was asked; every failure is one line."""
+        given = Namespace(**options)
+        try:
+            getattr(self, f"_{given.act}")(given)
+        except services.ServiceError as error:
+            raise CommandError(error.message) from None
+
+    def _add(self, given: Namespace) -> None:
+        fields: dict[str, Any] = {"name": given.name}
+        if given.start_command is not None:
+            if given.transport or given.header or given.ca or given.client_cert or given.client_key:
+                raise CommandError("--transport, --header and certificates go with --url, not with --command.")
+            fields |= {
+                "transport": "stdio",
+                "command": given.start_command,
+                "environment": _pairs(given.env, "--env"),
+                "working_directory": given.cwd,
+                "process_mode": "session" if given.per_session else "shared",
+                "memory_limit_mb": given.memory_mb,
+            }
+        else:
+            if given.env or given.cwd or given.per_session or given.memory_mb:
+                raise CommandError("--env, --cwd, --per-session and --memory-mb go with --command, not with --url.")
+            fields |= {
+                "transport": given.transport or "streamable-http",
+                "url": given.url,
+                "headers": _pairs(given.header, "--header"),
+                "ca_pem": _file(given.ca),
+                "client_cert_pem": _file(given.client_cert),
+                "client_key": _file(given.client_key),
+            }
+        if given.quarantine:
+            fields["catalogue_policy"] = "quarantine"
+        upstream = services.create_upstream(actor=Actor.system(), slug=given.slug, may_start_commands=True, **fields)
+        if given.check:
+            self._check(given)
+        elif given.json:
+            self._print(services.describe(upstream))
+        else:
+            self.stdout.write(f"Added {upstream.slug}: agents reach it at /mcp/{upstream.slug}.")
+            for name, stored in (upstream.headers | upstream.environment).items():
+                if vault.is_sealed(stored):
+                    self.stdout.write(f"{name} is stored encrypted and is not shown again.")
+
+    def _list(self, given: Namespace) -> None:
+        upstreams = list(Upstream.objects.select_related("status").order_by("slug"))
+        if given.json:
+            self._print([_line(upstream) for upstream in upstreams])
+            return
+        if not upstreams:
+            self.stdout.write("There are no upstreams. Add one with: manage.py upstreams add NAME --url URL")
+        width = max((len(upstream.slug) for upstream in upstreams), default=0)
+        for upstream in upstreams:
+            line = _line(upstream)
+            state = "disabled" if not upstream.enabled else line["status"]
+            self.stdout.write(
+                f"{upstream.slug:{width}}  {state:11}  {line['era'] or '-':6}  {upstream.transport:15}  {upstream.url or upstream.command}"
+            )
+
+    def _check(self, given: Namespace) -> None:
+        report, changes = catalogue_services.check_upstream(slug=given.slug, actor=Actor.system())
+        if given.json:
+            steps = [step.as_json() for step in report.steps]
+            self._print(
+                {
+                    "slug": given.slug,
+                    "ok": report.ok,
+                    "era": report.verdict.era,
+                    "steps": steps,
+                    "changes": changes.as_json(),
+                }
+            )
+        else:
+            for step in report.steps:
+                self.stdout.write(
+                    f"{'ok    ' if step.ok else 'FAILED'}  {step.name}  {step.ms:.0f} ms  {visible(step.detail)}"
+                )
+            for change, names in changes.as_json().items():
+                self.stdout.write(f"{change}: {', '.join(names)}")
+        if not report.ok:
+            raise CommandError(f"{given.slug}: {visible(report.cause)}")
+
+    _refresh = _check
+
+    def _approve(self, given: Namespace) -> None:
+        if given.all or given.names:
+            if given.all and given.names:
+                raise CommandError("Give names or --all, not both.")
+            items = None if given.all else [(given.kind, name) for name in given.names]
+            approved = catalogue_services.approve(actor=Actor.system(), slug=given.slug, items=items)
+            if given.json:
+                self._print([{"kind": item.kind, "name": item.name, "hash": item.hash} for item in approved])
+            else:
+                for item in approved:
+                    self.stdout.write(f"approved {item.kind} {visible(item.name)}")
+                if not approved:
+                    self.stdout.write("Nothing was waiting.")
+            return
+        if not Upstream.objects.filter(slug=given.slug).exists():
+            raise CommandError(f"There is no upstream {given.slug}.")
+        waiting = (
+            CatalogueItem.objects.filter(upstream__slug=given.slug).exclude(status="pinned").order_by("kind", "name")
+        )
+        if given.json:
+            self._print(
+                [
+                    {"kind": item.kind, "name": item.name, "status": item.status, "hash": item.hash, "flags": item.flags,
+                     "diff": diff(item.pinned_definition, item.definition)}
+                    for item in waiting
+                ]
+            )  # fmt: skip
+            return
+        for item in waiting:
+            self.stdout.write(f"{item.status}: {item.kind} {visible(item.name)}")
+            for flag in item.flags:
+                self.stdout.write(f"  ! {flag}")
+            for line in diff(item.pinned_definition, item.definition):
+                self.stdout.write(f"  {line}")
+        if not waiting:
+            self.stdout.write("Nothing is waiting.")
+
+    def _enable(self, given: Namespace) -> None:
+        self._switch(given, enabled=True)
+
+    def _disable(self, given: Namespace) -> None:
+        self._switch(given, enabled=False)
+
+    def _switch(self, given: Namespace, *, enabled: bool) -> None:
+        upstream = services.update_upstream(
+            actor=Actor.system(), slug=given.slug, may_start_commands=True, enabled=enabled
+        )
+        if given.json:
+            self._print(services.describe(upstream))
+        else:
+            self.stdout.write(f"{given.slug} is {'enabled' if enabled else 'disabled'}.")
+
+    def _remove(self, given: Namespace) -> None:
+        services.remove_upstream(actor=Actor.system(), slug=given.slug)
+        if given.json:
+            self._print({"removed": given.slug})
+        else:
+            self.stdout.write(f"Removed {given.slug}.")
+
+    def _print(self, value: Any) -> None:
+        self.stdout.write(json.dumps(value, default=str))
+
+
+def _json(parser: ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _pairs(given: list[str], option: str) -> dict[str, str]:
+    result: dict[str, str] = {}
+    for pair in given:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            # the text itself may be a secret, so it is not repeated
+            raise CommandError(f"{option} needs NAME=VALUE, such as {option} Authorization=env:TOKEN.")
+        if name.lower() in (known.lower() for known in result):
+            raise CommandError(f"{option} {name} is given twice.")
+        result[name] = value
+    return result
+
+
+def _file(path: str | None) -> str:
+    if not path:
+        return ""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(f"{path} cannot be read: {getattr(error, 'strerror', None) or 'not text'}.") from None
+
+
+def _line(upstream: Upstream) -> dict[str, Any]:
+    status = getattr(upstream, "status", None)
+    return {
+        **services.describe(upstream),
+        "era": status.era if status else "",
+        "versions": status.versions if status else [],
+        "status": "not checked" if status is None or status.ok is None else "ok" if status.ok else "down",
+        "checked_at": status.checked_at.isoformat() if status and status.checked_at else None,
+        "steps": status.steps if status else [],
+    }
