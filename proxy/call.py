@@ -8,10 +8,10 @@ from typing import Any
 from uuid import UUID
 
 from audit.event import Event
+
 from audit.ids import uuid7
 from policies.engine import Decision, Principal, Target
 from policies.snapshot import AuthResult
-
 from proxy.credentials import NOTHING, Presented
 from proxy.era import Era
 from proxy.exchange import Exchange, Headers
@@ -39,8 +39,8 @@ class Call:
         "headers",
         "id",
         "intended",
-        "known",
         "keep_alive",
+        "known",
         "last_write",
         "lookup",
         "message",

@@ -62,13 +62,13 @@ class Exchange:
 
     # -- in
 
-    async def read_body(self, limit: int, timeout: float) -> bytes:
+    async def read_body(self, limit: int, seconds: float) -> bytes:
         """Read the body up to a limit and a deadline; what could be read is returned, `body_state` says how it ended."""
         message = None
         pieces: list[bytes] = []
         size = 0
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(seconds):
                 while True:
                     message = await self._receive()
                     if message["type"] == "http.disconnect":

@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from audit.logger import AuditLogger
 from audit.sanitizer import Payload, Sanitizer
+
+from audit.logger import AuditLogger
 from policies.limiter import Limiter
 from policies.snapshot import Snapshot, SnapshotHolder
-
 from proxy.sessions import SessionSealer
 from proxy.upstreams import UpstreamRegistry, UpstreamSpec
 
@@ -73,7 +73,7 @@ class Gateway:
         """End: close what is still open, once its outcome is recorded."""
         self.close_streams("server_stopping")
         deadline = time.monotonic() + 5
-        while self.calls and time.monotonic() < deadline:
+        while self.calls and time.monotonic() < deadline:  # noqa: ASYNC110 - a bounded wait at the very end
             await asyncio.sleep(0.02)
         if self._ticker is not None:
             self._ticker.cancel()

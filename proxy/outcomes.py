@@ -8,8 +8,9 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from audit.event import Event
-from audit.journal import AuditUnavailable
 from audit.sanitizer import MISSING, Payload
+
+from audit.journal import AuditUnavailable
 from proxy import answers
 from proxy.message import Known, Refused
 from proxy.refusals import Limited, refuse
@@ -26,9 +27,7 @@ STRANGER_PAYLOAD = 1024
 
 _OUTCOME_OF = {
     **dict.fromkeys(("missing_credential", *answers.CREDENTIAL_REASONS), "unauthenticated"),
-    **dict.fromkeys(
-        ("no_rule", "denied_by_rule", "policy_error", "policy_stale", "tool_definition_changed"), "denied"
-    ),
+    **dict.fromkeys(("no_rule", "denied_by_rule", "policy_error", "policy_stale", "tool_definition_changed"), "denied"),
     **dict.fromkeys(("rate_limited", "too_many_streams", "limiter_unavailable"), "limited"),
     **dict.fromkeys(("client_gone", "revoked_during_stream"), "cancelled"),
     **dict.fromkeys(("server_stopping", "internal_error"), "interrupted"),
@@ -174,9 +173,7 @@ def decision(call: Call) -> dict[str, Any]:
         "stages": call.stages,
     }
     if settled is not None and settled.observed:
-        value["observed"] = [
-            {"id": seen.id, "name": seen.name, "effect": seen.effect} for seen in settled.observed
-        ]
+        value["observed"] = [{"id": seen.id, "name": seen.name, "effect": seen.effect} for seen in settled.observed]
     return value
 
 

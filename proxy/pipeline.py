@@ -18,7 +18,7 @@ from audit.journal import AuditUnavailable
 from policies.compiled import PolicySet
 from policies.engine import Context, Decision, Principal, Target, decide, decide_reference
 from policies.limiter import limits_for
-from proxy import answers, era, outcomes
+from proxy import era, legacy_sse, outcomes
 from proxy.call import Call
 from proxy.credentials import SCOPE_KEY, presented
 from proxy.exchange import Departed, Exchange
@@ -176,6 +176,10 @@ async def _parse_message(call: Call) -> None:
 
 def _open_session(gateway: Gateway, call: Call) -> None:
     """Open the client's session id with its key; unknown and another's are the same 404."""
+    if call.endpoint != "mcp":
+        if call.endpoint == "messages":
+            legacy_sse.open_endpoint(gateway, call)
+        return
     sealed = call.header(b"mcp-session-id")
     if not sealed or (call.era is not None and call.era.name == "modern"):
         return
@@ -276,7 +280,10 @@ async def forward(gateway: Gateway, call: Call) -> None:
     try:
         with call.exchange.interruptible():
             call.executed = True
-            response = await transport.send(upstream_request(call))
+            if call.endpoint == "mcp":
+                response = await transport.send(upstream_request(call))
+            else:
+                response = await legacy_sse.send(gateway, call)
             call.upstream_ns = time.perf_counter_ns() - since
         await relay(gateway, call, response)
     finally:
