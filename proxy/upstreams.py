@@ -83,7 +83,7 @@ class UpstreamSpec:
     problem: str = ""
     #: whether its lists were ever read
     catalogued: bool = False
-    definitions: Mapping[tuple[str, str], Definition] = field(default=_NONE, repr=False)
+    definitions: Mapping[tuple[str, str], Definition] = field(default_factory=lambda: _NONE, repr=False)
 
     @property
     def transport(self) -> str:
