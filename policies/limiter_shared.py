@@ -1,7 +1,7 @@
 """Limits shared by the workers of one machine: a file mapped into each of them, and a lock that dies with its holder.
 
 `flock` costs 1.3 us and the kernel frees it when its holder is killed. A holder that is stopped keeps it: then others
-give up after WAIT, and the limiter's setting says what that means. Time is the machine's boot clock, which no one can
+give up after WAIT (and at once, until it goes on), and their requests are refused as "cannot be checked". Time is the machine's boot clock, which no one can
 set back; the file carries it over a reboot, so that a long window goes on.
 """
 
@@ -24,7 +24,7 @@ from policies.limiter_table import Table, Verdict, Window, table_bytes
 __all__ = ["LocalTable", "Locked", "SharedTable"]
 
 SLOTS: Final = 65536
-WAIT: Final = 0.05  # seconds to wait for another worker's lock; a decision takes some 10 us
+WAIT: Final = 1.0  # seconds; a decision takes some 10 us, but its process may wait long for a core on a busy machine
 _MAGIC: Final = 0x31_57_4D_49_4C_53_43_4D  # "MCSLIMW1"
 _SPINS: Final = 20
 
@@ -94,6 +94,7 @@ class SharedTable:
         self._boot_clock = boot_clock
         self._wall_clock = wall_clock
         self._boot_id = boot_id
+        self._stuck = False  # the lock was waited for in vain, and has not been had since
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._open()
 
@@ -154,6 +155,7 @@ class SharedTable:
 
     def _decide(self, windows: Sequence[Window]) -> tuple[Verdict, int]:
         """Decide with the lock held, and let go of it."""
+        self._stuck = False
         try:
             now = self.now()
             verdict = self._table.decide(windows, now)
@@ -172,12 +174,15 @@ class SharedTable:
                 if self._try_lock():
                     return self._decide(windows)
         until = time.monotonic() + WAIT
-        while time.monotonic() < until:
-            await asyncio.sleep(0.0005)
+        pause = 0.0002
+        while not self._stuck and time.monotonic() < until:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 0.005)
             with self._mutex:
                 if self._try_lock():
                     return self._decide(windows)
-        raise Locked
+        self._stuck = True
+        raise Locked("another worker keeps the lock of the limits")
 
     def decide_now(self, windows: Sequence[Window]) -> tuple[Verdict, int]:
         """Decide without a loop (for threads and commands). Raises Locked."""
@@ -185,7 +190,7 @@ class SharedTable:
         with self._mutex:
             while not self._try_lock():
                 if time.monotonic() > until:
-                    raise Locked
+                    raise Locked("another worker keeps the lock of the limits")
                 time.sleep(0.0001)
             return self._decide(windows)
 

@@ -1,0 +1,82 @@
+"""A process that asks the limiter, for the tests: `python -m tests.policies.limiter_worker MODE PLACE ARGS...`.
+
+It says "ready", waits for a line on its standard input, and prints what it saw as one JSON line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from policies.limiter_redis import RedisWindows
+from policies.limiter_shared import SharedTable
+from policies.limiter_table import Window
+
+SECOND = 1_000_000_000
+
+
+def wait() -> None:
+    print("ready", flush=True)
+    sys.stdin.readline()
+
+
+async def burst(windows: Any, requests: int, seconds: int, times: int) -> dict[str, Any]:
+    """Ask `times` times, 50 at once."""
+    window = Window(b"burst", requests, seconds * SECOND)
+    admitted = 0
+    for _ in range(times // 50):
+        verdicts = await asyncio.gather(*(windows.decide([window]) for _ in range(50)))
+        admitted += sum(verdict.allowed for verdict, _ in verdicts)
+    return {"admitted": admitted}
+
+
+def hammer(table: SharedTable, requests: int, seconds: int, span: float) -> dict[str, Any]:
+    """Ask for a while without a pause; the times at which a place was given."""
+    window = Window(b"hammer", requests, seconds * SECOND)
+    until = time.monotonic() + span
+    admitted = []
+    asked = 0
+    while time.monotonic() < until:
+        verdict, now = table.decide_now([window])
+        asked += 1
+        if verdict.allowed:
+            admitted.append(now)
+    return {"admitted": admitted, "asked": asked}
+
+
+def stall(table: SharedTable) -> None:
+    """Take the lock, decide, and never let go."""
+    decide = table._table.decide
+
+    def stalled(*args: Any) -> Any:
+        verdict = decide(*args)
+        print("inside", flush=True)
+        time.sleep(60)
+        return verdict
+
+    table._table.decide = stalled  # type: ignore[method-assign]
+    wait()
+    table.decide_now([Window(b"stall", 2, 60 * SECOND)])
+
+
+def main() -> None:
+    mode, place, *rest = sys.argv[1:]
+    numbers = [int(text) for text in rest]
+    if mode == "stall":
+        stall(SharedTable(Path(place)))
+    elif mode == "hammer":
+        table = SharedTable(Path(place))
+        wait()
+        print(json.dumps(hammer(table, *numbers)), flush=True)
+    else:
+        windows: Any = RedisWindows(place, timeout=2.0) if mode == "redis" else SharedTable(Path(place))
+        wait()
+        print(json.dumps(asyncio.run(burst(windows, *numbers))), flush=True)
+
+
+if __name__ == "__main__":
+    main()
