@@ -1,0 +1,433 @@
+"""The value that one request leaves behind.
+
+Whatever way an event comes to be, each of its fields passes its own function in `_FIELDS` once: when it is constructed, when
+an outcome completes it, when anybody assigns to it. So no call site can forget to redact, and nothing can be stored that
+the table would refuse.
+
+One rule ties fields together: an event is `allowed` only with a known key. One that says so without (its key id is missing
+or no UUID) becomes `unauthenticated`, its reason `invalid_credential`, and `details.claimed` tells what it said.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import uuid
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+
+from audit import ids
+from audit.bounding import cut_bytes
+from audit.sanitizer import EMPTY, Payload, Sanitizer, current
+
+__all__ = ("COLUMNS", "OUTCOMES", "Event", "export_form")
+
+OUTCOMES = (
+    "allowed",
+    "unauthenticated",
+    "denied",
+    "limited",
+    "invalid",
+    "upstream_error",
+    "cancelled",
+    "interrupted",
+    "unrecorded",
+    "changed",
+)
+AUTH_METHODS = ("bearer", "header", "query", "none")
+TARGET_KINDS = ("", "tool", "prompt", "resource", "method")
+_BIGGEST = (1 << 63) - 1
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+NAME_BYTES = 512
+
+# Table columns in the order of `as_row`.
+COLUMNS = (
+    "id", "ts", "writer", "boot", "seq", "api_key_id", "key_prefix", "key_name", "role", "auth_method", "client_ip",
+    "user_agent", "upstream", "protocol_version", "session", "rpc_id", "method", "tool_name", "target_kind", "outcome",
+    "reason", "decision", "status_code", "latency_ms", "upstream_ms", "request_json", "response_json", "request_bytes",
+    "response_bytes", "request_digest", "response_digest", "truncated", "redactions", "count", "first_ts", "last_ts",
+    "trace_id", "details", "search",
+)  # fmt: skip
+
+
+def _id(value: Any, _: Sanitizer) -> uuid.UUID | None:
+    if type(value) is uuid.UUID:
+        return value
+    if isinstance(value, str) and len(value) in (32, 36):
+        try:
+            return uuid.UUID(value)
+        except ValueError:
+            return None
+    return None
+
+
+def _text(limit: int) -> Callable[[Any, Sanitizer], str]:
+    def clean(value: Any, sanitizer: Sanitizer) -> str:
+        return value if value == "" and type(value) is str else sanitizer.text(value, limit)
+
+    return clean
+
+
+def _name(value: Any, sanitizer: Sanitizer) -> str | None:
+    return None if value is None else sanitizer.text(value, NAME_BYTES)
+
+
+def _one_of(values: tuple[str, ...], otherwise: str) -> Callable[[Any, Sanitizer], str]:
+    known = {value: value for value in values}
+
+    def clean(value: Any, _: Sanitizer) -> str:
+        return known.get(value, otherwise) if isinstance(value, str) else otherwise
+
+    return clean
+
+
+def _address(value: Any, _: Sanitizer) -> str | None:
+    if value is None or value == "":
+        return None
+    cached = _addresses.get(value) if isinstance(value, str) else None
+    if cached is not None:
+        return cached
+    try:
+        text = str(ipaddress.ip_address(str(value).strip()[:64].partition("%")[0]))
+    except ValueError:
+        return None
+    if isinstance(value, str):
+        if len(_addresses) > 4096:
+            _addresses.clear()
+        _addresses[value] = text
+    return text
+
+
+_addresses: dict[str, str] = {}
+
+
+def _whole(least: int, most: int, otherwise: int = 0) -> Callable[[Any, Sanitizer], int]:
+    def clean(value: Any, _: Sanitizer) -> int:
+        if type(value) is not int:
+            try:
+                value = int(value)
+            except (TypeError, ValueError, OverflowError):
+                return otherwise
+        return least if value < least else most if value > most else value
+
+    return clean
+
+
+def _duration(value: Any, _: Sanitizer) -> float:
+    try:
+        value = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return 0.0
+    return round(value, 3) if 0.0 <= value < 1e15 else 0.0
+
+
+def _maybe_duration(value: Any, sanitizer: Sanitizer) -> float | None:
+    return None if value is None else _duration(value, sanitizer)
+
+
+def _moment(value: Any, _: Sanitizer) -> int | None:
+    """Microseconds since 1970."""
+    if value is None:
+        return None
+    if isinstance(value, datetime):
+        value = value if value.tzinfo else value.replace(tzinfo=UTC)
+        delta = value - _EPOCH
+        return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+    if isinstance(value, str):
+        try:
+            return _moment(datetime.fromisoformat(value), _)
+        except ValueError:
+            return None
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    try:
+        return min(max(int(value), 0), 253_402_300_799_999_999)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _document(value: Any, sanitizer: Sanitizer) -> str:
+    """Small JSON of our own making, with names and texts of others in it: kept as text."""
+    if value is None:
+        return "{}"
+    return sanitizer.payload(value).json or "{}"
+
+
+_COUNT = _whole(0, _BIGGEST)
+_FIELDS: dict[str, Callable[[Any, Sanitizer], Any]] = {
+    "writer": _text(64),
+    "boot": _COUNT,
+    "seq": _COUNT,
+    "key_prefix": _text(64),
+    "key_name": _text(256),
+    "role": _text(256),
+    "auth_method": _one_of(AUTH_METHODS, "none"),
+    "client_ip": _address,
+    "user_agent": _text(256),
+    "upstream": _text(128),
+    "protocol_version": _text(64),
+    "session": _text(64),
+    "rpc_id": _text(256),
+    "method": _text(256),
+    "tool_name": _name,
+    "target_kind": _one_of(TARGET_KINDS, ""),
+    "outcome": _one_of(OUTCOMES, "invalid"),
+    "reason": _text(128),
+    "decision": _document,
+    "status_code": _whole(0, 32_767),
+    "latency_ms": _duration,
+    "upstream_ms": _maybe_duration,
+    "request_bytes": _COUNT,
+    "response_bytes": _COUNT,
+    "request_digest": _text(128),
+    "response_digest": _text(128),
+    "truncated": lambda value, _: bool(value),
+    "redactions": _whole(0, 2_147_483_647),
+    "count": _whole(1, 2_147_483_647, 1),
+    "first_ts": _moment,
+    "last_ts": _moment,
+    "trace_id": _text(64),
+    "details": _document,
+}
+_EMPTY: dict[str, Any] = {
+    "id": None, "ts": 0, "writer": "", "boot": 0, "seq": 0, "api_key_id": None, "key_prefix": "", "key_name": "", "role": "",
+    "auth_method": "none", "client_ip": None, "user_agent": "", "upstream": "", "protocol_version": "", "session": "",
+    "rpc_id": "", "method": "", "tool_name": None, "target_kind": "", "outcome": "invalid", "reason": "", "decision": "{}",
+    "status_code": 0, "latency_ms": 0.0, "upstream_ms": None, "request_json": None, "response_json": None,
+    "request_bytes": 0, "response_bytes": 0, "request_digest": "", "response_digest": "", "truncated": False,
+    "redactions": 0, "count": 1, "first_ts": None, "last_ts": None, "trace_id": "", "details": "{}",
+}  # fmt: skip
+_JSON = ("request_json", "response_json", "decision", "details")
+_PAYLOADS = {
+    "request_json": ("request", "request_bytes", "request_digest"),
+    "response_json": ("response", "response_bytes", "response_digest"),
+}
+
+
+class Event:
+    """What one request leaves behind; every field sanitised from the moment it is there."""
+
+    __slots__ = ("_fields", "_sanitizer")
+
+    def __init__(self, *, sanitizer: Sanitizer | None = None, **fields: Any) -> None:
+        put = object.__setattr__
+        put(self, "_sanitizer", sanitizer or current())
+        put(self, "_fields", dict(_EMPTY))
+        made = _id(fields.pop("id", None), self._sanitizer)
+        moment = _moment(fields.pop("ts", None), self._sanitizer)
+        if made is None:
+            made = ids.uuid7(moment)
+        if moment is None:
+            moment = ids.ts_of(made) if made.version == 7 else ids.ts_of(ids.uuid7())
+        self._fields["id"], self._fields["ts"] = made, moment
+        self.complete(**fields)
+
+    def complete(self, **fields: Any) -> Event:
+        """Add what became known later; sanitised like everything else. Unknown names are an error of the caller's."""
+        mine, sanitizer = self._fields, self._sanitizer
+        payloads = None
+        for name, value in fields.items():
+            clean = _FIELDS.get(name)
+            if clean is not None:
+                mine[name] = clean(value, sanitizer)
+            elif name in _PAYLOADS:
+                payloads = [*(payloads or ()), (name, value)]
+            elif name == "api_key_id":
+                self._key(value)
+            elif name == "id":
+                mine["id"] = _id(value, sanitizer) or mine["id"]
+            elif name == "ts":
+                mine["ts"] = _moment(value, sanitizer) or mine["ts"]
+            elif name != "search":
+                raise TypeError(f"an event has no field {name!r}")
+        if payloads:
+            for name, value in payloads:
+                self._payload(name, value, fields)
+        if mine["outcome"] == "allowed" and mine["api_key_id"] is None:
+            self._not_allowed()
+        return self
+
+    def _payload(self, name: str, value: Any, given: Mapping[str, Any]) -> None:
+        mine = self._fields
+        side, size, digest = _PAYLOADS[name]
+        if isinstance(value, Payload):
+            payload = value
+        elif value is None:
+            payload = EMPTY
+        elif isinstance(value, (bytes, bytearray, memoryview)):
+            payload = self._sanitizer.payload(raw=bytes(value), side=side)
+        else:
+            payload = self._sanitizer.payload(value, side=side)
+        mine[name] = payload.json
+        # What the caller counted or digested (a stream, say) is nearer to the wire than what was kept of it.
+        if size not in given:
+            mine[size] = payload.size
+        if digest not in given:
+            mine[digest] = payload.digest
+        mine["truncated"] = mine["truncated"] or payload.truncated
+        mine["redactions"] = min(mine["redactions"] + payload.redactions, 2_147_483_647)
+
+    def _key(self, value: Any) -> None:
+        known = _id(value, self._sanitizer)
+        self._fields["api_key_id"] = known
+        if known is None and value is not None and value != "":
+            self._note(key_fingerprint=self._sanitizer.fingerprint(value))
+
+    def _not_allowed(self) -> None:
+        mine = self._fields
+        self._note(claimed={"outcome": "allowed", "reason": mine["reason"]})
+        mine["outcome"], mine["reason"] = "unauthenticated", "invalid_credential"
+
+    def _note(self, **details: Any) -> None:
+        self._fields["details"] = _document({**orjson.loads(self._fields["details"]), **details}, self._sanitizer)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _JSON:
+            text = self._fields[name]
+            return None if text is None else orjson.loads(text)
+        try:
+            return self._fields[name]
+        except KeyError:
+            raise AttributeError(f"an event has no field {name!r}") from None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Assigning is completing: there is no way around the table above.
+        self.complete(**{name: value})
+
+    def __repr__(self) -> str:
+        return f"Event({self.id}, {self.outcome}, {self.method} {self.tool_name or ''})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Event) and self._fields == other._fields
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def search(self) -> str:
+        """Short text that a search looks through: names, reason and ids."""
+        mine = self._fields
+        parts = (
+            mine["tool_name"],
+            mine["key_name"],
+            mine["key_prefix"],
+            mine["role"],
+            mine["upstream"],
+            mine["method"],
+            mine["reason"],
+            mine["rpc_id"],
+            str(mine["id"]),
+            mine["trace_id"],
+        )
+        return cut_bytes(" ".join(part for part in parts if part), 1_024)
+
+    def as_record(self) -> dict[str, Any]:
+        """Its journal form: what differs from nothing, JSON columns as their text."""
+        empty = _EMPTY
+        return {name: value for name, value in self._fields.items() if value != empty[name]}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any], *, sanitizer: Sanitizer | None = None) -> Event:
+        """Take an event back from its journal form. Never raises; what is damaged is left out."""
+        sanitizer = sanitizer or current()
+        event = cls(sanitizer=sanitizer, id=record.get("id"), ts=record.get("ts"))
+        mine = event._fields
+        for name, value in record.items():
+            if name in _JSON:
+                if isinstance(value, str):
+                    mine[name] = sanitizer.restore(value).json
+            elif name == "api_key_id":
+                mine[name] = _id(value, sanitizer)
+            elif name == "tool_name" or (isinstance(_EMPTY.get(name), str) and name not in _CHOICES):
+                mine[name] = None if value is None else sanitizer.text(value, NAME_BYTES, again=True)
+            elif name in _FIELDS:
+                mine[name] = _FIELDS[name](value, sanitizer)
+        if mine["outcome"] == "allowed" and mine["api_key_id"] is None:
+            event._not_allowed()
+        return event
+
+    def as_row(self) -> tuple[Any, ...]:
+        """Its values in the order of `COLUMNS`, for COPY: times as datetimes, JSON as text."""
+        mine = self._fields
+        row = [mine[name] for name in COLUMNS[:-1]]
+        row[1] = _datetime(mine["ts"])
+        row[34], row[35] = _maybe_datetime(mine["first_ts"]), _maybe_datetime(mine["last_ts"])
+        row.append(self.search)
+        return tuple(row)
+
+    def as_export(self) -> dict[str, Any]:
+        """Its form for whoever reads the log elsewhere; names and shapes are stable once released."""
+        return export_form(self._fields)
+
+
+_CHOICES = frozenset(("auth_method", "target_kind", "outcome", "decision", "details"))
+
+
+def _datetime(ts: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=ts)
+
+
+def _maybe_datetime(ts: int | None) -> datetime | None:
+    return None if ts is None else _datetime(ts)
+
+
+def _written(moment: Any) -> str | None:
+    if moment is None:
+        return None
+    moment = _datetime(moment) if isinstance(moment, int) else moment.astimezone(UTC)
+    return str(moment.strftime("%Y-%m-%dT%H:%M:%S.%f")) + "Z"
+
+
+def _parsed(text: Any) -> Any:
+    return orjson.loads(text) if isinstance(text, (str, bytes)) else text
+
+
+def export_form(fields: Mapping[str, Any], *, parse: bool = True) -> dict[str, Any]:
+    """Export form of an event's columns, from an `Event` or a row; without `parse` JSON columns pass as `orjson.Fragment`."""
+    read = _parsed if parse else _fragment
+    return {
+        "id": str(fields["id"]),
+        "ts": _written(fields["ts"]),
+        "writer": f"{fields['writer']}.{fields['boot']}",
+        "boot": fields["boot"],
+        "seq": fields["seq"],
+        "api_key_id": None if fields["api_key_id"] is None else str(fields["api_key_id"]),
+        "key_prefix": fields["key_prefix"],
+        "key_name": fields["key_name"],
+        "role": fields["role"],
+        "auth_method": fields["auth_method"],
+        "client_ip": None if fields["client_ip"] is None else str(fields["client_ip"]).partition("/")[0],
+        "user_agent": fields["user_agent"],
+        "upstream": fields["upstream"],
+        "protocol_version": fields["protocol_version"],
+        "session": fields["session"],
+        "rpc_id": fields["rpc_id"],
+        "method": fields["method"],
+        "tool_name": fields["tool_name"],
+        "target_kind": fields["target_kind"],
+        "outcome": fields["outcome"],
+        "reason": fields["reason"],
+        "decision": read(fields["decision"]),
+        "status_code": fields["status_code"],
+        "latency_ms": fields["latency_ms"],
+        "upstream_ms": fields["upstream_ms"],
+        "request_json": read(fields["request_json"]),
+        "response_json": read(fields["response_json"]),
+        "request_bytes": fields["request_bytes"],
+        "response_bytes": fields["response_bytes"],
+        "request_digest": fields["request_digest"],
+        "response_digest": fields["response_digest"],
+        "truncated": fields["truncated"],
+        "redactions": fields["redactions"],
+        "count": fields["count"],
+        "first_ts": _written(fields["first_ts"]),
+        "last_ts": _written(fields["last_ts"]),
+        "trace_id": fields["trace_id"],
+        "details": read(fields["details"]),
+    }
+
+
+def _fragment(text: Any) -> Any:
+    return orjson.Fragment(text) if isinstance(text, (str, bytes)) else text

@@ -1,0 +1,649 @@
+"""Secrets in text that nobody parsed: prose, logs, code, command lines, broken JSON (pure).
+
+Works on UTF-8 bytes. A name that stands for a secret is found, then what follows it is read the way a person would:
+an operator and a value (`password = "x"`, `X-Api-Key: x`, `&token=x`, `<secret>x</secret>`), a flag and its argument
+(`--token x`), a pair (`"name": "X-Api-Key", "value": "x"`), or words (`the password is x`). Every pattern here is linear.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import re2
+
+from audit.forms import FORMS, Found, _mixed, decode_base64, looks_random, search_forms
+from audit.names import NOTHING, Name, judge
+
+__all__ = ("TOKEN", "TRIGGERS", "find", "looks_like_our_token")
+
+TOKEN = re.compile(rb"\[REDACTED:[a-z0-9\-]{1,40}:[0-9a-f]{8}\]")
+_MAX_VALUE = 16_384
+
+
+def _compile(pattern: str, case_sensitive: bool = False) -> Any:
+    options = re2.Options()
+    options.encoding = re2.Options.Encoding.LATIN1
+    options.case_sensitive = case_sensitive
+    options.log_errors = False
+    options.max_mem = 32 << 20
+    return re2.compile(pattern.encode("utf-8"), options)
+
+
+# Letters that every name of a secret has in it. `judge` has the last word on the whole name.
+TRIGGERS = (
+    "passw|passphrase|passcode|passkey|pwd|psswd|passwort|kennwort|motdepasse|contrasen|contraseñ|wachtwoord|salasana|losenord|"
+    "lösenord|adgangskode|senha|haslo|hasło|heslo|parola|secret|token|key|credential|creds|authorization|authcode|auth(?:\\b|_|-|[0-9]|code|header|data|string|value|info|basic|cookie|pass)|bearer|cookie|session|sessid|"
+    "csrf|xsrf|jwt|jws|otp|mnemonic|pepper|netrc|pgpass|htpasswd|dockerconfig|"
+    "recoverycode|backupcode|seedphrase|recoveryphrase|2fa|securitycode|verificationcode|onetimecode|twofactorcode|mfacode|"
+    "cvv|cvc|psk|pincode|userpin|cardpin|pass|ssn|socialsecurity|signature|salt|nonce|hmac|ticket|assertion|samlresponse|"
+    "invite|activationcode|credential|voucher|seed|"
+    "парол|секрет|токен|密码|密碼|口令|秘密|令牌|パスワード|暗証|비밀번호|암호|كلمة|סיסמה"
+)
+_SHORT = r"(?:\b|_|-)(?:pin|pw|psw|sas|pem|sig|sid|pat|mac)(?:\b|_|-)|(?-i:Pin|Pw|Sas|Pem|Sig|Sid|Pat)\b"
+_FIRST_WORDS = (
+    r"(?:\b(?:api|access|private|secret|client|auth|authentication|encryption|signing|shared|account|storage|subscription|master|"
+    r"license|service|app|application|admin|bot|bearer|session|refresh|personal|deploy|webhook|root|security|recovery|"
+    r"verification|ssh|one[ \-]time|two[ \-]factor|backup|seed|pin|card|user|csrf|consumer|oauth|aws)[ \t]+){0,3}"
+)
+_NAME = _compile(
+    rf"{_FIRST_WORDS}(?:[A-Za-z0-9_.$\-\x{{80}}-\x{{ff}}]*(?:{TRIGGERS})[A-Za-z0-9_.\-\x{{80}}-\x{{ff}}]*|"
+    rf"[A-Za-z0-9_.$\-]*(?:{_SHORT})|(?:recovery|backup|verification|security|one[ \-]time|activation)[ \t]+codes?\b|"
+    r"(?:seed|recovery)[ \t]+phrase\b|connection[ \t]+string)"
+)
+
+_OPENER = rb"\\{0,16}[\"'`]"
+_AFTER = re.compile(
+    rb"(?P<close>(?:\\{0,16}[\"'`])?[\])]?\??)"
+    rb"(?P<space>(?:[ \t\r\n]|\\{1,8}[rnt]){0,64})"
+    rb"(?P<op>=>|:=|===?|=|:|->|\xe2\x86\x92|%3[aAdD]|%253[aAdD])"
+    rb"(?P<more>(?:[ \t\r\n]|\\{1,8}[rnt]|\+(?=[^ ])|%20){0,64})"
+)
+_XML = re.compile(rb"(?:[ \t][^<>]{0,512})?>(?P<value>(?:<!\[CDATA\[)?[^<]{1,16384})")
+_PAIR = re.compile(
+    rb"(?P<q>\\{0,16}[\"'])(?P<between>\s{0,64}[,:]\s{0,64}(?:(?P=q)(?:[Tt]ype|[Ee]nabled|[Ss]ecret|[Ss]ensitive|[Dd]escription|[Rr]equired)(?P=q)\s{0,8}:\s{0,8}"
+    rb"(?:(?P=q)[^\"'\\]{0,200}(?P=q)|[a-z]{1,8})\s{0,8},\s{0,8})?"
+    rb"(?P=q)(?:[Vv]alue|[Vv]al|[Cc]ontent|[Dd]efault|VALUE|[Tt]ext|[Dd]ata|stringValue|string_value)(?P=q)\s{0,64}:\s{0,64})"
+)
+_PAIR_BEFORE = re.compile(
+    rb"(?P<q>\\{0,16}[\"'])(?:[Vv]alue|[Vv]al|[Cc]ontent|[Dd]efault|VALUE)(?P=q)\s{0,16}:\s{0,16}(?P=q)(?P<value>[^\"']{1,2048}?)(?P=q)\s{0,16},\s{0,16}"
+    rb"(?P=q)(?:[Nn]ame|[Kk]ey|[Hh]eader|[Ff]ield|NAME|KEY)(?P=q)\s{0,16}:\s{0,16}(?P=q)\Z"
+)
+_NEXT_ITEM = re.compile(rb"(?P<q>\\{0,16}[\"'])\s{0,64},\s{0,64}(?=\\{0,16}[\"'])")
+_SCHEME = re.compile(
+    rb"(?i:(?:bearer|basic|token|apikey|api-key|ssws|bot|hmac|dpop|geniekey|mac|oauth|negotiate|ntlm|key|splunk|digest|"
+    rb"aws4-hmac-sha256|aws|signature|sharedaccesssignature|sharedkey)(?:[ \t]|%20|\+)+)+"
+)
+_WHOLE_LINE_SCHEMES = re.compile(rb"(?i)digest|aws|signature|hmac|mac|oauth|shared")
+_PLAIN_VALUE = re.compile(
+    rb"(?:[^\s;&\"'`<>,)\]}\\|]|\\(?![\"'nrt])|\|(?!\|)|[,)\]}](?=[^\s,;&\"'`<>)\]}\\])(?![A-Za-z_][A-Za-z0-9_.\-]{0,40}\s?[=:])){1,16384}"
+)
+_LINE_VALUE = re.compile(rb"[^\r\n\"'`]{1,16384}")
+_COOKIES = re.compile(rb"[^\r\n\"'`\\]{1,16384}")
+_ENV_LINE = re.compile(rb"(?:^|[\r\n])[ \t]{0,16}(?:export[ \t]{1,8}|set[ \t]{1,8}|ENV[ \t]{1,8}|-e[ \t]{1,8})?\Z")
+_ENV_NAME = re.compile(rb"[A-Z][A-Z0-9_]{1,80}\Z")
+_REFERENCE = re.compile(
+    rb"(?:\$\{[^}\s]{1,80}\}|\$\{\{[^}]{1,120}\}\}|\$\([^)]{1,80}\)|\$[A-Za-z_][A-Za-z0-9_]{0,60}|\{\{[^}]{1,80}\}\}|<[A-Za-z][A-Za-z0-9 _\-]{0,60}>|"
+    rb"\{[a-z_][a-z0-9_.]{0,40}\}|%[sdr]|%\([a-z_]+\)s|%[A-Z_]{2,40}%|\*{3,}|x{4,}|X{4,}|\.{3,}|\xe2\x80\xa6|\xe2\x80\xa2+|-|\?|\[\]|\{\}|\(none\)|N/A|n/a)\Z"
+)
+_WORDS_NOT_VALUES = frozenset(
+    rb"""null none true false nil undefined void empty yes no on off required optional string str int integer number bool boolean
+    bytes any object array list dict map tuple set text char varchar nvarchar uuid date datetime float double long byte
+    str|none string|null optional[str] missing invalid expired valid wrong incorrect correct unknown hidden redacted masked
+    encrypted hashed secret password token key weak strong default changed unchanged unset given provided blank default_token
+    the a an and or not is are was be it its this that these those your our my their his her for from with by in of to as at
+    self request args kwargs options params config settings env process data input value values name type field http https
+    bearer basic digest oauth jwt sha256 sha1 sha512 md5 bcrypt argon2 hmac secretstr slicestr interface const readonly""".split()
+)
+_CODE = re.compile(
+    rb"[A-Za-z_$][A-Za-z0-9_$]{0,60}(?:(?:\.|->|::|\?\.)[A-Za-z_$][A-Za-z0-9_$]{0,60}){0,8}(?:[(\[{][^\s]{0,200})?[)\]},;]{0,4}\Z"
+)
+_CALL = re.compile(rb"[A-Za-z_$][A-Za-z0-9_$.:]{0,80}[(\[]")
+_ALGORITHM = re.compile(
+    rb"(?i)(?:sha|md|aes|rsa|hs|rs|es|ps|ed|base|utf|pbkdf|argon|bcrypt|scrypt|oauth|http|https|tls|ssl|rfc|x|v|iso|ipv|p|curve|"
+    rb"secp|hmac|blake|crc|s|ec|python|node|es|k|u|t|r|q)-?[0-9]{1,5}(?:[-_./a-z0-9]{0,16})\Z"
+)
+_DATE = re.compile(rb"[0-9]{1,4}[-/.:][0-9]{1,2}(?:[-/.:T][0-9:.]{1,16}Z?)?\Z")
+_QUANTITY = re.compile(
+    rb"(?i)[0-9]{1,6}(?:\.[0-9]+)?(?:%|[a-z]{1,7}|-(?:bit|byte|char|characters?|day|hour|minute|second|digit|month|year|chars?)s?)?\Z"
+)
+_CONNECT = re.compile(
+    rb"(?i)(?:(?:[ \t]+(?:for|of|on|in|at|to)[ \t]+[^\s\"'`,;]{1,40}(?:[ \t]+[^\s\"'`,;]{1,40}){0,2}?)?)"
+    rb"(?:[ \t]+(?:is|was|are|equals|being|reads|=|:)|[ \t]*[,:]?[ \t]+(?:set|changed|equal|reset|rotated|updated)[ \t]+to|[ \t]+(?:i[ \t]+(?:use|used)|we[ \t]+use|you[ \t]+need|to[ \t]+use|provided|given|used|found|sent|received|value|here)[ \t]*(?:is|was|:|=)?|[ \t]+as|[ \t]+of|\xe2\x80\x99s|'s)"
+    rb"[ \t]*(?:(?:now|just|still|currently|simply|always|probably|the|new|set[ \t]+to|called|this|following|string|value)[ \t:]+){0,3}"
+)
+_WITHIN = re.compile(rb"(?:[ \t]+[A-Za-z'()]{1,20}){1,5}[ \t]*(?::|=|->|-|\xe2\x80\x93|\xe2\x80\x94)[ \t]*")
+_QUOTED_TOKEN = re.compile(
+    rb"(?P<q>\\{0,8}[\"'`]|\xe2\x80\x9c|\xe2\x80\x98|\*\*|<)(?P<value>[^\s\"'`<>]{3,2048}?)(?=\\{0,8}[\"'`]|\xe2\x80\x9d|\xe2\x80\x99|\*\*|>)"
+)
+_BARE_TOKEN = re.compile(rb"[^\s\"'`<>]{3,4096}")
+_TRAILING = b".,;:!?)]}"
+_RANDOM_TOKEN = re.compile(rb"(?<![A-Za-z0-9+/=_\-.~:@%])[A-Za-z0-9+/_\-.~]{16,4096}={0,2}")
+_USERINFO = _compile(
+    r"[a-z][a-z0-9+.\-]{0,30}://([^\s/?#\"'<>\\@:]*)(?::([^\s\"'<>\\/?#]*|[^\s\"'<>\\@]*?))?@[^\s\"'<>@/?#]"
+)
+_USERINFO_HINT = "://[^\\s\"'<>]*@"
+_MYSQL_DSN = re.compile(
+    rb"(?<![A-Za-z0-9_.\-/:@])(?!(?:mailto|sip|sips|xmpp|acct|git|ssh|data|urn):)[A-Za-z0-9_.+\-]{1,64}:(?P<value>[^\s@:/\"'<>(),;]{3,256})@(?:(?:tcp|unix)\(|[A-Za-z0-9_\-]+(?:\.[A-Za-z0-9_\-]+)*(?::[0-9]{2,5}|/[A-Za-z0-9_\-]))"
+)
+_QUERY = re.compile(
+    rb"(?i)[?&#;](?:amp;)?(?P<name>sig|signature|sign|code|x-amz-signature|x-amz-credential|x-goog-signature|x-goog-credential|"
+    rb"hmac|oauth_signature|oauth_verifier|code_verifier|client_assertion|hdnts|hdnea|policy|access|pass|pin|otp|pw|p|u?auth|crumb|"
+    rb"state|invite|ticket|t|k|secure|sso|magic|login|id_token_hint|logout_token)(?:=|%3[dD])(?P<value>[^&\s\"'<>#\\]{4,4096})"
+)
+_ALWAYS_IN_QUERY = frozenset(
+    (
+        b"sig",
+        b"signature",
+        b"x-amz-signature",
+        b"x-amz-credential",
+        b"x-goog-signature",
+        b"x-goog-credential",
+        b"oauth_signature",
+        b"oauth_verifier",
+        b"code_verifier",
+        b"client_assertion",
+        b"hdnts",
+        b"hdnea",
+        b"pass",
+        b"pin",
+        b"otp",
+        b"pw",
+        b"hmac",
+        b"auth",
+        b"ticket",
+        b"crumb",
+    )
+)
+_USER_FLAG = re.compile(
+    rb"(?:^|[\s\"',\[])(?:-u|--user|--proxy-user|-U|--basic)(?:[ =]|[\"'],[ ]?[\"'])[ \t]{0,4}[\"']?[^\s:\"'=/]{1,128}(?::|%)(?P<value>[^\s\"',]{2,1024})"
+)
+_COMMANDS = re.compile(
+    rb"\b(?P<command>mysql|mysqldump|mysqladmin|mariadb|mariadb-dump|sshpass|7za?|zip|unzip|docker[ \t]+login|podman[ \t]+login|helm[ \t]+registry[ \t]+login|ldapsearch|redis-cli|mongo|mongosh|mongodump|sqlcmd|bcp|smbclient|kinit|htpasswd|wget|az[ \t]+login|cf[ \t]+login|oc[ \t]+login|rabbitmqctl|snmpwalk|openssl|gpg|pscp|plink|winrs|xfreerdp|rdesktop|impacket-[a-z]+|crackmapexec|hydra|net[ \t]+use)\b"
+    rb"[^\n|;&]{0,400}?[\s\"',](?:-p|-P|-w|-a|-pw|/p:|-passin[ \t]pass:|-k)(?:[\s\"',]{1,6}|(?=[^\s\-]))(?P<value>[^\s\-\"',][^\s\"',]{2,512})"
+)
+_SQL = re.compile(
+    rb"(?i)(?:identified[ \t]+(?:with[ \t]+[a-z0-9_']{1,40}[ \t]+)?by|set[ \t]+password[^=\n]{0,80}=|password\()[ \t]*(?P<q>\\{0,4}['\"])(?P<value>[^'\"\s\\]{1,512})"
+)
+_BASE64_OF_TEXT = _compile(
+    r"(?:[I-Za-f][C-HS-Xi-nyz0-3][ABEFIJMNQRUVYZcdghklopstwx014589][A-Za-z0-9+/_\-]){4}", case_sensitive=True
+)
+_BASE64_RUN = re.compile(rb"[A-Za-z0-9+/_\-]{16,65536}={0,2}")
+_BASE64_BEFORE = re.compile(rb"[A-Za-z0-9+/_\-]{0,65536}\Z")
+
+
+def looks_like_our_token(value: bytes) -> bool:
+    """Whether a value is a replacement that stands here already."""
+    return TOKEN.fullmatch(value) is not None
+
+
+def find(text: bytes, *, cut: bool = False) -> list[Found]:
+    """Find the secrets in a text, in order and apart from each other. `cut`: the text may end within one."""
+    found = list(search_forms(text))
+    found += _by_name(text, cut)
+    found += _by_place(text)
+    if cut:
+        found += _unfinished(text)
+    return _merge(text, found)
+
+
+def _by_place(text: bytes) -> Iterator[Found]:
+    """Secrets told by the syntax around them: URLs, data source names, command lines, SQL."""
+    if b"://" in text:
+        for match in _USERINFO.finditer(text):
+            user, password = match.span(1), match.span(2)
+            if password[1] > password[0] >= 0:
+                port = re.match(rb"[0-9]{1,5}/", text[password[0] : password[1]])
+                if not port:
+                    yield Found(*password, "password")
+            elif user[1] > user[0] and looks_random(text[slice(*user)], least=16):
+                yield Found(*user, "credential")
+    if b"@" in text:
+        for found in _MYSQL_DSN.finditer(text):
+            if not found["value"].isdigit():
+                yield Found(*found.span("value"), "password")
+    if b"=" in text or b"%3" in text:
+        for found in _QUERY.finditer(text):
+            if found["name"].lower() in _ALWAYS_IN_QUERY or looks_random(found["value"], least=10):
+                yield Found(*found.span("value"), "signature" if b"sig" in found["name"].lower() else "code")
+    if b"-" in text:
+        for found in _USER_FLAG.finditer(text):
+            yield Found(*found.span("value"), "password")
+        for found in _COMMANDS.finditer(text):
+            yield Found(*found.span("value"), "password")
+    for found in _SQL.finditer(text):
+        yield Found(*found.span("value"), "password")
+
+
+def _by_name(text: bytes, cut: bool) -> Iterator[Found]:
+    position, size = 0, len(text)
+    match_at, anchor = _NAME._regexp.Match, re2._Anchor.UNANCHORED
+    while position < size:
+        ((start, end),) = match_at(anchor, text, position, size)
+        if end < 0:
+            return
+        position = end
+        if end == start:
+            position += 1
+            continue
+        if end - start > 512:
+            continue
+        name = judge(text[start:end].decode("utf-8", "replace"))
+        if (
+            name is NOTHING or TOKEN.match(text, text.rfind(b"[", max(0, start - 1), start + 1))
+            if b"[" in text[max(0, start - 1) : start + 1]
+            else name is NOTHING
+        ):
+            continue
+        yield from _after(text, start, end, name, cut)
+
+
+def _after(text: bytes, start: int, end: int, name: Name, cut: bool) -> Iterator[Found]:
+    """Yield what a name at text[start:end] makes a secret."""
+    while end > start and text[end - 1 : end] in (b".", b"-"):
+        end -= 1
+    match = _AFTER.match(text, end)
+    if match and (match["close"][-1:] in b"\"'`])?" and match["close"] or b"\n" not in match["space"]):
+        found = _operand(text, start, match, name, cut)
+        if found:
+            yield found
+        if match["op"] != b":" or found:
+            return
+    if text[start - 1 : start] in (b"<", b":") and (xml := _XML.match(text, end)):
+        value = xml["value"].strip()
+        if value and not looks_like_our_token(value) and _accepts(name, value):
+            yield Found(*xml.span("value"), name.kind)
+        return
+    if pair := _PAIR.match(text, end):
+        found = _value(text, pair.end(), name, cut, quoted_name=True)
+        if found:
+            yield found
+        return
+    if before := _PAIR_BEFORE.search(text, max(0, start - 2400), start):
+        if _accepts(name, before["value"]):
+            yield Found(*before.span("value"), name.kind)
+        return
+    written = text[start:end]
+    if (written.startswith(b"-") or b"-" in written or written.lower() in (b"authorization", b"cookie")) and (
+        item := _NEXT_ITEM.match(text, end)
+    ):
+        if text[item.end() : item.end() + 2].lstrip(b"\\\"'`")[:1] != b"-":
+            found = _value(text, item.end(), name, cut, quoted_name=True)
+            if found:
+                yield found
+        return
+    if written.startswith(b"-") and not written.startswith(b"---"):
+        flag = re.compile(rb"[ \t]+").match(text, end)
+        if flag and text[flag.end() : flag.end() + 1] not in (b"-", b"", b"|", b">", b"<", b"&"):
+            found = _value(text, flag.end(), name, cut, quoted_name=True)
+            if found:
+                yield found
+            return
+    yield from _prose(text, end, name)
+
+
+def _operand(text: bytes, start: int, match: re.Match[bytes], name: Name, cut: bool) -> Found | None:
+    quoted_name = bool(match["close"].strip(b"])?"))
+    spaced = bool(match["space"] or match["more"])
+    line = None
+    if match["op"] == b"=" and not spaced and not quoted_name and _ENV_NAME.match(text, start, match.start()):
+        line = _ENV_LINE.search(text, max(0, start - 32), start) or (start == 0)
+    return _value(
+        text,
+        match.end(),
+        name,
+        cut,
+        quoted_name=quoted_name,
+        whole_line=bool(line),
+        spaced=spaced,
+        colon=match["op"] == b":",
+        written=text[start : match.start()],
+    )
+
+
+def _value(
+    text: bytes,
+    at: int,
+    name: Name,
+    cut: bool,
+    *,
+    quoted_name: bool = False,
+    whole_line: bool = False,
+    spaced: bool = False,
+    colon: bool = False,
+    written: bytes = b"",
+) -> Found | None:
+    """Read the value that begins at a place: quoted, bracketed or plain."""
+    opener = re.compile(_OPENER).match(text, at)
+    if opener:
+        return _quoted(text, opener, name, cut)
+    first = text[at : at + 1]
+    if first in (b"{", b"[") and not TOKEN.match(text, at) and (quoted_name or not spaced):
+        if not (name.strong and quoted_name):
+            return None
+        return Found(at, _closing(text, at), name.kind)
+    if name.kind == "cookie" and not quoted_name and (cookies := _COOKIES.match(text, at)):
+        return Found(*cookies.span(), "cookie") if not looks_like_our_token(cookies[0].strip()) else None
+    begin = at
+    if scheme := _SCHEME.match(text, at):
+        begin = scheme.end()
+        if _WHOLE_LINE_SCHEMES.match(scheme[0]) and (rest := _LINE_VALUE.match(text, begin)):
+            return (
+                Found(begin, rest.end(), name.kind)
+                if b"=" in rest[0]
+                else _plain(text, begin, name, False, False, colon=False)
+            )
+    elif whole_line and (rest := _LINE_VALUE.match(text, at)):
+        value = rest[0].rstrip()
+        if _REFERENCE.match(value) or looks_like_our_token(value) or not _accepts(name, value):
+            return None
+        return Found(at, at + len(value), name.kind)
+    return _plain(text, begin, name, spaced and not scheme, quoted_name, colon=colon, written=written)
+
+
+def _plain(
+    text: bytes, at: int, name: Name, spaced: bool, quoted_name: bool, *, colon: bool, written: bytes = b""
+) -> Found | None:
+    plain = _PLAIN_VALUE.match(text, at)
+    if plain is None:
+        return None
+    value = plain[0]
+    stripped = value.rstrip(b".,") if not quoted_name else value
+    if _REFERENCE.match(value) or TOKEN.match(value) or not stripped:
+        return None
+    after = text[plain.end() : plain.end() + 1]
+    if name.textual and (value.isdigit() or value in (b"true", b"false", b"null")):
+        return None
+    if value in (b"null", b"None", b"undefined", b"nil"):
+        return None
+    if not quoted_name:
+        lowered = stripped.lower()
+        if lowered in _WORDS_NOT_VALUES or lowered == written.lower() or _CALL.match(value):
+            return None
+        if (
+            (spaced or (colon and after in (b" ", b"")))
+            and not any(48 <= c <= 57 for c in stripped)
+            and _CODE.match(stripped)
+        ):
+            # Plain words after a blank: code or prose, unless it is a whole line of its own, as in a configuration.
+            identifier = (
+                b"_" in stripped
+                or b"." in stripped
+                or b"(" in stripped
+                or after in (b"(", b"[")
+                or not stripped.islower()
+            )
+            if identifier or (after == b" " and colon) or not _own_line(text, plain.end()):
+                return None
+        if spaced and (_ALGORITHM.match(stripped) or _QUANTITY.match(stripped) and name.kind != "password"):
+            return None
+        if written[:1] in (b"P", b"p", b"O") and written.lower() in (b"pwd", b"oldpwd") and value[:1] in (b"/", b"~"):
+            return None
+    if not _accepts(name, stripped):
+        return None
+    return Found(at, at + len(stripped), name.kind)
+
+
+def _own_line(text: bytes, end: int) -> bool:
+    return text[end : end + 1] in (b"\n", b"\r", b"") or text[end : end + 2] in (b"\\n", b"\\r")
+
+
+def _quoted(text: bytes, opener: re.Match[bytes], name: Name, cut: bool) -> Found | None:
+    quote, escapes = opener[0][-1:], len(opener[0]) - 1
+    begin = opener.end()
+    at = begin
+    while True:
+        at = text.find(quote, at)
+        if at < 0:
+            at = len(text)
+            break
+        slashes = 0
+        while at - slashes - 1 >= begin and text[at - slashes - 1] == 0x5C:
+            slashes += 1
+        # At the same depth of escaping the quote closes; deeper down it is part of the value.
+        if slashes <= escapes or (escapes == 0 and slashes % 2 == 0):
+            at -= min(slashes, escapes)
+            break
+        at += 1
+    value = text[begin:at]
+    inner = value.strip()
+    if not inner or looks_like_our_token(inner) or _REFERENCE.match(inner) and inner[:1] != b"-":
+        return None
+    if (scheme := _SCHEME.match(value)) and scheme.end() < len(value) and not _WHOLE_LINE_SCHEMES.match(scheme[0]):
+        begin += scheme.end()
+        if looks_like_our_token(text[begin:at].strip()):
+            return None
+    if name.strong or looks_random(inner, name.hexadecimal):
+        return Found(begin, at, name.kind)
+    return None
+
+
+def _closing(text: bytes, at: int) -> int:
+    """Where a bracketed value ends; at the end of the text when nothing closes it."""
+    depth, size = 0, min(len(text), at + _MAX_VALUE)
+    for mark in re.compile(rb"[\[\]{}]|\"(?:[^\"\\]|\\.)*+\"?").finditer(text, at, size):
+        first = mark[0][:1]
+        if first in (b"{", b"["):
+            depth += 1
+        elif first in (b"}", b"]"):
+            depth -= 1
+            if depth <= 0:
+                return mark.end()
+    return size
+
+
+def _accepts(name: Name, value: bytes) -> bool:
+    return name.strong or looks_random(value, name.hexadecimal)
+
+
+def _secretish(value: bytes, name: Name, quoted: bool) -> bool:
+    """Whether a word that follows a name in a sentence is a secret and not one more word of the sentence."""
+    lowered = value.lower()
+    if (
+        lowered in _WORDS_NOT_VALUES
+        or _REFERENCE.match(value)
+        or TOKEN.match(value)
+        or b"[REDACTED:" in value
+        or b"://" in value
+    ):
+        return False
+    if (
+        _ALGORITHM.match(value)
+        or _DATE.match(value)
+        or (_QUANTITY.match(value) and not (name.kind == "password" and value.isdigit() and len(value) >= 4))
+    ):
+        return False
+    if not name.strong:
+        return looks_random(value, name.hexadecimal, least=16)
+    digit = any(48 <= c <= 57 for c in value)
+    letter = any(65 <= c <= 90 or 97 <= c <= 122 for c in value)
+    symbol = any(c in b"!@#$%^&*+=~?{}|" for c in value)
+    if quoted:
+        if _CALL.match(value) or (
+            not digit and not symbol and (b"_" in value or b"-" in value or b"." in value or b"/" in value)
+        ):
+            return False
+        return (digit or symbol or len(value) >= 6) and not (value.istitle() and not digit)
+    if b"(" in value or value[:1] in (b"/", b"."):
+        return looks_random(value)
+    return len(value) >= 4 and (
+        (digit and letter)
+        or (symbol and letter and len(value) >= 6)
+        or looks_random(value)
+        or (digit and name.kind == "password")
+    )
+
+
+def _prose(text: bytes, end: int, name: Name) -> Iterator[Found]:
+    while end < len(text) and text[end : end + 1] in b"\"'`*":
+        end += 1
+    connected = _CONNECT.match(text, end)
+    if connected is None:
+        connected = _WITHIN.match(text, end)
+        if connected is not None:
+            found = _word(text, connected.end(), name)
+            if found and (looks_random(text[found.start : found.end], name.hexadecimal, least=8)):
+                yield found
+                return
+        connected = None
+    if connected is not None and (found := _word(text, connected.end(), name)):
+        yield found
+        return
+    direct = re.compile(rb"[ \t]*[:(\[]?[ \t]+|[ \t]*\((?=\S)").match(text, end)
+    if direct:
+        quoted = _QUOTED_TOKEN.match(text, direct.end())
+        if quoted:
+            if _secretish(quoted["value"], name, True) and not _is_words(quoted["value"]):
+                yield Found(*quoted.span("value"), name.kind)
+                return
+        elif (bare := _BARE_TOKEN.match(text, direct.end())) and name.strong:
+            value = bare[0].rstrip(_TRAILING)
+            if (
+                len(value) >= 6
+                and _secretish(value, name, False)
+                and not _is_words(value)
+                and b"=" not in value[:24]
+                and b":" not in value
+            ):
+                yield Found(bare.start(), bare.start() + len(value), name.kind)
+                return
+    yield from _nearby(text, end)
+
+
+_is_words_re = re.compile(rb"(?:[A-Za-z]+[0-9]{0,2}|[0-9]{1,4})(?:[-_./'][A-Za-z]+[0-9]{0,2}|[-_./][0-9]{1,4})*\Z")
+
+
+def _is_words(value: bytes) -> bool:
+    return _is_words_re.match(value) is not None and not looks_random(value, least=10)
+
+
+def _word(text: bytes, at: int, name: Name) -> Found | None:
+    quoted = _QUOTED_TOKEN.match(text, at)
+    if quoted:
+        return Found(*quoted.span("value"), name.kind) if _secretish(quoted["value"], name, True) else None
+    bare = _BARE_TOKEN.match(text, at)
+    if bare is None:
+        return None
+    value = bare[0].rstrip(_TRAILING)
+    if value and _secretish(value, name, False):
+        return Found(at, at + len(value), name.kind)
+    return None
+
+
+def _nearby(text: bytes, end: int) -> Iterator[Found]:
+    """Yield words that only a generator writes, within a sentence that speaks of a secret."""
+    check = _mixed(2, 2, 2)
+    for match in _RANDOM_TOKEN.finditer(text, max(0, end - 160), min(len(text), end + 160)):
+        value = match[0].rstrip(b".-")
+        if (
+            len(value) >= 20
+            and check(value)
+            and b"." not in value.strip(b".")[1:-1].replace(b".", b"", 0)[:0]
+            and looks_random(value, False, 20)
+        ):
+            if b"[REDACTED:" in text[max(0, match.start() - 45) : match.start()]:
+                continue
+            yield Found(match.start(), match.start() + len(value), "token")
+
+
+_PREFIXES = _compile(
+    r"(?:" + "|".join([
+        "mcps_", "gh[pousr]_", "github_pat_", "gl(?:pat|oas|dt|rt|cbt|ptt|ft|imt|agent|soat)-", "xox[a-z]-", "xapp-", r"\bAKIA", r"\bASIA", "AIza", r"ya29\.", "GOCSPX-",
+        "[sr]k_(?:live|test)_", "whsec_", r"\bSG\.", "npm_", "pypi-", "sk-ant-", "sk-proj-", r"\bsk-", r"\bhf_", "shp[a-z]{2}_", "do[oprt]_v1_", "dapi[0-9a-f]", "sq0[a-z]{3}-", r"\beyJ",
+        r"hv[sbr]\.", r"dp\.[a-z]{2}\.", "lin_api_", r"\bntn_", r"\bsecret_", "PMAK-", "glsa_", "glc_", "NRAK-", "HRKU-", "ATATT3", "ATCTT3", "dckr_[a-z]{3}_", r"\.atlasv1\.", "figd_", "sntry[a-z]_",
+        "AGE-SECRET-KEY-", r"\bEAA[A-Z]", r"\bSK[0-9a-f]", r"\bkey-[0-9a-f]", "rubygems_", "tskey-", "pscale_", r"bearer\s+", r"basic\s+", "xkeysib-", "hooks.slack.com/services/", "api/webhooks/", "-----BEGIN",
+    ]) + r")([A-Za-z0-9_\-./+=:|]*)\z",
+    case_sensitive=True,
+)  # fmt: skip
+
+
+def _unfinished(text: bytes) -> Iterator[Found]:
+    """Yield the beginning of a secret at the end of a text that was cut there."""
+    match = _PREFIXES.search(text[-600:])
+    if match and match.end(1) > match.start(1):
+        base = max(0, len(text) - 600)
+        yield Found(base + match.start(), base + match.end(), "cut")
+    elif match is None:
+        last = re.compile(rb"[A-Za-z0-9+/_\-=.]{12,4096}\Z").search(text, max(0, len(text) - 4096))
+        if last and looks_random(last[0], False, 12):
+            yield Found(last.start(), last.end(), "cut")
+
+
+def _merge(text: bytes, found: list[Found]) -> list[Found]:
+    """Make one of those that overlap, the more telling kind kept; leave replacements that stand here alone."""
+    if not found:
+        return found
+    standing = [match.span() for match in TOKEN.finditer(text)] if b"[REDACTED:" in text else []
+    merged: list[Found] = []
+    for one in sorted(found, key=lambda f: (f.start, -f.end)):
+        if one.end <= one.start:
+            continue
+        if merged and one.start < merged[-1].end:
+            last = merged[-1]
+            kind = last.kind if last.kind not in _VAGUE or one.kind in _VAGUE else one.kind
+            merged[-1] = Found(last.start, max(last.end, one.end), kind)
+        else:
+            merged.append(one)
+    if standing:
+        # A replacement is never replaced; one that would be cut in two is taken in whole.
+        kept = []
+        for one in merged:
+            start, end = one.start, one.end
+            inside = [(a, b) for a, b in standing if a < end and b > start]
+            if inside:
+                if any(a <= start and end <= b for a, b in inside):
+                    continue
+                start, end = min(start, inside[0][0]), max(end, inside[-1][1])
+                if TOKEN.sub(b"", text[start:end]).strip(b" ,;:&=") == b"":
+                    continue
+            kept.append(Found(start, end, one.kind))
+        merged = kept
+    return merged
+
+
+_VAGUE = frozenset(
+    (
+        "password",
+        "secret",
+        "token",
+        "key",
+        "credential",
+        "authorization",
+        "cookie",
+        "session",
+        "bearer",
+        "cut",
+        "code",
+        "signature",
+    )
+)
+
+
+def base64_runs(text: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Yield runs of base64 whose beginning decodes to ASCII text, decoded."""
+    position, size = 0, len(text)
+    while position < size:
+        match = _BASE64_OF_TEXT.search(text, position)
+        if match is None:
+            return
+        before = _BASE64_BEFORE.search(text, max(position, match.start() - 65536), match.start())
+        start = before.start() if before else match.start()
+        run = _BASE64_RUN.match(text, start)
+        if run is None:
+            position = match.end()
+            continue
+        for begin in (start, match.start()) if match.start() != start else (start,):
+            decoded = decode_base64(text[begin : run.end()])
+            if decoded is not None and _is_text(decoded):
+                yield begin, run.end(), decoded
+                break
+        position = run.end()
+
+
+def _is_text(decoded: bytes) -> bool:
+    sample = decoded[:4096]
+    return sum(32 <= c < 127 or c in (9, 10, 13) for c in sample) >= len(sample) * 0.9 and len(sample) >= 8
+
+
+__all__ += ("FORMS", "base64_runs")

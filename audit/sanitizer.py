@@ -1,0 +1,412 @@
+"""The one way by which a payload, a name or an address becomes something that is kept.
+
+    sanitizer = Sanitizer(key)
+    payload = sanitizer.payload(raw=body)          # redacted, escaped, bounded, counted, digested
+    name = sanitizer.text(tool_name, 512)          # redacted, escaped, bounded
+
+Total: any bytes and any object have an answer, in bounded time and memory, and none raises. `heavy` says which bodies are
+better handled off the event loop.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import math
+import re
+import threading
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from audit import bounding, escapes
+from audit.redaction import Redactor, Rules
+
+__all__ = ("MISSING", "Payload", "Sanitizer", "current", "heavy", "install", "redact_check")
+
+MISSING: Final = object()
+LEVELS: Final = ("none", "digest", "request", "full")
+# Text longer than this is pruned to what can show before it is walked.
+_PRUNE_ABOVE: Final = 24 * 1024
+_HEAD_WINDOW: Final = 14 * 1024
+_TAIL_WINDOW: Final = 6 * 1024
+# A body that is no JSON keeps its beginning.
+_LEXICAL_BYTES: Final = 512
+_LEXICAL_WINDOW: Final = 2_048
+_STRICT_FALLBACK_BYTES: Final = 1 << 20
+_MAX_NODES: Final = 20_000
+_MAX_DIGITS: Final = 100
+_HEAVY_BYTES: Final = 16 * 1024
+
+
+class Payload(NamedTuple):
+    """What is kept of a request's or a response's content; made by a `Sanitizer` only."""
+
+    json: str | None
+    size: int
+    digest: str
+    truncated: bool = False
+    redactions: int = 0
+
+    @property
+    def value(self) -> Any:
+        """The kept JSON, parsed."""
+        return None if self.json is None else orjson.loads(self.json)
+
+
+EMPTY: Final = Payload(None, 0, "")
+
+
+def heavy(raw: bytes | None) -> bool:
+    """Whether sanitising a body may take long enough to be done off the event loop."""
+    return raw is not None and len(raw) > _HEAVY_BYTES
+
+
+class Sanitizer:
+    """Redacts, escapes, bounds, counts and digests, under one key and one set of rules."""
+
+    def __init__(self, key: bytes, rules: Rules | None = None) -> None:
+        self.redactor = Redactor(key, rules)
+        self._digest_key = hmac.digest(key, b"digest", "sha256")
+        # Texts in which nothing was found, by limit: names repeat in every event.
+        self._clean: dict[tuple[str, int], bool] = {}
+
+    def digest(self, data: bytes) -> str:
+        """Keyed digest of the whole of a payload, in hex: a bare one would let short secrets be guessed."""
+        return hmac.digest(self._digest_key, data, "sha256").hex()
+
+    def fingerprint(self, value: Any) -> str:
+        """The 8 hex that stand in the place of a redacted value."""
+        return self.redactor.fingerprint(_fingerprinted(value))
+
+    def text(self, text: Any, limit: int = 512, *, again: bool = False) -> str:
+        """Redact, escape and bound (in UTF-8 bytes) a name, an address or an error text."""
+        if type(text) is not str:
+            text = "" if text is None else _as_text(text)
+        if (text, limit) in self._clean:
+            return text
+        try:
+            kept, redactions = self._text(text, limit, again)
+        except Exception:  # noqa: BLE001 - no text may erase its event
+            return f"[UNREADABLE:{self.fingerprint(text)}]"
+        if not redactions and kept == text and len(text) <= 256:
+            if len(self._clean) >= 8192:
+                self._clean.clear()
+            self._clean[text, limit] = True
+        return kept
+
+    def _text(self, text: str, limit: int, again: bool) -> tuple[str, int]:
+        cut = len(text) > limit + 4096
+        window = text[: limit + 4096] if cut else text
+        escape = (lambda line: escapes.escape(line, again=True)) if again else escapes.escape_line
+        kept, redactions = self.redactor.text(window, cut=cut, again=again, escape=escape)
+        if cut or len(kept.encode("utf-8", "replace")) > limit:
+            # How long it was and which it was, so that two long names are not taken for one.
+            mark = f"[…{len(text)}:{self.fingerprint(text)}]"
+            kept = bounding.head_of_text(kept, limit - len(mark.encode())) + mark
+        return kept, redactions
+
+    def payload(
+        self,
+        value: Any = MISSING,
+        raw: bytes | None = None,
+        level: str = "full",
+        content_type: str = "",
+        side: str = "request",
+    ) -> Payload:
+        """Make what is kept of a payload: of its bytes as they came (`raw`), or of a value.
+
+        `level`: `full` keeps both sides, `request` only requests, `digest` and `none` neither. What is not kept is still
+        counted and digested.
+        """
+        try:
+            keep = level == "full" or (level == "request" and side == "request") or level not in LEVELS
+            if raw is not None:
+                return self._raw(bytes(raw), keep, content_type)
+            return EMPTY if value is MISSING else self._value(value, keep)
+        except Exception:  # noqa: BLE001 - no payload may erase its event
+            data = bytes(raw) if raw is not None else b""
+            stub = {"_unreadable": True, "_bytes": len(data)}
+            return Payload(orjson.dumps(stub).decode(), len(data), self.digest(data), True, 0)
+
+    def _raw(self, raw: bytes, keep: bool, content_type: str) -> Payload:
+        size, digest = len(raw), self.digest(raw)
+        if not keep or not raw:
+            return Payload(None, size, digest)
+        try:
+            value = orjson.loads(raw)
+            text = orjson.dumps(value)
+        except (ValueError, TypeError, RecursionError):
+            return self._odd(raw, size, digest, content_type)
+        if len(text) <= bounding.MAX_BYTES and not self.redactor.suspicious(text):
+            return Payload(text.decode(), size, digest)
+        if b"null" in text or _MAY_LOSE_NUMBERS.search(raw):
+            # orjson reads integers over 64 bits as floats; their digits are evidence.
+            return self._odd(raw, size, digest, content_type)
+        return self._kept(value, len(text), size, digest)
+
+    def _odd(self, raw: bytes, size: int, digest: str, content_type: str) -> Payload:
+        """Keep what is no JSON that orjson takes: JSON of a looser sort, an event stream, or bytes."""
+        if size <= _STRICT_FALLBACK_BYTES:
+            try:
+                value = json.loads(
+                    raw.decode("utf-8-sig", "surrogatepass"), parse_int=_number, parse_float=_number, parse_constant=str
+                )
+                value = _plain(value)
+                return self._kept(value, size, size, digest)
+            except (ValueError, RecursionError, UnicodeDecodeError):
+                pass
+        if "event-stream" in content_type or raw.startswith((b"data:", b"event:", b"id:", b": ", b"retry:")):
+            data = _event_data(raw)
+            if data:
+                return self._kept(data if len(data) > 1 else data[0], size, size, digest)
+        return self._lexical(raw, size, digest)
+
+    def _lexical(self, raw: bytes, size: int, digest: str) -> Payload:
+        """Keep the beginning of bytes that nobody can parse, with all masked that follows a sensitive name."""
+        if sum(c < 9 or 13 < c < 32 for c in raw[:_LEXICAL_BYTES]) > 16 or (raw[:2] in (b"\xff\xfe", b"\xfe\xff")):
+            kept: dict[str, Any] = {"_not_json": True, "_bytes": size, "_binary": True}
+            return Payload(orjson.dumps(kept).decode(), size, digest, True, 0)
+        window = raw[:_LEXICAL_WINDOW].decode("utf-8", "surrogateescape")
+        text, redactions = self.redactor.text(window, cut=True)
+        head = bounding.head_of_text(text, _LEXICAL_BYTES)
+        kept = {"_not_json": True, "_bytes": size, "_text": head}
+        return Payload(orjson.dumps(kept).decode(), size, digest, size > _LEXICAL_BYTES or head != text, redactions)
+
+    def _value(self, value: Any, keep: bool) -> Payload:
+        try:
+            text = orjson.dumps(value)
+            if b"null" in text:
+                # orjson writes NaN as null; only a walk can tell.
+                value = _plain(value)
+                text = _dumps(value)
+        except (TypeError, ValueError, RecursionError):
+            value = _plain(value)
+            text = _dumps(value)
+        size, digest = len(text), self.digest(text)
+        if not keep:
+            return Payload(None, size, digest)
+        if len(text) <= bounding.MAX_BYTES and not self.redactor.suspicious(text):
+            return Payload(text.decode(), size, digest)
+        try:
+            value = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            value = _plain(value)
+        return self._kept(value, len(text), size, digest)
+
+    def _kept(self, value: Any, length: int, size: int, digest: str, again: bool = False) -> Payload:
+        """Redact and bound a plain value."""
+        if length <= _PRUNE_ABOVE:
+            redacted, count = self.redactor.value(value, again=again)
+            text = _dumps(redacted)
+            if len(text) <= bounding.MAX_BYTES:
+                return Payload(text.decode(), size, digest, False, count)
+            head = tail = text.decode()
+        else:
+            front, count = self.redactor.value(bounding.prune(value, _HEAD_WINDOW), again=again)
+            back, more = self.redactor.value(bounding.prune(value, _TAIL_WINDOW, from_end=True), again=again)
+            head, tail = _dumps(front).decode(), _dumps(back).decode()
+            count += more
+        # The pieces are no longer JSON: they are made such that reading them as text finds nothing more in them.
+        head = self._again(bounding.head_of_text(head, 2 * bounding.HEAD_BYTES))
+        tail = self._again(tail[-4 * bounding.TAIL_BYTES :])
+        return Payload(bounding.head_and_tail(head, tail, size, digest), size, digest, True, count)
+
+    def _again(self, text: str) -> str:
+        return self.redactor.text(text, again=True)[0]
+
+    def restore(
+        self, text: str | None, size: int = 0, digest: str = "", truncated: bool = False, redactions: int = 0
+    ) -> Payload:
+        """Take a payload back from where it was stored; looked through again, since storage may be older than the rules."""
+        if text is None:
+            return Payload(None, size, digest, truncated, redactions)
+        try:
+            raw = text.encode()
+            if len(raw) <= bounding.MAX_BYTES and not self.redactor.suspicious(orjson.dumps(orjson.loads(raw))):
+                return Payload(text, size, digest, truncated, redactions)
+            kept = self._kept(orjson.loads(raw), len(raw), size, digest, again=True)
+            return Payload(kept.json, size, digest, truncated or kept.truncated, redactions + kept.redactions)
+        except Exception:  # noqa: BLE001 - no stored payload may erase its event
+            kept = self.payload(raw=text.encode("utf-8", "replace"))
+            return Payload(kept.json, size, digest, True, redactions + kept.redactions)
+
+
+_MAY_LOSE_NUMBERS = re.compile(rb"[0-9]{17}|[0-9][eE]")
+
+
+def _fingerprinted(value: Any) -> bytes:
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogatepass")
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value)
+    return _dumps(_plain(value))
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, (bytes, bytearray)):
+        return bytes(value).decode("utf-8", "surrogateescape")
+    if isinstance(value, (bool, float)) or value.__class__.__module__ in (
+        "uuid",
+        "ipaddress",
+        "datetime",
+        "decimal",
+        "pathlib",
+    ):
+        return str(value)
+    if isinstance(value, int):
+        return str(value) if value.bit_length() < 256 else f"[NUMBER:{value.bit_length()} bits]"
+    return _dumps(_plain(value)).decode()
+
+
+def _number(text: str) -> Any:
+    """Read a number so that its digits survive, or keep its text when JSON's readers would not agree on it."""
+    try:
+        if text.lstrip("-").isdigit():
+            return int(text) if len(text) <= 19 else _long(text)
+        value = float(text)
+        return value if math.isfinite(value) else _short(text)
+    except ValueError:
+        return _short(text)
+
+
+def _long(text: str) -> Any:
+    if len(text) > _MAX_DIGITS:
+        return f"[NUMBER:{len(text)} digits]"
+    return orjson.Fragment(text.encode())
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _MAX_DIGITS else f"[NUMBER:{len(text)} characters]"
+
+
+def _plain(value: Any) -> Any:
+    """Copy any object into plain JSON: bounded, without ever calling code of the object's own."""
+    return _Plain().copy(value, 0)
+
+
+class _Plain:
+    def __init__(self) -> None:
+        self.left = _MAX_NODES
+
+    def copy(self, value: Any, depth: int) -> Any:
+        self.left -= 1
+        kind = type(value)
+        if kind is str:
+            return value
+        if value is None or kind is bool or kind is orjson.Fragment:
+            return value
+        if kind is int:
+            return (
+                value
+                if -(1 << 63) <= value < (1 << 64)
+                else _long(str(value))
+                if value.bit_length() < 330
+                else f"[NUMBER:{value.bit_length()} bits]"
+            )
+        if kind is float:
+            return value if math.isfinite(value) else str(value)
+        if isinstance(value, dict):
+            if depth > 140:
+                return "[NESTED]"
+            return self.mapping(value, depth)
+        if isinstance(value, (list, tuple, set, frozenset)):
+            if depth > 140:
+                return "[NESTED]"
+            made = []
+            for item in value:
+                if self.left <= 0:
+                    made.append("[MORE]")
+                    break
+                made.append(self.copy(item, depth + 1))
+            return made
+        if isinstance(value, str):
+            return str.__str__(value)
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            return bytes(value[: 1 << 16]).decode("utf-8", "surrogateescape")
+        if kind.__module__ in ("uuid", "ipaddress", "datetime", "decimal", "pathlib"):
+            return str(value)
+        if isinstance(value, bool) or isinstance(value, int):
+            return self.copy(int(value), depth)
+        if isinstance(value, float):
+            return self.copy(float(value), depth)
+        return f"[OBJECT:{kind.__name__[:60]}]"
+
+    def mapping(self, value: dict[Any, Any], depth: int) -> dict[str, Any]:
+        made: dict[str, Any] = {}
+        for key, item in value.items():
+            if self.left <= 0:
+                made["[MORE]"] = True
+                break
+            made[key if type(key) is str else _as_text(key)] = self.copy(item, depth + 1)
+        return made
+
+
+def _dumps(value: Any) -> bytes:
+    try:
+        return orjson.dumps(value)
+    except (TypeError, ValueError, RecursionError):
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_default).encode(
+            "utf-8", "backslashreplace"
+        )
+
+
+def _default(value: Any) -> Any:
+    if isinstance(value, orjson.Fragment):
+        return f"[NUMBER:{len(bytes(value.contents))} digits]"
+    return f"[OBJECT:{type(value).__name__[:60]}]"
+
+
+def _event_data(raw: bytes) -> list[Any]:
+    """Read the data of an event stream: each event's joined lines, parsed where they are JSON."""
+    events: list[Any] = []
+    for block in re.split(rb"\r?\n\r?\n", raw[: 1 << 20]):
+        data = [line[5:].removeprefix(b" ") for line in block.splitlines() if line.startswith(b"data:")]
+        if not data:
+            continue
+        joined = b"\n".join(data)
+        try:
+            events.append(_plain(json.loads(joined, parse_int=_number, parse_float=_number, parse_constant=str)))
+        except (ValueError, RecursionError):
+            events.append(joined.decode("utf-8", "surrogateescape"))
+        if len(events) >= 1_000:
+            break
+    return events
+
+
+_lock = threading.Lock()
+_current: Sanitizer | None = None
+
+
+def current() -> Sanitizer:
+    """Give this process's sanitizer, made from the settings when it is first asked for."""
+    return _current if _current is not None else _first()
+
+
+def _first() -> Sanitizer:
+    from django.conf import settings
+
+    with _lock:
+        return _current if _current is not None else install(settings.SENTINEL.redaction_key)
+
+
+def install(key: bytes, rules: Rules | None = None) -> Sanitizer:
+    """Make a sanitizer the process's own; called again when administrators change what is redacted."""
+    global _current
+    _current = Sanitizer(key, rules)
+    return _current
+
+
+def redact_check(value: str) -> dict[str, Any]:
+    """Say how a value appears in the log: its fingerprint, what stands in its place, and whether its form alone gives it away."""
+    sanitizer = current()
+    shown, count = sanitizer.redactor.text(value)
+    return {
+        "fingerprint": sanitizer.fingerprint(value),
+        "digest": sanitizer.digest(value.encode("utf-8", "surrogatepass")),
+        "recognised": count > 0,
+        "shown": shown,
+        "search": f":{sanitizer.fingerprint(value)}]",
+    }
