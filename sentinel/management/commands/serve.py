@@ -46,7 +46,7 @@ class Command(BaseCommand):
         config = conf.load()
         runtime.refuse_unfit(config)
         for name in conf.unknown():
-            if name != "SENTINEL_WORKER":
+            if name not in (runtime.WORKER, "SENTINEL_KEY"):
                 self.stderr.write(f"Warning: {name} is set, and is no setting of MCP Sentinel.")
         database = None if config.database_url else runtime.embedded()
         supervisor = serve.Supervisor(
