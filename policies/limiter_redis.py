@@ -3,29 +3,33 @@
 The windows are counted as in the table of one machine: 64 cells and the one that leaves, here the fields of a hash. All keys
 share one hash tag, so that a cluster keeps them together and the script may touch them all.
 
-A decision that is not made within a few milliseconds counts as not made. After a failure Redis is left alone for a
+A decision that is not made within TIMEOUT counts as not made. After a failure Redis is left alone for half a
 second, so that a dead or stopped server does not cost every request the wait.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Coroutine, Sequence
+from typing import Any, Final, NamedTuple
 
 import redis.asyncio as aioredis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import NoScriptError, RedisError
 
 from policies.limiter_table import CELLS, Verdict, Window
 
 __all__ = ["RedisDown", "RedisWindows"]
 
-TIMEOUT: Final = 0.02  # seconds for a decision
-CONNECT_TIMEOUT: Final = 0.1
-REST: Final = 1.0  # seconds without a try after a failure
+log = logging.getLogger("sentinel.limits")
+
+TIMEOUT: Final = 0.05  # seconds for a decision
+CONNECT_TIMEOUT: Final = 0.25
+BATCH: Final = 128
+REST: Final = 0.5  # seconds without a try after a failure
 
 # KEYS: one hash per window. ARGV: for each its places and its cell length in microseconds.
 # Returns {1, number of the tightest, places left in it} or {0, number of the first full one, microseconds until all are free}.
@@ -78,8 +82,17 @@ class RedisDown(Exception):
     """Redis did not decide in time."""
 
 
+class _Asked(NamedTuple):
+    keys: list[str]
+    arguments: list[int]
+    answer: asyncio.Future[list[int]]
+
+
 class RedisWindows:
-    """Limits in a Redis that every machine asks."""
+    """Limits in a Redis that every machine asks.
+
+    Decisions that come while one is under way go out together with the next: one connection, one round trip for many.
+    """
 
     def __init__(self, url: str, *, timeout: float = TIMEOUT, prefix: str = "sentinel") -> None:
         self._url = url
@@ -88,43 +101,116 @@ class RedisWindows:
         self._resting_until = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: Any = None
-        self._script: Any = None
-
-    def _connect(self) -> None:
-        """A client for this loop; its pool opens connections as they are needed."""
-        self._loop = asyncio.get_running_loop()
-        self._client = aioredis.Redis.from_url(
-            self._url,
-            socket_timeout=self._timeout,
-            socket_connect_timeout=CONNECT_TIMEOUT,
-            retry=Retry(NoBackoff(), 0),
-            health_check_interval=0,
-        )
-        self._script = self._client.register_script(_SCRIPT)
+        self._waiting: list[_Asked] = []
+        self._sender: asyncio.Task[None] | None = None
 
     async def decide(self, windows: Sequence[Window]) -> tuple[Verdict, int]:
-        """Decide; the verdict and the time it was made at. Raises RedisDown."""
+        """Decide; the verdict, and zero as the time that its `free_at` is counted from. Raises RedisDown."""
         if time.monotonic() < self._resting_until:
             raise RedisDown("Redis is left alone for a moment after a failure")
-        if self._client is None or self._loop is not asyncio.get_running_loop():
-            self._connect()
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._loop, self._client, self._sender, self._waiting = loop, None, None, []
         keys: list[str] = []
         arguments: list[int] = []
         for bucket, requests, window in windows:
             keys.append(f"{{{self._prefix}}}:limit:{bucket.hex()}:{window}")
             arguments += (requests, -(-window // (CELLS * 1000)))
-        try:
-            async with asyncio.timeout(self._timeout + CONNECT_TIMEOUT):
-                allowed, which, number = await self._script(keys=keys, args=arguments)
-        except (RedisError, OSError, TimeoutError) as error:
-            self._resting_until = time.monotonic() + REST
-            raise RedisDown(f"{type(error).__name__}: {error}") from error
+        asked = _Asked(keys, arguments, loop.create_future())
+        self._waiting.append(asked)
+        if self._sender is None or self._sender.done():
+            self._sender = loop.create_task(self._send())
+        allowed, which, number = await asked.answer
         if allowed:
-            return Verdict(True, int(which), int(number), 0), 0
-        return Verdict(False, int(which), 0, int(number) * 1000), 0
+            return Verdict(True, which, number, 0), 0
+        return Verdict(False, which, 0, number * 1000), 0
+
+    async def _send(self) -> None:
+        """Ask for all that wait, until none does."""
+        while self._waiting:
+            batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+            try:
+                if self._client is None:
+                    await _in_time(self._connect(), CONNECT_TIMEOUT)
+                answers = await _in_time(self._ask(batch), self._timeout)
+            except (RedisError, OSError, TimeoutError) as error:
+                self._failed(batch, error)
+                await self._drop()
+                continue
+            for asked, answer in zip(batch, answers, strict=True):
+                if asked.answer.done():
+                    continue  # nobody waits any more
+                if isinstance(answer, Exception):
+                    asked.answer.set_exception(RedisDown(f"{type(answer).__name__}: {answer}"))
+                else:
+                    asked.answer.set_result([int(number) for number in answer])
+
+    async def _connect(self) -> None:
+        client = aioredis.Redis.from_url(
+            self._url,
+            single_connection_client=True,
+            socket_timeout=10 * self._timeout,  # the deadline is kept by _in_time
+            socket_connect_timeout=CONNECT_TIMEOUT,
+            retry=Retry(NoBackoff(), 0),
+        )
+        try:
+            self._sha = await client.script_load(_SCRIPT)
+        except BaseException:
+            await client.aclose()
+            raise
+        self._client = client
+
+    async def _ask(self, batch: list[_Asked]) -> list[Any]:
+        pipeline = self._client.pipeline(transaction=False)
+        for asked in batch:
+            pipeline.evalsha(self._sha, len(asked.keys), *asked.keys, *asked.arguments)
+        answers: list[Any] = await pipeline.execute(raise_on_error=False)
+        if any(isinstance(answer, NoScriptError) for answer in answers):
+            self._sha = await self._client.script_load(_SCRIPT)  # another server behind the same name, or a flush
+            again = [n for n, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+            for n in again:
+                pipeline.evalsha(self._sha, len(batch[n].keys), *batch[n].keys, *batch[n].arguments)
+            for n, answer in zip(again, await pipeline.execute(raise_on_error=False), strict=True):
+                answers[n] = answer
+        return answers
+
+    def _failed(self, batch: list[_Asked], error: Exception) -> None:
+        """Let nobody wait for a Redis that does not answer."""
+        self._resting_until = time.monotonic() + REST
+        batch, self._waiting = batch + self._waiting, []
+        for asked in batch:
+            if not asked.answer.done():
+                asked.answer.set_exception(RedisDown(f"{type(error).__name__}: {error}"))
+
+    async def _drop(self) -> None:
+        """Leave the connection, which may be half way through an answer."""
+        client, self._client = self._client, None
+        if client is None:
+            return
+        try:
+            if client.connection is not None:
+                await client.connection.disconnect(nowait=True)
+            await client.aclose()
+        except (RedisError, OSError):
+            log.debug("the connection to Redis could not be closed cleanly", exc_info=True)
 
     async def close(self) -> None:
-        """Close the connections."""
-        if self._client is not None and self._loop is asyncio.get_running_loop():
-            await self._client.aclose()
-        self._client = None
+        """Close the connection."""
+        if self._loop is asyncio.get_running_loop():
+            await self._drop()
+
+
+async def _in_time(work: Coroutine[Any, Any, Any], seconds: float) -> Any:
+    """Await with a deadline that does not mistake a busy loop of ours for a slow Redis."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+        for _ in range(5):  # what has arrived meanwhile is read first
+            if task.done():
+                return task.result()
+            await asyncio.sleep(0)
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+    raise TimeoutError(f"no answer in {seconds * 1000:.0f} ms")

