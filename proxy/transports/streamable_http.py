@@ -22,6 +22,8 @@ from proxy.transports.base import Headers, Unreachable, UpstreamRequest
 from proxy.transports.connection import Connection, Exchange
 
 SWEEP_SECONDS = 0.1
+KEPT_HEADS = 256
+KEPT_HEAD_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class StreamableHttpTransport:
             self._fixed += checked(name, value)
         self._fixed_names = frozenset(name.lower() for name, _ in headers or [])
         self._target = origin.target.encode()
+        self._heads: dict[tuple[object, ...], bytes] = {}
         self._idle: list[Connection] = []
         self._running: dict[Exchange, Connection] = {}
         self._sweeper: asyncio.TimerHandle | None = None
@@ -105,29 +108,31 @@ class StreamableHttpTransport:
             self._sweeper = loop.call_later(SWEEP_SECONDS, self._sweep)
 
     def render(self, request: UpstreamRequest, target: bytes = b"") -> bytes:
-        """Write a request as it goes over the wire."""
+        """Write a request as it goes over the wire; the heads of alike requests are made, and checked, once."""
         body = request.body
-        parts = [request.verb, b" ", target or self._target, b" HTTP/1.1\r\n", self._fixed]
-        lines = 1
-        fixed = self._fixed_names
-        for name, value in request.headers:
-            if name not in fixed:  # the operator's own headers win
-                parts += (name, b": ", value, b"\r\n")
-                lines += 1
+        key = (request.verb, target, *request.headers)
+        head = self._heads.get(key)
+        if head is None:
+            head = self._head(request, target)
+            if len(head) <= KEPT_HEAD_BYTES:
+                if len(self._heads) >= KEPT_HEADS:
+                    self._heads.clear()
+                self._heads[key] = head
         if body or request.verb == b"POST":
-            parts.append(b"content-length: %d\r\n\r\n" % len(body))
-            lines += 1
-        else:
-            parts.append(b"\r\n")
-        head = b"".join(parts)
+            return b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body)
+        return head + b"\r\n"
+
+    def _head(self, request: UpstreamRequest, target: bytes) -> bytes:
+        fixed = self._fixed_names
+        lines = [b"%b %b HTTP/1.1\r\n" % (request.verb, target or self._target), self._fixed]
+        # the operator's own headers win
+        lines += [b"%b: %b\r\n" % (name, value) for name, value in request.headers if name not in fixed]
+        head = b"".join(lines)
         # no header may smuggle in a line of its own, whoever let it through
-        if (
-            head.count(b"\n") != lines + 1 + self._fixed.count(b"\n")
-            or head.count(b"\r") != head.count(b"\n")
-            or b"\0" in head
-        ):
+        breaks = len(lines) - 1 + self._fixed.count(b"\n")
+        if head.count(b"\n") != breaks or head.count(b"\r") != breaks or b"\0" in head:
             raise ValueError("a header with a line break")
-        return head + body if body else head
+        return head
 
     async def close(self, grace: float = 0.0) -> None:
         """Take no new requests, let running exchanges end within the grace, then abort them."""
