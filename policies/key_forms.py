@@ -15,7 +15,13 @@ from policies.models import Role
 __all__ = ["KeyForm", "NewKeyForm", "RevokeForm", "RotateForm", "words_of"]
 
 EXPIRY = [("30d", "in 30 days"), ("90d", "in 90 days"), ("365d", "in a year"), ("", "never"), ("date", "on a day …")]
-OVERLAPS = [("0", "at once"), ("900", "in 15 minutes"), ("3600", "in an hour"), ("86400", "in a day"), ("604800", "in 7 days")]
+OVERLAPS = [
+    ("0", "at once"),
+    ("900", "in 15 minutes"),
+    ("3600", "in an hour"),
+    ("86400", "in a day"),
+    ("604800", "in 7 days"),
+]
 
 
 def words_of(text: str) -> list[str]:
@@ -41,7 +47,9 @@ class KeyForm(forms.Form):
     owner = forms.CharField(max_length=200, required=False, help_text="A person or team to ask about it.")
     description = forms.CharField(max_length=500, required=False)
     expires_at = forms.DateTimeField(required=False, widget=forms.DateTimeInput(attrs={"type": "datetime-local"}))
-    networks = forms.CharField(required=False, max_length=2000, help_text="Where it may be used from, like 10.0.0.0/8. Empty: anywhere.")
+    networks = forms.CharField(
+        required=False, max_length=2000, help_text="Where it may be used from, like 10.0.0.0/8. Empty: anywhere."
+    )
     upstreams = forms.CharField(required=False, max_length=2000, help_text="Which upstreams it may reach. Empty: all.")
     query_allowed = forms.BooleanField(required=False, label="May be sent in the address (?api_key=)")
 

@@ -43,7 +43,11 @@ def in_state(keys: QuerySet[ApiKey], state: str) -> QuerySet[ApiKey]:
         return keys.filter(revoked_at=None, expires_at__gt=now, expires_at__lt=now + timedelta(days=14))
     if state == "unused":
         old = now - timedelta(days=90)
-        return keys.filter(live, created_at__lt=old).annotate(seen=Coalesce("usage__last_used_at", "created_at")).filter(seen__lt=old)
+        return (
+            keys.filter(live, created_at__lt=old)
+            .annotate(seen=Coalesce("usage__last_used_at", "created_at"))
+            .filter(seen__lt=old)
+        )
     if state == "expired":
         return keys.filter(revoked_at=None, expires_at__lte=now)
     if state == "revoked":
@@ -189,7 +193,9 @@ class ApiKeyAdmin(admin.ModelAdmin):
             raise Http404
         return key
 
-    def change_view(self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None) -> HttpResponse:
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
         """Show a key: what it is, when it was used, what it may call; and change what may be changed."""
         if not self.has_view_permission(request):
             raise PermissionDenied
@@ -228,7 +234,9 @@ class ApiKeyAdmin(admin.ModelAdmin):
             "key": key,
             "form": form,
             "usage": getattr(key, "usage", None),
-            "secrets": list(key.secrets.order_by("-generation").only("generation", "last4", "created_at", "not_after", "key_id")),
+            "secrets": list(
+                key.secrets.order_by("-generation").only("generation", "last4", "created_at", "not_after", "key_id")
+            ),
             "reach": preview.reach_of(key) if key.role and key.is_live else None,
             "may_change": may_change,
             "may_revoke": self.may_revoke(request) and key.revoked_at is None and self.holds_enough(request, key),
@@ -282,7 +290,9 @@ class ApiKeyAdmin(admin.ModelAdmin):
                     chosen.append(UUID(value))
                 except ValueError:
                     raise Http404 from None
-            keys = list(ApiKey.objects.select_related("role", "usage").filter(pk__in=chosen, revoked_at=None).order_by("name"))
+            keys = list(
+                ApiKey.objects.select_related("role", "usage").filter(pk__in=chosen, revoked_at=None).order_by("name")
+            )
         if any(not self.holds_enough(request, key) for key in keys):
             raise PermissionDenied
         if not keys:
@@ -302,7 +312,9 @@ class ApiKeyAdmin(admin.ModelAdmin):
                     services.revoke_key(key.pk, reason=form.cleaned_data["reason"], actor=actor(request))
                     self.log_change(request, key, "revoked")
             named = keys[0].name if len(keys) == 1 else f"{len(keys)} keys"
-            messages.success(request, f"{named} revoked. Workers stop accepting within a second, open streams end within five.")
+            messages.success(
+                request, f"{named} revoked. Workers stop accepting within a second, open streams end within five."
+            )
             return redirect(back, *where)
         context = {**self.admin_site.each_context(request), "title": "Revoke", "keys": keys, "form": form, "back": back}
         return render(request, "admin/policies/key_revoke.html", context)
@@ -346,10 +358,18 @@ def snippets(base: str, upstream: str, secret: str, administrative: bool) -> lis
             f"curl -sS {url} \\\n  -H 'Authorization: {bearer}' \\\n  -H 'Content-Type: application/json' \\\n"
             f"  -H 'Accept: application/json, text/event-stream' \\\n  -d '{call}'",
         ),
-        ("Claude Code", "in a terminal", f'claude mcp add --transport http {upstream} {url} \\\n  --header "Authorization: {bearer}"'),
+        (
+            "Claude Code",
+            "in a terminal",
+            f'claude mcp add --transport http {upstream} {url} \\\n  --header "Authorization: {bearer}"',
+        ),
         ("Cursor", ".cursor/mcp.json", cursor),
         ("VS Code", ".vscode/mcp.json", code),
-        ("Codex", "~/.codex/config.toml", f'[mcp_servers.{upstream}]\nurl = "{url}"\nhttp_headers = {{ Authorization = "{bearer}" }}'),
+        (
+            "Codex",
+            "~/.codex/config.toml",
+            f'[mcp_servers.{upstream}]\nurl = "{url}"\nhttp_headers = {{ Authorization = "{bearer}" }}',
+        ),
         (
             "Python",
             "the mcp package",

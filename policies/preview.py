@@ -11,7 +11,7 @@ from django.contrib import admin
 from django.db import connection
 
 from policies.compiled import PolicySet
-from policies.engine import Context, Principal, Target, decide, decide_reference
+from policies.engine import Context, Principal, Target, decide_reference
 from policies.loading import load_policy
 from policies.models import ApiKey
 
@@ -65,11 +65,8 @@ def _cell(compiled: PolicySet, principal: Principal, upstream: str, tool: str, n
     listed = decide_reference(compiled, principal, target, context)
     if not listed.allowed:
         return Cell("no", _name(listed.rule))
-    # Without arguments a rule that asks for some cannot say yes: then it depends on them.
-    plain = decide(compiled, principal, Target("tool", upstream, tool, {}, notes), context)
-    other = decide(compiled, principal, Target("tool", upstream, tool, {"\0": 0}, notes), context)
-    certain = plain.allowed and other.allowed and not _asks(compiled, principal, target)
-    return Cell("yes" if certain else "depends", _name(listed.rule))
+    # Allowed for some arguments; certain only where no rule asks for any.
+    return Cell("depends" if _asks(compiled, principal, target) else "yes", _name(listed.rule))
 
 
 def _asks(compiled: PolicySet, principal: Principal, target: Target) -> bool:
@@ -86,5 +83,6 @@ def reach_of(key: ApiKey) -> list[Row]:
     compiled = policy()
     principal = Principal(key.pk, key.name, key.prefix, key.role.name if key.role else "", frozenset(key.upstreams))
     return [
-        Row(upstream, tool, (_cell(compiled, principal, upstream, tool, notes),)) for upstream, tool, notes in known_tools()
+        Row(upstream, tool, (_cell(compiled, principal, upstream, tool, notes),))
+        for upstream, tool, notes in known_tools()
     ]

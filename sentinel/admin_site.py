@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,6 +106,22 @@ class SentinelAdminSite(AdminSite):
             found[kind].append((value, label))
         return found | {"reason": [(word, word) for word in REASONS]}
 
+    def known_tools(self, most: int) -> list[tuple[str, str, Any]]:
+        """Return the tools that upstreams list: (upstream, tool, annotations)."""
+        from proxy.models import CatalogueItem
+
+        tools = CatalogueItem.objects.filter(kind="tool", present=True).order_by("upstream__slug", "name")
+        return [
+            (slug, name, _annotations(definition))
+            for slug, name, definition in tools.values_list("upstream__slug", "name", "definition")[:most]
+        ]
+
+    def grantable(self, user: Any) -> list[str]:
+        """Return the duties this person may give to others."""
+        from sentinel import duties
+
+        return [duty.name for duty in duties.grantable(user)]
+
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponseBase:
         """Show the overview."""
         from sentinel import overview
@@ -116,6 +133,15 @@ class SentinelAdminSite(AdminSite):
         from django.shortcuts import redirect
 
         return redirect("admin:index")
+
+
+def _annotations(definition: str) -> dict[str, Any] | None:
+    """Return a tool's own hints, as far as they can be read."""
+    try:
+        found = json.loads(definition).get("annotations")
+    except (ValueError, AttributeError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def navigation(request: HttpRequest) -> list[dict[str, Any]]:

@@ -1,0 +1,126 @@
+"""The forms of the upstream pages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+
+from proxy.models import SLUG_PATTERN, Upstream
+
+__all__ = ["UpstreamForm", "pairs_as_text"]
+
+ADVANCED = (
+    "connect_timeout", "first_byte_timeout", "idle_timeout", "max_concurrent", "max_answer_bytes", "networks", "ca_pem",
+    "client_cert_pem", "client_key", "refusals", "audit_level", "working_directory", "environment", "process_mode",
+    "memory_limit_mb",
+)  # fmt: skip
+
+
+def pairs_as_text(pairs: dict[str, str], sign: str) -> str:
+    """Show names and values as lines that people edit."""
+    return "\n".join(f"{name}{sign}{value}" for name, value in pairs.items())
+
+
+def _pairs(text: str, sign: str, example: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        name, separator, value = line.partition(sign)
+        if not separator or not name.strip():
+            raise forms.ValidationError(f"Line {number} is not like “{example}”.")
+        found[name.strip()] = value.strip()
+    return found
+
+
+class UpstreamForm(forms.Form):
+    """An upstream's settings; what is secret is shown as stored and never comes back out."""
+
+    slug = forms.RegexField(
+        SLUG_PATTERN,
+        max_length=63,
+        label="Name in addresses and rules",
+        help_text="Lower-case letters, digits and hyphens, like crm.",
+    )
+    name = forms.CharField(max_length=200, required=False, label="Title")
+    description = forms.CharField(max_length=1000, required=False)
+    transport = forms.ChoiceField(choices=Upstream.Transport.choices, initial="streamable-http")
+    url = forms.CharField(
+        max_length=2000, required=False, label="URL", help_text="The MCP endpoint, like https://tools.example.com/mcp."
+    )
+    command = forms.CharField(
+        max_length=2000,
+        required=False,
+        help_text="For stdio: program and arguments, split as a shell would, run without a shell.",
+    )
+    headers = forms.CharField(
+        required=False, widget=forms.Textarea(attrs={"rows": 3, "spellcheck": "false"}),
+        help_text="One a line, like “Authorization: env:CRM_TOKEN”. env: takes the value from the gateway's environment; anything else is stored encrypted and not shown again.",
+    )  # fmt: skip
+    catalogue_policy = forms.ChoiceField(
+        choices=Upstream.CataloguePolicy.choices, label="New or changed tools", initial="allow"
+    )
+    enabled = forms.BooleanField(required=False, initial=True)
+    refusals = forms.ChoiceField(choices=Upstream.Refusals.choices, required=False, label="Refusals go out")
+    audit_level = forms.ChoiceField(choices=Upstream.AuditLevel.choices, required=False, label="Events keep")
+    networks = forms.CharField(required=False, help_text="If given, the only networks its addresses may lie in.")
+    connect_timeout = forms.FloatField(required=False, min_value=0.05, max_value=600, label="Connect within (s)")
+    first_byte_timeout = forms.FloatField(required=False, min_value=0.05, max_value=3600, label="First byte within (s)")
+    idle_timeout = forms.FloatField(required=False, min_value=1, max_value=86400, label="Idle at most (s)")
+    max_concurrent = forms.IntegerField(
+        required=False, min_value=1, max_value=100_000, label="Calls at once, per worker"
+    )
+    max_answer_bytes = forms.IntegerField(required=False, min_value=1024, label="Largest answer (bytes)")
+    ca_pem = forms.CharField(required=False, widget=forms.Textarea(attrs={"rows": 2}), label="CA certificates (PEM)")
+    client_cert_pem = forms.CharField(
+        required=False, widget=forms.Textarea(attrs={"rows": 2}), label="Client certificate (PEM)"
+    )
+    client_key = forms.CharField(required=False, widget=forms.Textarea(attrs={"rows": 2}), label="Client key (PEM)")
+    working_directory = forms.CharField(required=False, max_length=1000)
+    environment = forms.CharField(
+        required=False,
+        widget=forms.Textarea(attrs={"rows": 2}),
+        help_text="For stdio: one a line, like “TOKEN=env:CRM_TOKEN”.",
+    )
+    process_mode = forms.ChoiceField(choices=Upstream.ProcessMode.choices, required=False, initial="shared")
+    memory_limit_mb = forms.IntegerField(required=False, min_value=1, label="Memory (MB)")
+
+    def __init__(self, *args: Any, new: bool = False, commands: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not new:
+            del self.fields["slug"]
+        if not commands:
+            for name in ("command", "environment", "working_directory"):
+                self.fields[name].disabled = True
+
+    @property
+    def advanced(self) -> list[Any]:
+        """The fields that few need."""
+        return [self[name] for name in ADVANCED]
+
+    @property
+    def advanced_wrong(self) -> bool:
+        """Whether one of them must be looked at."""
+        return any(name in self.errors for name in ADVANCED)
+
+    def clean_headers(self) -> dict[str, str]:
+        """Read header lines."""
+        return _pairs(self.cleaned_data["headers"], ":", "Authorization: env:CRM_TOKEN")
+
+    def clean_environment(self) -> dict[str, str]:
+        """Read variable lines."""
+        return _pairs(self.cleaned_data["environment"], "=", "TOKEN=env:CRM_TOKEN")
+
+    def clean_networks(self) -> list[str]:
+        """Read networks."""
+        return [word for word in self.cleaned_data["networks"].replace(",", " ").split() if word]
+
+    def clean(self) -> dict[str, Any]:
+        """Leave out what was left empty and has a default of its own."""
+        data = super().clean() or self.cleaned_data
+        if data.get("max_concurrent") is None:
+            data["max_concurrent"] = 512
+        if data.get("transport") == "stdio":
+            data["url"] = ""
+        return data
