@@ -2,7 +2,7 @@
 
 Where the windows are kept decides how far a limit reaches: in a file that the workers of one machine share (the default,
 nothing to install), in Redis for several machines, or in one process. All three count alike (policies.limiter_table): never
-more than N in any W seconds, a place free at most W/64 seconds late.
+more than N in any W seconds, a place free at most W/64 seconds late (docs/adr/0010).
 
     admission = await limiter.admit(limits_for(snapshot, principal, target))      # limits_for: policies.limits
 
@@ -14,11 +14,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from policies.limiter_redis import RedisDown, RedisWindows
 from policies.limiter_shared import LocalTable, Locked, SharedTable
@@ -34,8 +33,7 @@ log = logging.getLogger("sentinel.limits")
 _SECOND: Final = 1_000_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
+class Admission(NamedTuple):
     """Whether there is room, and if not, in how many seconds."""
 
     allowed: bool
