@@ -8,9 +8,8 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from audit.event import Event
-from audit.sanitizer import MISSING, Payload
-
 from audit.journal import AuditUnavailable
+from audit.sanitizer import MISSING, Payload
 from proxy import answers
 from proxy.message import Known, Refused
 from proxy.refusals import Limited, refuse
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("sentinel.proxy")
 
-#: what is kept of the request of a caller without a valid key, in bytes of JSON
+#: how much of the request of a caller without a valid key is looked at and kept, in bytes
 STRANGER_PAYLOAD = 1024
 
 _OUTCOME_OF = {
@@ -104,7 +103,7 @@ async def event(gateway: Gateway, call: Call) -> Event:
     request: Any = MISSING
     if call.body:
         if principal is None:
-            request = gateway.sanitizer.payload(raw=call.body, limit=STRANGER_PAYLOAD)
+            request = gateway.sanitizer.payload(raw=call.body[:STRANGER_PAYLOAD])
         else:
             request = await gateway.payload(call.body, level=level)
     target = call.target

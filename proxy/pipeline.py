@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from audit.journal import AuditUnavailable
 from policies.compiled import PolicySet
 from policies.engine import Context, Decision, Principal, Target, decide, decide_reference
-from policies.limiter import limits_for
+from policies.limits import limits_for
 from proxy import era, legacy_sse, outcomes
 from proxy.call import Call
 from proxy.credentials import SCOPE_KEY, presented

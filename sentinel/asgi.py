@@ -17,10 +17,10 @@ from django.core.asgi import get_asgi_application
 
 django_application = get_asgi_application()
 
-from proxy.answers import not_found
-from proxy.consumer import McpConsumer, matches
-from proxy.credentials import take_query_credentials
-from sentinel import health, runtime, wiring
+from proxy.answers import not_found  # noqa: E402 - Django's settings and apps come first
+from proxy.consumer import McpConsumer, matches  # noqa: E402
+from proxy.credentials import take_query_credentials  # noqa: E402
+from sentinel import health, runtime  # noqa: E402
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -65,8 +65,7 @@ class Application:
             self._starting = asyncio.Lock()
         async with self._starting:
             if not self._started:
-                await asyncio.to_thread(runtime.ensure_services)
-                await wiring.start_gateway()
+                await runtime.start_gateway()
                 self._started = True
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
@@ -75,12 +74,12 @@ class Application:
             if message["type"] == "lifespan.startup":
                 try:
                     await self._start()
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001 - whatever it is, the server says it and ends
                     await send({"type": "lifespan.startup.failed", "message": str(error)})
                     return
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
-                await wiring.stop_gateway()
+                await runtime.stop_gateway()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 

@@ -15,7 +15,6 @@ from policies.snapshot import SnapshotHolder
 from proxy import gateway as proxy_gateway
 from proxy import upstreams
 from proxy.gateway import Gateway
-from sentinel import runtime
 
 #: how long a start waits for the first snapshot before it serves 503s until there is one, in seconds
 FIRST_SNAPSHOT = 10.0
@@ -47,7 +46,6 @@ async def start_gateway() -> Gateway:
     await asyncio.to_thread(holder.ready, FIRST_SNAPSHOT)
     gateway.start()
     proxy_gateway.install(gateway)
-    runtime.on_stop(lambda: gateway.close_streams("server_stopping"))
     return gateway
 
 
