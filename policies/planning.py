@@ -80,8 +80,19 @@ def _label(spec: Any) -> str:
     return spec.name if isinstance(spec, RoleSpec) else spec.label()
 
 
-def plan(current: PolicySpec, wanted: PolicySpec) -> Plan:
-    """Compare two policies; what is equal keeps its id, what has the same name or scope is changed in place."""
+def plan(current: PolicySpec, wanted: PolicySpec, *, by_id: bool = False) -> Plan:
+    """Compare two policies; what is equal keeps its id, what has the same name or scope is changed in place.
+
+    `by_id`: both are states of one database, so that ids say what is what.
+    """
+    if by_id:
+        return Plan(
+            roles=_same_ids(current.roles, wanted.roles),
+            rules=_same_ids(current.rules, wanted.rules),
+            limits=_same_ids(current.limits, wanted.limits),
+            audit=_same_ids(current.audit, wanted.audit),
+            diff=text_diff(current, wanted),
+        )
     return Plan(
         roles=_roles(current.roles, wanted.roles),
         rules=_match(current.rules, wanted.rules, lambda rule: rule.name or None),
@@ -95,6 +106,13 @@ def text_diff(current: PolicySpec, wanted: PolicySpec) -> str:
     """The difference of the two documents, line by line."""
     old, new = render(current).splitlines(), render(wanted).splitlines()
     return "\n".join(difflib.unified_diff(old, new, "before", "after", lineterm="", n=2))
+
+
+def _same_ids(current: Sequence[S], wanted: Sequence[S]) -> tuple[Edit[S], ...]:
+    old = {spec.id: spec for spec in current}
+    new = {spec.id: spec for spec in wanted}
+    edits: list[Edit[S]] = [Edit(old.get(key), spec) for key, spec in new.items() if old.get(key) != spec]
+    return (*edits, *(Edit(spec, None) for key, spec in old.items() if key not in new))
 
 
 def _limit_scope(limit: LimitSpec) -> Hashable:

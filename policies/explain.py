@@ -1,0 +1,226 @@
+"""Why is this allowed or denied? The gateway's own decision, the rules that came close, and the limits that apply (pure).
+
+For people who may know policy; a caller is never shown any of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import Any
+
+from policies import glob, reach
+from policies.compiled import CompiledRule, PolicyError, PolicySet, moment, network_check, window_check
+from policies.conditions import (
+    ANNOTATION_DEFAULTS,
+    ERROR,
+    ITEMS,
+    MISSING,
+    NO,
+    YES,
+    compile_condition,
+    json_type,
+    parse_path,
+    walk,
+)
+from policies.engine import ABSENT, Context, Decision, Principal, RuleRef, Target, decide, decide_reference
+from policies.specs import ConditionSpec, LimitSpec, RuleSpec
+
+MOST_NEAR = 20
+
+
+@dataclass(frozen=True, slots=True)
+class NearMiss:
+    """A rule that came close, and what kept it from matching."""
+
+    rule: RuleRef
+    label: str
+    why: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A decision with everything around it."""
+
+    decision: Decision
+    rule_label: str
+    listed: bool
+    example: Any  # arguments that would be allowed, when the arguments decide and some were found
+    near: tuple[NearMiss, ...]
+    observed: tuple[str, ...]
+    limits: tuple[LimitSpec, ...]
+    audit_level: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """The form of `policy explain --json` and the API."""
+        decision = self.decision
+        return {
+            "allowed": decision.allowed,
+            "reason": decision.reason,
+            "rule": None if decision.rule is None else {**decision.rule.as_dict(), "label": self.rule_label},
+            "message": decision.message,
+            "policy_version": decision.policy_version,
+            "listed": self.listed,
+            "example": self.example,
+            "errors": [ref.as_dict() for ref in decision.errors],
+            "observed": list(self.observed),
+            "near": [{"rule": n.rule.as_dict(), "label": n.label, "why": list(n.why)} for n in self.near],
+            "limits": [
+                {
+                    "id": limit.id,
+                    "label": limit.label(),
+                    "requests": limit.requests,
+                    "window_seconds": limit.window_seconds,
+                    "per": list(limit.per),
+                }
+                for limit in self.limits
+            ],
+            "audit_level": self.audit_level or None,
+        }
+
+
+def explain(policy: PolicySet, principal: Principal, target: Target, context: Context) -> Explanation:
+    """Decide as the gateway does, and say why."""
+    decision = decide(policy, principal, target, context)
+    labels = {rule.id: rule.label() for rule in policy.spec.rules}
+    listed = decide_reference(policy, principal, target, context).allowed
+    return Explanation(
+        decision=decision,
+        rule_label=labels.get(decision.rule.id, "") if decision.rule else "",
+        listed=listed,
+        example=_example(policy, principal, target, context) if listed and not decision.allowed else None,
+        near=_near(policy, principal, target, context, decision),
+        observed=tuple(labels.get(ref.id, "") for ref in decision.observed),
+        limits=policy.limits.find(principal.role, principal.key_prefix, target.kind, target.upstream, target.name),
+        audit_level=policy.audit_level(principal.role, target.kind, target.upstream, target.name),
+    )
+
+
+def _example(policy: PolicySet, principal: Principal, target: Target, context: Context) -> Any:
+    found = policy.candidates(principal.role, principal.key_prefix, target.kind, target.upstream, target.name)
+    denies = [r for r in found.denies if r.check_outer(target, context) != NO]
+    allows = [r for r in found.allows if r.check_outer(target, context) == YES]
+    return reach.some_arguments(allows, denies).example
+
+
+def _near(
+    policy: PolicySet, principal: Principal, target: Target, context: Context, decision: Decision
+) -> tuple[NearMiss, ...]:
+    decided = decision.rule.id if decision.rule else None
+    found: list[tuple[int, int, NearMiss]] = []
+    for spec in policy.spec.rules:
+        if spec.id == decided and decided is not None:
+            continue
+        static, why = _static(spec, principal, target)
+        if static > 1 or (static == 1 and not why):
+            continue
+        why += _dynamic(spec, target, context)
+        if not why:
+            if not spec.observe:
+                continue
+            why = ["it only observes"]
+        found.append((len(why), spec.id, NearMiss(RuleRef(spec.id, spec.name, spec.effect), spec.label(), tuple(why))))
+    found.sort(key=lambda item: item[:2])
+    if principal.upstreams and target.upstream not in principal.upstreams:
+        reachable = ", ".join(sorted(principal.upstreams))
+        note = NearMiss(RuleRef(0, "", "deny"), "the key itself", (f"it may reach only {reachable}",))
+        return (note, *(item[2] for item in found[:MOST_NEAR]))
+    return tuple(item[2] for item in found[:MOST_NEAR])
+
+
+def _static(spec: RuleSpec, principal: Principal, target: Target) -> tuple[int, list[str]]:
+    """How many of role, key, kind, upstream and name do not fit, and words where exactly one is worth telling."""
+    why: list[str] = []
+    misses = 0
+    if not spec.enabled:
+        misses += 1
+        why.append("it is switched off")
+    if spec.roles is not None and principal.role not in spec.roles:
+        misses += 1
+        why.append(f"it is for {', '.join(sorted(spec.roles)) or 'no role'}, not for {principal.role or 'no role'}")
+    if spec.keys is not None and principal.key_prefix not in spec.keys:
+        misses += 1
+        why.append("it is for other keys")
+    if target.kind not in spec.kinds:
+        misses += 1
+        why.append(f"it is about {', '.join(spec.kinds)}, not {target.kind}")
+    if spec.upstreams and target.upstream not in spec.upstreams:
+        misses += 1
+        why.append(f"it is for upstream {', '.join(spec.upstreams)}, not {target.upstream or 'none'}")
+    if misses <= 1 and not glob.matcher(spec.pattern)(target.name):
+        misses += 1
+        if _alike(spec.pattern, target.name):
+            why.append(f"the name {target.name!r} does not match {spec.pattern!r}")
+        elif misses == 1:
+            return 1, []
+    return misses, why
+
+
+def _alike(pattern: str, name: str) -> bool:
+    if len(name) > 200 or len(pattern) > 200:
+        return False
+    return glob.matcher(pattern.casefold())(name.casefold()) or SequenceMatcher(None, pattern, name).ratio() > 0.75
+
+
+def _dynamic(spec: RuleSpec, target: Target, context: Context) -> list[str]:
+    """What of the moment, the place and the call does not fit."""
+    why: list[str] = []
+    if not spec.window.always and window_check(spec.window)(moment(context.now)) != YES:
+        why.append("it is not in force at this time")
+    if spec.networks and network_check(spec.networks)(context.client_ip) != YES:
+        why.append(f"the caller's address {context.client_ip or '(not known)'} is not in {', '.join(spec.networks)}")
+    for condition in spec.conditions:
+        problem = _condition(condition, target)
+        if problem:
+            why.append(problem)
+    return why
+
+
+def _condition(condition: ConditionSpec, target: Target) -> str:
+    subject: Any = target.arguments
+    if condition.subject == "name":
+        subject = target.name
+    elif condition.subject == "annotations":
+        subject = {**ANNOTATION_DEFAULTS, **(target.annotations or {})}
+    answer = compile_condition(condition)(subject)
+    if answer == YES:
+        return ""
+    found = _found(condition, subject)
+    return f"{condition.words()}: {found}{' (cannot be compared)' if answer == ERROR else ''}"
+
+
+def _found(condition: ConditionSpec, subject: Any) -> str:
+    if condition.subject == "name":
+        return f"it is {subject!r:.80}"
+    steps = parse_path(condition.path)
+    if ITEMS in steps:
+        head = steps[: steps.index(ITEMS)]
+        _, value = walk(subject, head)
+        return "it is missing" if value is MISSING else f"the {json_type(value)} {_brief(value)}"
+    _, value = walk(subject, steps)
+    return "it is missing" if value is MISSING else f"it is {_brief(value)}"
+
+
+def _brief(value: Any) -> str:
+    try:
+        text = json.dumps(value, ensure_ascii=True, default=str)
+    except (TypeError, ValueError, RecursionError):
+        text = json_type(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def principal_for_role(role: str) -> Principal:
+    """Any key of a role."""
+    return Principal(None, "", "", role)
+
+
+def target_of(
+    kind: str, upstream: str, name: str, arguments: Any = ABSENT, annotations: Mapping[str, Any] | None = None
+) -> Target:
+    """A target to explain."""
+    return Target(kind, upstream, name, arguments, annotations)
+
+
+__all__ = ["CompiledRule", "Explanation", "NearMiss", "PolicyError", "explain", "principal_for_role", "target_of"]
