@@ -150,6 +150,8 @@ def _jwt(value: bytes) -> bool:
 
 
 def _generic(value: bytes) -> bool:
+    if value[:3].lower() == b"sha":
+        return False
     body = re.split(rb"[_-]", value)[-1]
     return _mixed(3, 3, 3)(body) and _entropy(body) >= 4.0
 

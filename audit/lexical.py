@@ -53,7 +53,7 @@ _NAME = _compile(
     r"(?:seed|recovery)[ \t]+phrase\b|connection[ \t]+string)"
 )
 
-_OPENER = rb"\\{0,16}[\"'`]"
+_OPENER = rb"(?:[rbfuRBFU]{1,2})?\\{0,16}[\"'`]"
 _AFTER = re.compile(
     rb"(?P<close>(?:\\{0,16}[\"'`])?[\])]?\??)"
     rb"(?P<space>(?:[ \t\r\n]|\\{1,8}[rnt]){0,64})"
@@ -87,6 +87,14 @@ _REFERENCE = re.compile(
     rb"(?:\$\{[^}\s]{1,80}\}|\$\{\{[^}]{1,120}\}\}|\$\([^)]{1,80}\)|\$[A-Za-z_][A-Za-z0-9_]{0,60}|\{\{[^}]{1,80}\}\}|<[A-Za-z][A-Za-z0-9 _\-]{0,60}>|"
     rb"\{[a-z_][a-z0-9_.]{0,40}\}|%[sdr]|%\([a-z_]+\)s|%[A-Z_]{2,40}%|\*{3,}|x{4,}|X{4,}|\.{3,}|\xe2\x80\xa6|\xe2\x80\xa2+|-|\?|\[\]|\{\}|\(none\)|N/A|n/a)\Z"
 )
+_REFERENCE_AT = re.compile(
+    rb"\$\{[^}\s]{1,80}\}|\$\{\{[^}]{1,120}\}\}|\$\([^)]{1,80}\)|\{\{[^}]{1,80}\}\}|"
+    rb"(?:self|settings|config|cfg|conf|os|process|env|environ|secrets|args|request|req|options|opts|params|ctx|context|this|props|vault|keyring|"
+    rb"var|local|module|credentials|creds|user|form|session|app|state|data)(?:\.|\?\.|->)[A-Za-z_][A-Za-z0-9_.\[\]\"']{0,80}(?![A-Za-z0-9_.])"
+)
+_REFERENCE_ONLY = re.compile(
+    rb"(?:(?:[Bb]earer|[Bb]asic|[Tt]oken) +)?(?:\$?\{[A-Za-z_][A-Za-z0-9_.()]{0,60}\}|\$\{\{?[^}]{1,80}\}?\}|\{\{[^}]{1,80}\}\}|\$[A-Za-z_][A-Za-z0-9_]{0,60}|<[A-Za-z][A-Za-z0-9 _\-]{0,60}>|%s)\Z"
+)
 _WORDS_NOT_VALUES = frozenset(
     rb"""null none true false nil undefined void empty yes no on off required optional string str int integer number bool boolean
     bytes any object array list dict map tuple set text char varchar nvarchar uuid date datetime float double long byte
@@ -110,7 +118,7 @@ _QUANTITY = re.compile(
 )
 _CONNECT = re.compile(
     rb"(?i)(?:(?:[ \t]+(?:for|of|on|in|at|to)[ \t]+[^\s\"'`,;]{1,40}(?:[ \t]+[^\s\"'`,;]{1,40}){0,2}?)?)"
-    rb"(?:[ \t]+(?:is|was|are|equals|being|reads|=|:)|[ \t]*[,:]?[ \t]+(?:set|changed|equal|reset|rotated|updated)[ \t]+to|[ \t]+(?:i[ \t]+(?:use|used)|we[ \t]+use|you[ \t]+need|to[ \t]+use|provided|given|used|found|sent|received|value|here)[ \t]*(?:is|was|:|=)?|[ \t]+as|[ \t]+of|\xe2\x80\x99s|'s)"
+    rb"(?:[ \t]+(?:is|was|are|equals|being|reads|=|:)|[ \t]*[,:]?[ \t]+(?:set|changed|equal|reset|rotated|updated)[ \t]+to|[ \t]+(?:i[ \t]+(?:use|used)|we[ \t]+use|you[ \t]+need|to[ \t]+use|provided|given|used|found|sent|received|value|here)[ \t]*(?:is|was|:|=)?|(?P<loose>[ \t]+as|[ \t]+of|[ \t]+to)|\xe2\x80\x99s|'s)"
     rb"[ \t]*(?:(?:now|just|still|currently|simply|always|probably|the|new|set[ \t]+to|called|this|following|string|value)[ \t:]+){0,3}"
 )
 _WITHIN = re.compile(rb"(?:[ \t]+[A-Za-z'()]{1,20}){1,5}[ \t]*(?::|=|->|-|\xe2\x80\x93|\xe2\x80\x94)[ \t]*")
@@ -229,14 +237,30 @@ def _by_name(text: bytes, cut: bool) -> Iterator[Found]:
             continue
         if end - start > 512:
             continue
+        if _within_random(text, start, end):
+            continue  # the letters of a name, but in the middle of base64
         name = judge(text[start:end].decode("utf-8", "replace"))
-        if (
-            name is NOTHING or TOKEN.match(text, text.rfind(b"[", max(0, start - 1), start + 1))
-            if b"[" in text[max(0, start - 1) : start + 1]
-            else name is NOTHING
-        ):
+        if name is NOTHING or b"---" in text[start + 2 : end + 3]:
             continue
         yield from _after(text, start, end, name, cut)
+
+
+_RUN_BEFORE = re.compile(rb"[A-Za-z0-9+/=]{0,64}\Z")
+_RUN_AFTER = re.compile(rb"[A-Za-z0-9+/=]{0,64}")
+
+
+def _within_random(text: bytes, start: int, end: int) -> bool:
+    if end - start > 20 and looks_random(text[start:end], least=20):
+        return True
+    if text[start - 1 : start] not in _JOINS and text[end : end + 1] not in _JOINS:
+        return False
+    before = _RUN_BEFORE.search(text, max(0, start - 64), start)
+    after = _RUN_AFTER.match(text, end)
+    run = (before[0] if before else b"") + text[start:end] + (after[0] if after else b"")
+    return len(run) > max(32, 2 * (end - start)) and looks_random(run, False, 32)
+
+
+_JOINS = (b"+", b"/")
 
 
 def _after(text: bytes, start: int, end: int, name: Name, cut: bool) -> Iterator[Found]:
@@ -319,6 +343,8 @@ def _value(
     if opener:
         return _quoted(text, opener, name, cut)
     first = text[at : at + 1]
+    if _REFERENCE_AT.match(text, at) or (first in (b"/", b"~") and written.lower() in (b"pwd", b"oldpwd")):
+        return None
     if first in (b"{", b"[") and not TOKEN.match(text, at) and (quoted_name or not spaced):
         if not (name.strong and quoted_name):
             return None
@@ -352,6 +378,8 @@ def _plain(
     stripped = value.rstrip(b".,") if not quoted_name else value
     if _REFERENCE.match(value) or TOKEN.match(value) or not stripped:
         return None
+    begin = at - len(written) - 1
+    before = text[begin - 1 : begin] if written and begin > 0 else b""
     after = text[plain.end() : plain.end() + 1]
     if name.textual and (value.isdigit() or value in (b"true", b"false", b"null")):
         return None
@@ -376,6 +404,8 @@ def _plain(
             )
             if identifier or (after == b" " and colon) or not _own_line(text, plain.end()):
                 return None
+        if colon and not spaced and before == b":" and not looks_random(stripped):
+            return None  # a part of a name such as an ARN
         if spaced and (_ALGORITHM.match(stripped) or _QUANTITY.match(stripped) and name.kind != "password"):
             return None
         if written[:1] in (b"P", b"p", b"O") and written.lower() in (b"pwd", b"oldpwd") and value[:1] in (b"/", b"~"):
@@ -390,7 +420,7 @@ def _own_line(text: bytes, end: int) -> bool:
 
 
 def _quoted(text: bytes, opener: re.Match[bytes], name: Name, cut: bool) -> Found | None:
-    quote, escapes = opener[0][-1:], len(opener[0]) - 1
+    quote, escapes = opener[0][-1:], opener[0].count(b"\\")
     begin = opener.end()
     at = begin
     while True:
@@ -408,6 +438,8 @@ def _quoted(text: bytes, opener: re.Match[bytes], name: Name, cut: bool) -> Foun
         at += 1
     value = text[begin:at]
     inner = value.strip()
+    if _REFERENCE_ONLY.match(inner):
+        return None  # "Bearer {token}": a template
     if not inner or looks_like_our_token(inner) or _REFERENCE.match(inner) and inner[:1] != b"-":
         return None
     if (scheme := _SCHEME.match(value)) and scheme.end() < len(value) and not _WHOLE_LINE_SCHEMES.match(scheme[0]):
@@ -439,6 +471,8 @@ def _accepts(name: Name, value: bytes) -> bool:
 
 def _secretish(value: bytes, name: Name, quoted: bool) -> bool:
     """Whether a word that follows a name in a sentence is a secret and not one more word of the sentence."""
+    if value[:1] in (b"{", b"<") or value[:2] in (b"${", b"$(", b"%{") or _REFERENCE_AT.match(value):
+        return False
     lowered = value.lower()
     if (
         lowered in _WORDS_NOT_VALUES
@@ -488,8 +522,10 @@ def _prose(text: bytes, end: int, name: Name) -> Iterator[Found]:
                 return
         connected = None
     if connected is not None and (found := _word(text, connected.end(), name)):
-        yield found
-        return
+        value = text[found.start : found.end]
+        if not connected["loose"] or name.kind == "password" or not _is_words(value):
+            yield found
+            return
     direct = re.compile(rb"[ \t]*[:(\[]?[ \t]+|[ \t]*\((?=\S)").match(text, end)
     if direct:
         quoted = _QUOTED_TOKEN.match(text, direct.end())
@@ -536,12 +572,7 @@ def _nearby(text: bytes, end: int) -> Iterator[Found]:
     check = _mixed(2, 2, 2)
     for match in _RANDOM_TOKEN.finditer(text, max(0, end - 160), min(len(text), end + 160)):
         value = match[0].rstrip(b".-")
-        if (
-            len(value) >= 20
-            and check(value)
-            and b"." not in value.strip(b".")[1:-1].replace(b".", b"", 0)[:0]
-            and looks_random(value, False, 20)
-        ):
+        if len(value) >= 20 and check(value) and looks_random(value, False, 20):
             if b"[REDACTED:" in text[max(0, match.start() - 45) : match.start()]:
                 continue
             yield Found(match.start(), match.start() + len(value), "token")

@@ -33,6 +33,7 @@ _MAX_ROUNDS = 4
 _TOKEN_TEXT = re.compile(r"\[REDACTED:[a-z0-9\-]{1,40}:[0-9a-f]{8}\]")
 _SCHEME_TEXT = re.compile(r"(?:Bearer|Basic|Token|ApiKey|SSWS|Bot|DPoP|GenieKey|bearer|basic|token) +(?=\S+\Z)")
 _HEADER_NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:[-_][A-Za-z0-9]+)+\Z")
+_PLAIN_NAME = re.compile(r"[\w$\-](?:[\w$\-]|\.(?=[\w]{1,40}\Z)){1,80}\Z")
 _FLAG = re.compile(r"--?[A-Za-z][A-Za-z0-9_.\-]*\Z")
 _USER_FLAGS = frozenset(("-u", "--user", "--proxy-user", "-U"))
 _PASSWORD_COMMANDS = frozenset(
@@ -258,7 +259,7 @@ class _Walk:
 
     def announces(self, item: str, first_of_two: bool) -> bool:
         """Whether an element of a list makes a secret of the next one: a flag, a header's name, the name in a pair."""
-        if " " in item or "=" in item or "[REDACTED:" in item:
+        if not _PLAIN_NAME.match(item):
             return False
         flag = _FLAG.match(item) is not None
         if not (flag or first_of_two or _HEADER_NAME.match(item) or item.lower() in ("authorization", "cookie")):
@@ -383,7 +384,7 @@ class _Walk:
                 found = self.json_text(raw, inner, wrapped)
                 if found is not None:
                     return found
-            if raw.startswith((b"data:", b"event:", b"id:", b"retry:")) or b"\ndata:" in raw:
+            if _EVENT_STREAM.match(raw):
                 raw = self.sse(raw, wrapped, cut)
         raw = self.spans(raw, self.found(raw, cut))
         if wrapped >= _MAX_WRAPPED:
@@ -503,6 +504,7 @@ class _Walk:
 _OWN_KINDS = frozenset(("text", "bearer", "basic"))
 _PERCENT_RUN = re.compile(rb"[^\s\"'<>]{0,8192}?%[0-9A-Fa-f]{2}[^\s\"'<>]{0,8192}")
 _UNICODE_ESCAPE = re.compile(rb"\\u00([2-7][0-9a-fA-F])")
+_EVENT_STREAM = re.compile(rb"(?:(?:event|id|retry):[^\r\n]*\r?\n|:[^\r\n]*\r?\n){0,4}data:(?![a-z]{2,20}/)")
 _BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 _USER_PASSWORD = re.compile(rb"[A-Za-z0-9_.+@\-]{1,64}:(?=[^\s]*[0-9])(?=[^\s]*[A-Za-z])[^\s:/]{6,256}\Z")
 
