@@ -25,8 +25,9 @@ class Tally:
     def __init__(self, folder: Path, name: str) -> None:
         folder.mkdir(mode=0o700, exist_ok=True, parents=True)
         self._names = os.open(folder / f"{name}.names", os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        self._index: dict[Key, int] = dict(_read_names(folder / f"{name}.names"))
-        self._used = max(self._index.values(), default=-1) + 1
+        named = list(_read_names(folder / f"{name}.names"))
+        self._index: dict[Key, int] = {key: number for key, offset, number in named if offset == 0}
+        self._used = max((number for _, _, number in named), default=-1) + 1
         descriptor = os.open(folder / f"{name}.cells", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         os.ftruncate(descriptor, CELLS * 8)
         self._map = mmap.mmap(descriptor, CELLS * 8)
@@ -66,29 +67,22 @@ class Tally:
         os.close(self._names)
 
 
-def _read_names(place: Path) -> Iterator[tuple[Key, int]]:
-    """Read (key, first cell); a line cut off by a kill is left out."""
+def _read_names(place: Path) -> Iterator[tuple[Key, int, int]]:
+    """Read (key, place within it, cell); a line cut off by a kill is left out."""
     try:
         lines = place.read_text().split("\n")[:-1]
     except FileNotFoundError:
         return
     for line in lines:
         number, *key, offset = json.loads(line)
-        if offset == "0":
-            yield tuple(key), number
+        yield tuple(key), int(offset), number
 
 
 def read(folder: Path) -> Iterator[tuple[str, Key, int, int]]:
     """Read every process's counts: its name, the key, the cell's place within the key, the number."""
     for place in sorted(folder.glob("*.cells")):
         data = place.read_bytes()
-        if len(data) < CELLS * 8:
-            continue
-        cells = memoryview(data).cast("Q")
-        try:
-            lines = place.with_suffix(".names").read_text().split("\n")[:-1]
-        except FileNotFoundError:
-            continue
-        for line in lines:
-            number, *key, offset = json.loads(line)
-            yield place.stem, tuple(key), int(offset), cells[number]
+        if len(data) == CELLS * 8:
+            cells = memoryview(data).cast("Q")
+            for key, offset, number in _read_names(place.with_suffix(".names")):
+                yield place.stem, key, offset, cells[number]

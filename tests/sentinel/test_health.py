@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from sentinel import database_facts, health, metrics
+from sentinel.health import State, may_scrape, readyz
+
+FINE = {"started": True, "journal_usable": True, "snapshot_age": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "word"),
+    [
+        ({}, 200, ""),
+        ({"started": False}, 503, "starting"),
+        ({"stopping": True}, 503, "stopping"),
+        ({"journal_usable": False}, 503, "journal"),
+        ({"journal_usable": False, "strict": False}, 200, "journal"),
+        ({"snapshot_age": None}, 503, "not been read"),
+        ({"snapshot_age": 299.0}, 200, ""),
+        ({"snapshot_age": 301.0}, 503, "too long"),
+    ],
+)
+def test_readiness_tells_the_truth(change: dict[str, Any], status: int, word: str) -> None:
+    told, body = readyz(State(**{**FINE, **change}))
+    assert told == status
+    assert word in str(body)
+    assert (body["status"] == "ready") == (status == 200)
+
+
+@pytest.mark.parametrize(
+    ("headers", "client", "token", "allowed"),
+    [
+        ([], "127.0.0.1", "", True),
+        ([], "::1", "", True),
+        ([], "10.0.0.5", "", False),
+        ([], "", "", False),
+        ([(b"x-forwarded-for", b"6.6.6.6")], "127.0.0.1", "", False),
+        ([], "127.0.0.1", "t0ken", False),
+        ([(b"authorization", b"Bearer t0ken")], "10.0.0.5", "t0ken", True),
+        ([(b"authorization", b"Bearer wrong")], "127.0.0.1", "t0ken", False),
+        ([(b"authorization", b"Bearer t0ken"), (b"authorization", b"Bearer x")], "127.0.0.1", "t0ken", False),
+    ],
+)
+def test_who_gets_the_metrics(headers: Any, client: str, token: str, allowed: bool) -> None:
+    assert may_scrape(headers, client, token, ()) is allowed
+
+
+def test_a_trusted_proxy_on_this_machine_is_not_this_machine() -> None:
+    assert not may_scrape([], "127.0.0.1", "", (ip_network("127.0.0.1"),))
+
+
+def told(folder: Path, *collectors: Any) -> dict[str, Any]:
+    families = text_string_to_metric_families(metrics.scrape(folder, *collectors).decode())
+    return {
+        (sample.name, *(f"{name}={value}" for name, value in sorted(sample.labels.items()))): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def test_metrics_add_up_over_workers(tmp_path: Path) -> None:
+    workers = [metrics.Worker(tmp_path, f"worker-{slot}") for slot in (1, 2)]
+    for worker in workers:
+        for _ in range(5):
+            worker.observe(
+                outcome="allowed",
+                reason="allowed_by_rule",
+                upstream="crm",
+                method="tools/call",
+                total_us=2600,
+                upstream_us=1500,
+            )
+        worker.observe(outcome="invalid", reason="not_json", upstream="", method="", total_us=90, upstream_us=0)
+        worker.observe(
+            outcome="denied", reason="no_rule", upstream="crm", method="evil\nmethod", total_us=90, upstream_us=0
+        )
+    workers[0].report(open_streams=3, snapshot_age=0.25, policy_version=7)
+    workers[1].report(open_streams=4, snapshot_age=1.5, policy_version=8)
+    found = told(tmp_path)
+    allowed = ("method=tools/call", "outcome=allowed", "reason=allowed_by_rule", "upstream=crm")
+    assert found["sentinel_requests_total", *allowed] == 10
+    assert found["sentinel_requests_total", "method=other", "outcome=denied", "reason=no_rule", "upstream=crm"] == 2
+    assert sum(value for key, value in found.items() if key[0] == "sentinel_requests_total") == 14
+    assert found["sentinel_gateway_seconds_count", "upstream=crm"] == 12
+    assert found["sentinel_gateway_seconds_bucket", "le=0.002", "upstream=crm"] == 12
+    assert found["sentinel_upstream_seconds_sum", "upstream=crm"] == pytest.approx(0.015)
+    assert found["sentinel_upstream_seconds_bucket", "le=0.001", "upstream=crm"] == 0
+    assert found["sentinel_upstream_seconds_bucket", "le=+Inf", "upstream=crm"] == 10
+    assert found["sentinel_open_streams",] == 7
+    assert found["sentinel_snapshot_age_seconds",] == 1.5
+    assert found["sentinel_policy_version",] == 7
+    assert found["sentinel_worker_up",] == 2
+    workers[1].close()
+    found = told(tmp_path)
+    assert found["sentinel_requests_total", *allowed] == 10
+    assert found["sentinel_open_streams",] == 3
+    assert found["sentinel_worker_up",] == 1
+    workers[0].close()
+
+
+def test_nothing_counted_yet_is_still_an_exposition(tmp_path: Path) -> None:
+    assert told(tmp_path / "none")["sentinel_worker_up",] == 0
+
+
+def test_the_journal_and_a_database_that_is_down_are_told(tmp_path: Path) -> None:
+    (tmp_path / "journal").mkdir()
+    (tmp_path / "journal" / "segment").write_bytes(b"x" * 5000)
+    facts = metrics.Facts(
+        [*metrics.journal_facts(tmp_path / "journal"), *database_facts.gather("host=/nowhere dbname=none", patience=1)]
+    )
+    found = told(tmp_path / "metrics", facts)
+    assert found["sentinel_journal_bytes",] >= 5000
+    assert found["sentinel_journal_free_bytes",] > 0
+    assert found["sentinel_database_up",] == 0
+
+
+async def test_addresses_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        return {"type": "http.request"}
+
+    async def ask(path: str, method: str = "GET", client: str = "127.0.0.1") -> int:
+        sent.clear()
+        await health.respond({"method": method, "path": path, "client": (client, 1), "headers": []}, receive, send)
+        status: int = sent[0]["status"]
+        return status
+
+    assert await ask("/livez") == 200
+    assert await ask("/readyz") == 503
+    assert await ask("/livez", "POST") == 405
+    assert await ask("/metrics", client="10.1.1.1") == 403
