@@ -36,6 +36,7 @@ KEEP_ALIVE: Final = b": keep-alive\n\n"
 _BLANK = re.compile(rb"\n[\r\n]|\r\r")
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _BOM: Final = b"\xef\xbb\xbf"
+_MEMBERS = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
 
 
 class EventTooLarge(Exception):
@@ -166,10 +167,13 @@ def load(data: bytes) -> Any:
         return None
 
 
+_ID = re.compile(rb'"[iI][dD]"|\\u00')
+
+
 def classify(data: bytes) -> Item:
     """Say what a message of an upstream is; notifications are told by their bytes alone."""
-    if b'"id"' not in data and b"\\u" not in data and b"[" not in data[:64]:
-        # No member can be called "id", so this answers nobody.
+    if _ID.search(data) is None:
+        # No member can be called "id" (some clients read it in any case), so this answers nobody and asks nothing.
         return Item("notification") if b'"method"' in data else Item("other")
     value = load(data)
     if isinstance(value, list):  # a batch, as 2025-03-26 had them: what matters is whether it holds a response
@@ -183,12 +187,13 @@ def classify(data: bytes) -> Item:
 def _item(value: Any) -> Item:
     if not isinstance(value, dict):
         return Item("other", value=value)
-    method = value.get("method")
+    members = value if value.keys() <= _MEMBERS else {name.casefold(): member for name, member in value.items()}
+    method = members.get("method")
     if isinstance(method, str):
-        return Item("request" if value.get("id") is not None else "notification", value.get("id"), method, value)
-    if "result" in value or "error" in value:
-        return Item("response", value.get("id"), "", value)
-    return Item("other", value.get("id"), "", value)
+        return Item("request" if members.get("id") is not None else "notification", members.get("id"), method, value)
+    if "result" in members or "error" in members:
+        return Item("response", members.get("id"), "", value)
+    return Item("other", members.get("id"), "", value)
 
 
 def same_id(one: Any, other: Any) -> bool:

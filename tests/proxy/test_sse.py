@@ -129,6 +129,7 @@ def test_fields_cannot_be_smuggled() -> None:
         ('{"jsonrpc":"2.0","method":"notifications/progress","params":{"id":1,"result":2}}', "notification", None),
         ('{"jsonrpc":"2.0","method":"notifications/progress","params":{}}', "notification", None),
         ('{"jsonrpc":"2.0","id":null,"method":"x"}', "notification", None),
+        ('{"jsonrpc":"2.0","ID":1,"Result":{}}', "response", 1),
         ("", "other", None),
         ("not json", "other", None),
         ('{"id":', "other", None),
