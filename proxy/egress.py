@@ -70,14 +70,12 @@ REFUSED: tuple[tuple[Network, str], ...] = tuple(
 )
 _UNICAST_V6 = ip_network("2000::/3")
 
-#: Ports on which no HTTP server lives but something that could misread a request does.
+#: Ports of services that are no HTTP servers and could misread a request: mail, databases, queues, shells.
 NOT_HTTP_PORTS = frozenset(
     int(port)
     for port in (
-        "1 7 9 11 13 15 17 19 20 21 22 23 25 37 42 43 53 69 77 79 87 95 101 102 103 104 109 110 111 113 115 117 "
-        "119 123 135 137 139 143 161 179 389 427 445 465 512 513 514 515 526 530 531 532 540 548 554 556 563 587 "
-        "601 636 873 989 990 993 995 1433 1521 1719 1720 1723 2049 3306 3389 3659 4045 4190 5060 5061 5432 5672 "
-        "6000 6379 6566 6665 6666 6667 6668 6669 6679 6697 9042 10080 11211 27017 "
+        "21 22 23 25 53 110 119 139 143 389 445 465 514 587 636 989 990 993 995 1433 1521 2049 3306 3389 5060 5061 5432 "
+        "5672 6379 6667 9042 11211 27017"
     ).split()
 )
 _HOST_NAME = re.compile(

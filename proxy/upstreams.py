@@ -172,10 +172,10 @@ def spec_of(
     client_key = ""
     argv: tuple[str, ...] = ()
     try:
-        for name, stored in (row["headers"] or {}).items():
+        for name, stored in _json(row["headers"]).items():
             value = vault.reveal(data_key, f"header:{name.lower()}", stored)
             headers.append((name.lower().encode(), value.encode("latin-1")))
-        for name, stored in (row["environment"] or {}).items():
+        for name, stored in _json(row["environment"]).items():
             environment.append((name, vault.reveal(data_key, f"environment:{name}", stored)))
         if row["client_key"]:
             client_key = vault.reveal(data_key, "client-key", row["client_key"])
@@ -194,7 +194,7 @@ def spec_of(
         ca_pem=row["ca_pem"],
         client_cert_pem=row["client_cert_pem"],
         client_key_pem=client_key,
-        networks=tuple(ip_network(network) for network in row["networks"] or []),
+        networks=tuple(ip_network(network) for network in _json(row["networks"])),
         connect_timeout=row["connect_timeout"],
         first_byte_timeout=row["first_byte_timeout"],
         idle_timeout=row["idle_timeout"],
@@ -216,6 +216,11 @@ def spec_of(
         catalogued=bool(row["catalogued"]),
         definitions=MappingProxyType(dict(definitions)),
     )
+
+
+def _json(value: Any) -> Any:
+    # some connections (Django's) hand JSON out as text
+    return orjson.loads(value) if isinstance(value, str) else value
 
 
 def _annotations(definition: str) -> dict[str, Any]:

@@ -141,7 +141,9 @@ class Process:
             self._backoff = 0.0
         self._backoff = min(max(self._backoff * 2, FIRST_BACKOFF), LONGEST_BACKOFF)
         self._not_before = now + self._backoff
-        self.conversation.fail(Broken("The upstream's process ended before it had answered.", detail=how))
+        self.conversation.fail(
+            Broken("The upstream's process ended before it had answered.", detail=f"{how}: {self._last_words()}")
+        )
 
     def _last_words(self) -> str:
         return " | ".join(self._ring.lines()[-5:])[:1000]
