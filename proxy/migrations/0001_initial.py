@@ -1,7 +1,6 @@
 import django.db.models.deletion
 from django.db import migrations, models
 
-
 # Every change that the gateway's workers must learn of counts the revision up, once a statement and transaction.
 # What was merely seen of an upstream (a check's steps) does not, its era does.
 TRIGGERS = """
