@@ -122,7 +122,7 @@ class Refused(Exception):
 
 # --- a value to a message ---------------------------------------------------------------------------------------------
 
-_ID_MEMBER = re.compile(rb'"id"[ \t\n\r]*:[ \t\n\r]*("[^"\\]*(?:\\.[^"\\]*)*"|-?[0-9]+)')
+_ID_MEMBER = re.compile(rb'"(?:i|\\u0069)(?:d|\\u0064)"[ \t\n\r]*:[ \t\n\r]*("[^"\\]*(?:\\.[^"\\]*)*"|-?[0-9]+)')
 
 
 def _id_json(body: bytes, rpc_id: str | int) -> bytes:
