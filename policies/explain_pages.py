@@ -17,12 +17,16 @@ from django.utils import timezone
 
 from audit.people import record
 from policies import preview, vocabulary
+from policies.compiled import PolicySet
 from policies.conditions import ERROR, YES
-from policies.engine import ABSENT, Context, Principal, Target, decide
-from policies.limits import LimitIndex
+from policies.document import parse
+from policies.engine import ABSENT, Context, Principal, Target
+from policies.explain import explain
 from policies.models import ApiKey, Role
+from policies.recorded import replay
 from policies.words import limit_sentence, rule_sentence
 
+MOST_GROUPS = 200
 SINCE = [("1", "the last day"), ("7", "the last 7 days"), ("30", "the last 30 days")]
 
 
@@ -130,7 +134,8 @@ def _answer(asked: dict[str, Any]) -> dict[str, Any]:
     target = Target(kind, asked["upstream"], asked["tool"], asked["arguments"], notes)
     now = asked["at"].timestamp() if asked["at"] else time.time()
     context = Context(now, asked["ip"] or None)
-    decision = decide(compiled, principal, target, context)
+    told = explain(compiled, principal, target, context)
+    decision = told.decision
     candidates = compiled.candidates(principal.role, principal.key_prefix, kind, asked["upstream"], asked["tool"])
     considered = []
     for rule in (*candidates.denies, *candidates.allows, *candidates.shadows):
@@ -138,19 +143,11 @@ def _answer(asked: dict[str, Any]) -> dict[str, Any]:
         word = "matches" if found == YES else "cannot be decided" if found == ERROR else "does not match"
         settles = decision.rule is not None and rule.ref.id == decision.rule.id
         considered.append({"spec": rule.spec, "sentence": rule_sentence(rule.spec), "word": word, "settles": settles})
-    near = []
-    taken = {rule["spec"].id for rule in considered}
-    for rule in compiled.rules:
-        if rule.spec.id not in taken and rule.matches_name(asked["tool"]) and len(near) < 8:
-            near.append(
-                {
-                    "spec": rule.spec,
-                    "sentence": rule_sentence(rule.spec),
-                    "why": _miss(rule.spec, role, principal, asked, kind),
-                }
-            )
-    limits: LimitIndex = compiled.limits
-    applying = limits.find(principal.role, principal.key_prefix, kind, asked["upstream"], asked["tool"])
+    sentences = {rule.id: rule_sentence(rule) for rule in compiled.spec.rules}
+    near = [
+        {"rule": miss.rule, "sentence": sentences.get(miss.rule.id, miss.label), "why": "; ".join(miss.why)}
+        for miss in told.near
+    ]
     blocked = bool(key and not key.is_live)
     return {
         "decision": decision,
@@ -160,25 +157,14 @@ def _answer(asked: dict[str, Any]) -> dict[str, Any]:
         "reach": principal.reaches(asked["upstream"]) or not asked["upstream"],
         "considered": considered,
         "near": near,
-        "limits": [(limit, limit_sentence(limit)) for limit in applying],
+        "limits": [(limit, limit_sentence(limit)) for limit in told.limits],
+        "listed": told.listed,
+        "example": json.dumps(told.example, ensure_ascii=False, indent=2) if told.example is not None else "",
         "target": asked["tool"],
         "kind": kind,
         "upstream": asked["upstream"],
         "version": compiled.version,
     }
-
-
-def _miss(rule: Any, role: str, principal: Principal, asked: dict[str, Any], kind: str) -> str:
-    """Say what keeps a rule of the same name from applying."""
-    if rule.roles is not None and role not in rule.roles:
-        return "it is for other roles"
-    if rule.keys is not None and principal.key_prefix not in rule.keys:
-        return "it is for other keys"
-    if kind not in rule.kinds:
-        return "it is about another kind"
-    if rule.upstreams and asked["upstream"] not in rule.upstreams:
-        return "it is for other upstreams"
-    return "it does not apply here"
 
 
 class ReplayForm(forms.Form):
@@ -219,9 +205,9 @@ def replay_view(request: HttpRequest) -> HttpResponse:
     return render(request, "admin/policies/replay.html", context)
 
 
-def _replay(document: str, since: Any) -> Any:
-    try:
-        from policies import replay
-    except ImportError:
-        raise ValueError("Replaying is not available here yet.") from None
-    return replay.replay(document, since=since)
+def _replay(document: str, since: Any) -> dict[str, Any]:
+    draft = PolicySet(parse(document).spec)
+    report = replay(draft, since, timezone.now()).as_dict()
+    report["more"] = max(0, len(report["groups"]) - MOST_GROUPS)
+    report["groups"] = report["groups"][:MOST_GROUPS]
+    return report

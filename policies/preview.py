@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.contrib import admin
-from django.db import connection
 
 from policies.compiled import PolicySet
 from policies.engine import Context, Principal, Target, decide_reference
-from policies.loading import load_policy
 from policies.models import ApiKey
+from policies.policy_acts import current_spec
 
 __all__ = ["Cell", "Row", "known_tools", "matrix", "policy", "reach_of"]
 
@@ -39,9 +38,7 @@ class Row:
 
 def policy() -> PolicySet:
     """Load and compile the policy as it is stored now."""
-    connection.ensure_connection()
-    spec = load_policy(connection.connection)
-    return PolicySet(spec)
+    return PolicySet(current_spec())
 
 
 def known_tools() -> list[tuple[str, str, Any]]:

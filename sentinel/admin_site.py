@@ -10,6 +10,8 @@ from django.contrib.admin import AdminSite
 from django.http import HttpRequest, HttpResponseBase
 from django.urls import NoReverseMatch, URLPattern, URLResolver, path, reverse
 
+OWN = ("audit", "policies", "proxy", "sentinel")
+
 
 @dataclass(frozen=True, slots=True)
 class Link:
@@ -71,6 +73,13 @@ class SentinelAdminSite(AdminSite):
     site_url = None
     enable_nav_sidebar = False
     empty_value_display = "–"
+
+    def register(self, model_or_iterable: Any, admin_class: Any = None, **options: Any) -> None:
+        """Take only the project's own pages: other applications' would show secrets, or let groups drift from the duties."""
+        models = [model_or_iterable] if isinstance(model_or_iterable, type) else list(model_or_iterable)
+        own = [model for model in models if model._meta.app_label in OWN]
+        if own:
+            super().register(own, admin_class, **options)
 
     def get_urls(self) -> list[URLResolver | URLPattern]:
         """Put the site's own pages before those of the models."""
@@ -146,18 +155,24 @@ def _annotations(definition: str) -> dict[str, Any] | None:
 
 def navigation(request: HttpRequest) -> list[dict[str, Any]]:
     """Return the groups and links that this person may follow, with the present one marked."""
-    groups = []
+    allowed = []
     for title, links in NAVIGATION:
-        shown = []
         for link in links:
-            if not request.user.has_perm(link.permission):
-                continue
-            try:
-                url = reverse(link.view)
-            except NoReverseMatch:
-                continue
-            here = request.path == url if link.view == "admin:index" else request.path.startswith(url)
-            shown.append({"label": link.label, "url": url, "icon": link.icon, "here": here})
-        if shown:
-            groups.append({"title": title, "links": shown})
+            if request.user.has_perm(link.permission):
+                try:
+                    allowed.append((title, link, reverse(link.view)))
+                except NoReverseMatch:
+                    continue
+    # A page below another's address belongs to the nearest one.
+    fitting = [
+        url
+        for _, link, url in allowed
+        if request.path == url or (link.view != "admin:index" and request.path.startswith(url))
+    ]
+    here = max(fitting, key=len, default="")
+    groups: list[dict[str, Any]] = []
+    for title, link, url in allowed:
+        if not groups or groups[-1]["title"] != title:
+            groups.append({"title": title, "links": []})
+        groups[-1]["links"].append({"label": link.label, "url": url, "icon": link.icon, "here": url == here})
     return groups

@@ -58,7 +58,7 @@ def stacked(bars: Sequence[Bar], series: Sequence[str], label: str) -> SafeStrin
                         f"{max(y, 0):.2f}",
                         f"{step * 0.8:.2f}",
                         f"{height:.2f}",
-                    )  # fmt: skip
+                    )
                 )
         hit = format_html('<rect class="hit" x="{}" y="0" width="{}" height="{}"/>', f"{x:.2f}", f"{step:.2f}", HEIGHT)
         # A hundred stops would make the keyboard's way through the page long; the table behind has the same links.
@@ -67,8 +67,11 @@ def stacked(bars: Sequence[Bar], series: Sequence[str], label: str) -> SafeStrin
         )
     return format_html(
         '<svg class="chart bars" viewBox="0 0 {} {}" preserveAspectRatio="none" role="img" aria-label="{}">{}</svg>',
-        WIDTH, HEIGHT, label, _join(shapes),
-    )  # fmt: skip
+        WIDTH,
+        HEIGHT,
+        label,
+        _join(shapes),
+    )
 
 
 def meter(share: float, colour: str = "accent") -> SafeString:

@@ -46,7 +46,7 @@ class SecurityHeadersMiddleware:
     def __init__(self, get_response: Handler) -> None:
         self.get_response = get_response
 
-    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:  # noqa: D102
         response = self.get_response(request)
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
@@ -59,7 +59,7 @@ class ViewerMiddleware:
     def __init__(self, get_response: Handler) -> None:
         self.get_response = get_response
 
-    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:  # noqa: D102
         user = getattr(request, "user", None)
         if user is None or not user.is_authenticated:
             return self.get_response(request)
@@ -81,7 +81,7 @@ class SecondFactorMiddleware:
     def __init__(self, get_response: Handler) -> None:
         self.get_response = get_response
 
-    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:  # noqa: D102
         user = getattr(request, "user", None)
         demanded = settings.SENTINEL.second_factor_groups
         if not demanded or user is None or not user.is_authenticated or not request.path.startswith("/admin/"):
@@ -102,7 +102,7 @@ class RefusalsMiddleware:
         self.get_response = get_response
         self._flood = Flood(per_second=20)
 
-    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:  # noqa: D102
         response = self.get_response(request)
         if response.status_code == 403 and request.path.startswith("/admin/") and isinstance(response, HttpResponse):
             dropped = self._flood.admit()

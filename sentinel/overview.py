@@ -195,7 +195,7 @@ def _lists(rows: list[tuple[Any, ...]], events: str, chosen: str) -> dict[str, A
                     (errors or 0) / requests if requests else 0.0,
                     percentile(counts, 0.5),
                     percentile(counts, 0.95),
-                )  # fmt: skip
+                )
             )
         elif kind == 0b1110 and reason and outcome in ("denied", "unauthenticated", "limited", "invalid"):
             reasons.append((reason, requests, link(reason=reason)))

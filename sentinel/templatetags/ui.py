@@ -127,7 +127,7 @@ def when(value: datetime | None, form: str = "full") -> SafeString | str:
 @register.filter
 def ago(value: datetime | None) -> str:
     """Say roughly how long ago, or how soon."""
-    if value is None:
+    if not isinstance(value, datetime):
         return "never"
     seconds = (timezone.now() - value).total_seconds()
     past = seconds >= 0

@@ -1,0 +1,74 @@
+"""The forms of the people pages."""
+
+from __future__ import annotations
+
+from typing import Any
+from zoneinfo import available_timezones
+
+from django import forms
+from django.contrib.auth import get_user_model, password_validation
+from django.contrib.auth.forms import UsernameField
+
+from sentinel.duties import DUTIES
+
+
+class PersonForm(forms.ModelForm):
+    """A person, the duties they have, and whether they may log in."""
+
+    duties = forms.MultipleChoiceField(required=False, widget=forms.CheckboxSelectMultiple)
+    time_zone = forms.ChoiceField()
+
+    class Meta:
+        model = get_user_model()
+        fields = ("username", "first_name", "last_name", "email", "time_zone", "is_active")
+        field_classes = {"username": UsernameField}
+
+    def __init__(self, *args: Any, grantable: list[str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.held = set(self.instance.groups.values_list("name", flat=True)) if self.instance.pk else set()
+        # What somebody may not grant they may not take away either: those duties are shown elsewhere and stay.
+        fields: Any = self.fields
+        fields["duties"].choices = [(name, name) for name in DUTIES if name in grantable]
+        self.kept = self.held - set(grantable)
+        self.initial["duties"] = sorted(self.held & set(grantable))
+        fields["time_zone"].choices = [
+            ("UTC", "UTC"),
+            *((zone, zone) for zone in sorted(available_timezones()) if zone != "UTC"),
+        ]
+
+    def chosen(self) -> list[str]:
+        """Return the names of all duties that the person has from now on."""
+        return sorted(self.kept | set(self.cleaned_data["duties"]))
+
+
+class NewPersonForm(PersonForm):
+    """A new person, with a first password."""
+
+    password = forms.CharField(
+        strip=False, widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}), label="First password"
+    )
+
+    def clean_password(self) -> str:
+        """Hold the password against the rules."""
+        password: str = self.cleaned_data["password"]
+        password_validation.validate_password(password, self.instance)
+        return password
+
+
+class ReauthenticateForm(forms.Form):
+    """The acting person's own password, asked for again before the most dangerous acts."""
+
+    own_password = forms.CharField(
+        strip=False, widget=forms.PasswordInput(attrs={"autocomplete": "current-password"}), label="Your own password"
+    )
+
+    def __init__(self, *args: Any, user: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.user = user
+
+    def clean_own_password(self) -> str:
+        """Check it."""
+        password: str = self.cleaned_data["own_password"]
+        if not self.user.check_password(password):
+            raise forms.ValidationError("That is not your password.")
+        return password
