@@ -165,3 +165,12 @@ class PolicySpec:
     limits: tuple[LimitSpec, ...] = ()
     audit: tuple[AuditSpec, ...] = ()
     version: int = field(default=0, compare=False)
+
+
+def numbered(spec: PolicySpec) -> PolicySpec:
+    """A policy from a document with ids of its own, so that its rules can be told apart before they are stored."""
+    return replace(
+        spec,
+        rules=tuple(replace(rule, id=at) for at, rule in enumerate(spec.rules, 1)),
+        limits=tuple(replace(limit, id=at) for at, limit in enumerate(spec.limits, 1)),
+    )
