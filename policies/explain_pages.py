@@ -23,7 +23,7 @@ from policies.document import parse
 from policies.engine import ABSENT, Context, Principal, Target
 from policies.explain import explain
 from policies.models import ApiKey, Role
-from policies.recorded import replay
+from policies.replay import replay
 from policies.words import limit_sentence, rule_sentence
 
 MOST_GROUPS = 200
