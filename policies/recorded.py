@@ -7,11 +7,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import connection, transaction
+from django.utils import timezone
 
 from audit.ids import uuid7_floor
 from policies.compiled import PolicySet
+from policies.document import parse
 from policies.models import ApiKey
 from policies.replay import REPLAYED_REASONS, Group, Replay, Report, Single
+from policies.specs import PolicySpec, numbered
 
 Progress = Callable[[int, int], None]
 
@@ -29,11 +32,16 @@ WHERE {_WHERE} AND (target_kind, {_NAME}) IN (SELECT * FROM unnest(%s::text[], %
 BATCH = 2000
 
 
-def replay(draft: PolicySet, since: datetime, until: datetime, progress: Progress | None = None) -> Report:
-    """Decide every recorded decision from `since` to `until` again under the draft; `progress(done, of)` is told."""
+def replay(
+    draft: str | PolicySpec, *, since: datetime, until: datetime | None = None, progress: Progress | None = None
+) -> Report:
+    """Decide every recorded decision from `since` to `until` again under the draft (a document's text, or a policy);
+    `progress(done, of)` is told as it goes.
+    """
+    spec = parse(draft).spec if isinstance(draft, str) else draft
     upstreams = {key.prefix: frozenset(key.upstreams) for key in ApiKey.objects.exclude(upstreams=[])}
-    again = Replay(draft, upstreams)
-    slices = _slices(since, until)
+    again = Replay(PolicySet(numbered(spec)), upstreams)
+    slices = _slices(since, until or timezone.now() + timedelta(seconds=1))
     for done, (start, end) in enumerate(slices):
         _slice(again, start, end)
         if progress is not None:
