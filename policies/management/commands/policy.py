@@ -24,7 +24,7 @@ from policies.durations import parse_duration
 from policies.engine import ABSENT, Context, Principal, Target
 from policies.explain import Explanation, explain
 from policies.planning import text_diff
-from policies.recorded import replay
+from policies.replay import replay
 from policies.specs import numbered
 
 MOST_ROWS = 20

@@ -1,0 +1,273 @@
+"""What would a draft policy have decided about what really happened? (pure)
+
+Events come in two forms: groups that share everything a rule without conditions can ask (thousands of events decided
+at once), and single events for those whose decision hangs on arguments, time or place. An event whose payload was not
+kept, or was altered where a condition looks, cannot be decided, and is counted as such.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from policies.compiled import Candidates, PolicySet
+from policies.conditions import ITEMS, MISSING, NO, YES, parse_path
+from policies.engine import (
+    ALLOWED_BY_RULE,
+    DENIED_BY_RULE,
+    NO_RULE,
+    POLICY_ERROR,
+    Context,
+    Decision,
+    Principal,
+    Target,
+    decide,
+)
+
+REPLAYED_REASONS = (ALLOWED_BY_RULE, NO_RULE, DENIED_BY_RULE, POLICY_ERROR)
+MOST_EXAMPLES = 5
+
+NOT_KEPT = "payload not kept"
+TRUNCATED = "payload truncated"
+ALTERED = "payload redacted where a condition looks"
+ANNOTATIONS = "the tool's annotations at that time are not known"
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Events that share everything but arguments, time and place."""
+
+    key_prefix: str
+    key_name: str
+    role: str
+    upstream: str
+    kind: str
+    name: str
+    allowed: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Single:
+    """What else one event has."""
+
+    id: UUID | str
+    at: float
+    client_ip: str | None
+    request: str | None  # the sanitised JSON-RPC message as stored
+    count: int = 1
+
+
+@dataclass(slots=True)
+class Change:
+    """Events of one group that a draft would decide otherwise, and why."""
+
+    group: Group
+    allowed: bool
+    reason: str
+    rule: str
+    count: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The form of JSON answers."""
+        return {
+            "key_prefix": self.group.key_prefix,
+            "key_name": self.group.key_name,
+            "role": self.group.role,
+            "upstream": self.group.upstream,
+            "kind": self.group.kind,
+            "name": self.group.name,
+            "from": "allowed" if self.group.allowed else "denied",
+            "to": "allowed" if self.allowed else "denied",
+            "reason": self.reason,
+            "rule": self.rule,
+            "count": self.count,
+            "examples": self.examples,
+        }
+
+
+@dataclass(slots=True)
+class Report:
+    """What a replay found."""
+
+    decided: int = 0
+    changed: int = 0
+    newly_denied: int = 0
+    newly_allowed: int = 0
+    undecidable: int = 0
+    because: Counter[str] = field(default_factory=Counter)
+    changes: dict[tuple[Group, bool, str, str], Change] = field(default_factory=dict)
+
+    @property
+    def groups(self) -> list[dict[str, Any]]:
+        """What would change, the most frequent first."""
+        return [change.as_dict() for change in sorted(self.changes.values(), key=lambda change: -change.count)]
+
+    @property
+    def undecidable_because(self) -> dict[str, int]:
+        """How many events could not be decided, by why."""
+        return dict(self.because.most_common())
+
+    def as_dict(self) -> dict[str, Any]:
+        """The form of `policy replay --json` and the API."""
+        return {
+            "decided": self.decided,
+            "changed": self.changed,
+            "undecidable": self.undecidable,
+            "newly_denied": self.newly_denied,
+            "newly_allowed": self.newly_allowed,
+            "undecidable_because": self.undecidable_because,
+            "groups": self.groups,
+        }
+
+
+class Replay:
+    """Decides recorded events again under a draft. `upstreams` says which upstreams a key (by prefix) is limited to."""
+
+    def __init__(self, draft: PolicySet, upstreams: Mapping[str, frozenset[str]] | None = None) -> None:
+        self.draft = draft
+        self.report = Report()
+        self._upstreams = upstreams or {}
+        self._labels = {rule.id: rule.label() for rule in draft.spec.rules}
+        self._principals: dict[tuple[str, str], Principal] = {}
+        self._paths: dict[int, tuple[Candidates, tuple[tuple[Any, ...], ...]]] = {}
+
+    def principal(self, group: Group) -> Principal:
+        """Who acted, as far as rules can ask."""
+        place = (group.key_prefix, group.role)
+        found = self._principals.get(place)
+        if found is None:
+            allowed = self._upstreams.get(group.key_prefix, frozenset())
+            found = Principal(None, group.key_name, group.key_prefix, group.role, allowed)
+            self._principals[place] = found
+        return found
+
+    def settle(self, group: Group, count: int, examples: list[str]) -> bool:
+        """Decide a whole group at once; False when its events must be looked at one by one."""
+        principal = self.principal(group)
+        decision: Decision | None = None
+        if not principal.reaches(group.upstream):
+            decision = self.draft.nothing
+        else:
+            decision = self._candidates(group).fixed
+        if decision is None:
+            return False
+        self._count(group, decision, count, examples)
+        return True
+
+    def decide_one(self, group: Group, event: Single) -> None:
+        """Decide one event by what was kept of it."""
+        candidates = self._candidates(group)
+        context = Context(event.at, event.client_ip)
+        arguments, lacking = self._arguments(group, event, candidates)
+        target = Target(group.kind, group.upstream, group.name, arguments)
+        asks = _asks_annotations(candidates)
+        if asks:
+            lacking = lacking or ANNOTATIONS
+        if lacking and not _settled_without(candidates, target, context, annotations=not asks):
+            self.report.undecidable += event.count
+            self.report.because[lacking] += event.count
+            return
+        decision = decide(self.draft, self.principal(group), target, context)
+        self._count(group, decision, event.count, [str(event.id)])
+
+    def _candidates(self, group: Group) -> Candidates:
+        return self.draft.candidates(group.role, group.key_prefix, group.kind, group.upstream, group.name)
+
+    def _count(self, group: Group, decision: Decision, count: int, examples: list[str]) -> None:
+        report = self.report
+        report.decided += count
+        if decision.allowed == group.allowed:
+            return
+        report.changed += count
+        if decision.allowed:
+            report.newly_allowed += count
+        else:
+            report.newly_denied += count
+        rule = self._labels.get(decision.rule.id, "") if decision.rule else ""
+        place = (group, decision.allowed, decision.reason, rule)
+        change = report.changes.get(place)
+        if change is None:
+            change = report.changes[place] = Change(group, decision.allowed, decision.reason, rule)
+        change.count += count
+        change.examples += examples[: MOST_EXAMPLES - len(change.examples)]
+
+    def _arguments(self, group: Group, event: Single, candidates: Candidates) -> tuple[Any, str]:
+        """The call's arguments as kept, and what is lacking of them for these rules."""
+        paths = self._argument_paths(candidates)
+        if not paths:
+            return MISSING, ""
+        if event.request is None:
+            return MISSING, NOT_KEPT
+        message: Any = orjson.loads(event.request)
+        if not isinstance(message, dict):
+            return MISSING, NOT_KEPT
+        if message.get("_truncated") is True:
+            return MISSING, TRUNCATED
+        params = message.get("params")
+        arguments = params.get("arguments", MISSING) if isinstance(params, dict) else MISSING
+        if arguments is MISSING or group.kind not in ("tool", "prompt"):
+            return MISSING, ""
+        return (arguments, ALTERED) if any(_altered(arguments, steps) for steps in paths) else (arguments, "")
+
+    def _argument_paths(self, candidates: Candidates) -> tuple[tuple[Any, ...], ...]:
+        kept = self._paths.get(id(candidates))
+        if kept is None:
+            rules = (*candidates.denies, *candidates.allows)
+            paths = tuple(
+                dict.fromkeys(
+                    parse_path(c.path) for rule in rules for c in rule.spec.conditions if c.subject == "arguments"
+                )
+            )
+            # Holding on to the candidates keeps their id theirs.
+            kept = self._paths[id(candidates)] = (candidates, paths)
+        return kept[1]
+
+
+def _altered(value: Any, steps: tuple[Any, ...]) -> bool:
+    """Whether what a path leads to was replaced or escaped by the sanitizer."""
+    for at, step in enumerate(steps):
+        if step is ITEMS:
+            if not isinstance(value, list):
+                return _marked(value)
+            return any(_altered(item, steps[at + 1 :]) for item in value) or any(_marked(item) for item in value)
+        if not isinstance(value, dict):
+            return _marked(value)
+        value = value.get(step)
+    return _marked(value) or (isinstance(value, dict) and value.get("_truncated") is True)
+
+
+def _marked(value: Any) -> bool:
+    return isinstance(value, str) and ("[REDACTED:" in value or "\\u{" in value or value.startswith("[TRUNCATED"))
+
+
+def _asks_annotations(candidates: Candidates) -> bool:
+    rules = (*candidates.denies, *candidates.allows)
+    return any(c.subject == "annotations" for rule in rules for c in rule.spec.conditions)
+
+
+def _settled_without(candidates: Candidates, target: Target, context: Context, *, annotations: bool) -> bool:
+    """Whether the decision is the same whatever the lacking parts are."""
+
+    def sure(rule: Any) -> int | None:
+        """The rule's answer if it does not hang on what is lacking, None if it may."""
+        if not annotations and any(c.subject == "annotations" for c in rule.spec.conditions):
+            return None
+        outer = int(rule.check_outer(target, context))
+        if outer == NO:
+            return NO
+        return None if rule.argument_checks else outer
+
+    denies = [sure(rule) for rule in candidates.denies]
+    allows = [sure(rule) for rule in candidates.allows]
+    if any(answer not in (None, NO) for answer in denies):
+        return True
+    if any(answer is None for answer in denies):
+        return all(answer not in (None, YES) for answer in allows)
+    return any(answer == YES for answer in allows) or all(answer is not None for answer in allows)
