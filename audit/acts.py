@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+import orjson
 from django.db import transaction
 
 __all__ = ["Actor", "record_act"]
@@ -55,6 +56,7 @@ def record_act(
     `method` is like `admin.key.revoked`; `before` and `after` are what changed (sanitised like every payload).
     """
     from audit.event import Event
+    from audit.fields import JSONText
     from audit.ids import uuid7
     from audit.models import OutboxEvent
 
@@ -88,5 +90,6 @@ def record_act(
         details=about,
     )
     with transaction.atomic():
-        OutboxEvent.objects.create(event_id=event.id, record=event.as_record())
-    return event.id
+        OutboxEvent.objects.create(event_id=event.id, record=JSONText(orjson.dumps(event.as_record()).decode()))
+    made: UUID = event.id
+    return made

@@ -213,9 +213,9 @@ def finish(made: Plan, left: dict[str, Open]) -> None:
                     }
                 )
         elif item.answered:
-            details = dict(record.get("details") or {})
+            details = orjson.loads(record.get("details") or "{}")
             details["stream"] = {**(details.get("stream") or {}), "ended": "process_died"}
-            record["details"] = details
+            record["details"] = orjson.dumps(details).decode()
         else:
             record["outcome"], record["reason"] = "interrupted", "process_died"
         made.rows.append(Row(record, made.frame, int(record.get("seq") or 0)))

@@ -12,8 +12,10 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +23,16 @@ import orjson
 import psycopg
 
 from audit import sweep
-from audit.segments import BootReader, Mark, live_boot, read_mark, segments_of
+from audit.segments import BootReader, Mark, live_boot, read_mark, segments_of, writers_in
 from audit.store import Moved, drain_outbox, store_batch
 from audit.watchdog import Watchdog, connect, connection_parameters
 
 __all__ = ["Drainer", "drain_at_hand", "drainer_runs", "read_status"]
 
 log = logging.getLogger("audit.drainer")
+
+# Where a database is; a callable is asked at each connection, since an embedded server may have moved.
+Dsn = str | dict[str, Any] | Callable[[], dict[str, Any]]
 
 POLL_SECONDS = 0.05
 REPORT_SECONDS = 1.0
@@ -36,6 +41,13 @@ PARTITION_SECONDS = 3600.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 BATCH_BYTES = 4 * 1024 * 1024
 STOP_SECONDS = 10.0
+# What may go wrong with partitions without stopping the draining.
+PARTITION_ERRORS = (
+    psycopg.errors.LockNotAvailable,
+    psycopg.errors.InsufficientPrivilege,
+    psycopg.errors.QueryCanceled,
+    psycopg.ProgrammingError,
+)
 
 
 @dataclass(slots=True)
@@ -73,11 +85,11 @@ class Drainer:
 
     def __init__(
         self,
-        dsn: str | dict[str, Any],
+        dsn: Dsn,
         root: Path,
         instance: str,
         *,
-        owner_dsn: str | dict[str, Any] | None = None,
+        owner_dsn: Dsn | None = None,
         retention_days: int = 0,
         budget: int = 0,
         keep_seconds: float = 86400.0,
@@ -101,10 +113,10 @@ class Drainer:
 
         config = settings.SENTINEL
         return cls(
-            connection_parameters(),
+            connection_parameters,
             config.var / "journal",
             config.instance,
-            owner_dsn=config.owner_database_url or None,
+            owner_dsn=partial(connection_parameters, "owner") if "owner" in settings.DATABASES else None,
             retention_days=config.audit_retention_days,
             budget=config.audit_disk_budget,
         )
@@ -203,20 +215,13 @@ class Drainer:
     def _look(self) -> list[Boot]:
         """See which journals there are, who writes them, and how far they are safe."""
         seen: list[Boot] = []
-        try:
-            entries = sorted(entry for entry in os.scandir(self.root) if entry.is_dir())
-        except FileNotFoundError:
-            return seen
-        except TypeError:
-            entries = [entry for entry in os.scandir(self.root) if entry.is_dir()]
-        for entry in entries:
-            directory = Path(entry.path)
+        for directory in writers_in(self.root):
             live = live_boot(directory)
             for number in sorted(segments_of(directory)):
-                key = (entry.name, number)
+                key = (directory.name, number)
                 boot = self._boots.get(key)
                 if boot is None:
-                    boot = self._boots[key] = Boot(entry.name, number, BootReader(directory, number))
+                    boot = self._boots[key] = Boot(directory.name, number, BootReader(directory, number))
                 boot.live = number == live
                 if not boot.closed:
                     boot.mark = read_mark(directory, number)
@@ -258,7 +263,7 @@ class Drainer:
 
     def _connected(self) -> psycopg.Connection[Any]:
         if self._connection is None or self._connection.closed:
-            self._connection = connect(self.dsn)
+            self._connection = connect(self.dsn() if callable(self.dsn) else self.dsn)
             for boot in self._boots.values():
                 boot.frame, boot.closed = -1, False  # another database may answer now, or the same one, restored
         return self._connection
@@ -323,7 +328,9 @@ class Drainer:
     def _drop_old(self, connection: psycopg.Connection[Any]) -> None:
         from audit import partitions
 
-        owner = connect(self.owner_dsn) if self.owner_dsn else connection
+        owner = connection
+        if self.owner_dsn:
+            owner = connect(self.owner_dsn() if callable(self.owner_dsn) else self.owner_dsn)
         try:
             dropped = partitions.drop_old(owner, self.retention_days)
         except psycopg.errors.InsufficientPrivilege:
@@ -353,12 +360,6 @@ class Drainer:
         with suppress(OSError):
             temporary.write_bytes(orjson.dumps(document))
             temporary.replace(self.root / "drainer.json")
-
-
-def errors_of_partitions() -> tuple[type[Exception], ...]:
-    """Name the errors of minding partitions that must not stop the draining."""
-    codes = psycopg.errors
-    return (codes.LockNotAvailable, codes.InsufficientPrivilege, codes.ProgrammingError, codes.QueryCanceled)
 
 
 def read_status(root: Path) -> dict[str, Any]:

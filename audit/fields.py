@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import models
 from psycopg.types.json import Json
 
-__all__ = ["ExactJSONField"]
+__all__ = ["ExactJSONField", "JSONText"]
 
 # Python refuses to read longer integers; such a number stays text rather than make a stored event unreadable.
 LONGEST_INTEGER = 4000
@@ -17,6 +17,12 @@ LONGEST_INTEGER = 4000
 def loads(text: str) -> Any:
     """Read stored JSON; never fails on a number that is too long."""
     return json.loads(text, parse_int=lambda digits: int(digits) if len(digits) < LONGEST_INTEGER else digits)
+
+
+class JSONText(NamedTuple):
+    """JSON that is text already, to be stored as it is."""
+
+    json: str
 
 
 class ExactJSONField(models.JSONField):

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from audit.event import Event
+from audit.event import COLUMNS, Event
 from audit.flood import Flood, Group, kind_of
 from audit.frames import Kind
 from audit.journal import AuditUnavailable, Done, Journal, JournalUnavailable, Ticket
@@ -66,7 +66,7 @@ class AuditLogger:
 
     def __init__(
         self,
-        sink: Journal | Callable[[Any], Any] | None = None,
+        sink: Journal | Callable[[Any], Any] | list[Any] | None = None,
         *,
         mode: str = "strict",
         clock: Callable[[], float] = time.monotonic,
@@ -74,7 +74,9 @@ class AuditLogger:
         if sink is None:
             sink = shared().journal
         self.journal: Journal | None = sink if isinstance(sink, Journal) else None
-        self._sink: Callable[[Any], Any] | None = None if isinstance(sink, Journal) else sink
+        self._sink: Callable[[Any], Any] | None = None
+        if not isinstance(sink, Journal):
+            self._sink = sink.append if isinstance(sink, list) else sink
         self.strict = mode != "best-effort"
         self.refused = 0
         self.counted = 0
@@ -91,9 +93,9 @@ class AuditLogger:
 
     def log_event(self, event: Any) -> Pending:
         """Record one complete event. Raises AuditUnavailable (strict mode)."""
-        event = as_event(event)
         if self.journal is None:
             return self._hand_over(event)
+        event = as_event(event)
         try:
             return self._open(Kind.EVENT, event, 0)
         except JournalUnavailable as error:
@@ -134,6 +136,10 @@ class AuditLogger:
         self.refused += 1
         if self.journal is None:
             return str(event.id), self._hand_over(event)
+        if event.seq:
+            # Its intent waits in memory for a device that failed; this is how it ended, and nobody waits for either.
+            self.outcome(event)
+            return str(event.id), Done()
         force = not self.journal.usable
         with self._lock:
             group = self._flood.admit(kind_of(event), event.reason, self._clock(), force)
@@ -167,7 +173,7 @@ class AuditLogger:
         assert journal is not None  # noqa: S101 - callers have looked
 
         def make(seq: int) -> bytes:
-            event.writer, event.boot, event.seq = journal.writer, journal.boot, seq
+            event.complete(writer=journal.writer, boot=journal.boot, seq=seq)
             return orjson.dumps(event.as_record())
 
         try:
@@ -245,8 +251,14 @@ class AuditLogger:
         assert journal is not None  # noqa: S101 - callers have looked
 
         def make(seq: int) -> bytes:
-            event.writer, event.boot, event.seq = journal.writer, journal.boot, seq
-            event.count, event.first_ts, event.last_ts = group.count, group.first_ts, group.last_ts
+            event.complete(
+                writer=journal.writer,
+                boot=journal.boot,
+                seq=seq,
+                count=group.count,
+                first_ts=group.first_ts,
+                last_ts=group.last_ts,
+            )
             return orjson.dumps(event.as_record())
 
         if journal.failing:
@@ -302,7 +314,7 @@ def as_event(event: Any) -> Event:
     """Take a stored event's model as well as an event."""
     if isinstance(event, Event):
         return event
-    return Event.from_model(event)
+    return Event(**{name: getattr(event, name) for name in COLUMNS if name != "search"})
 
 
 _shared: AuditLogger | None = None

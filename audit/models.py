@@ -49,9 +49,14 @@ def new_id() -> UUID:
 
 def sanitised(values: dict[str, Any]) -> dict[str, Any]:
     """Pass the values of a new event through the one place where events are made."""
-    from audit.event import Event
+    from audit.event import COLUMNS, Event
 
-    return Event(**values).as_model()
+    if "pk" in values:
+        values = {**values, "id": values["pk"]}
+        del values["pk"]
+    event = Event(**values)
+    made = dict(zip(COLUMNS, event.as_row(), strict=True))
+    return made | {name: getattr(event, name) for name in ("decision", "request_json", "response_json", "details")}
 
 
 class AuditEvent(models.Model):

@@ -6,12 +6,14 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
+import orjson
 import psycopg
 
 from audit.event import Event
 
-__all__ = ["Partition", "ahead", "default_rows", "drop_old", "ensure", "listed"]
+__all__ = ["Partition", "ahead", "default_rows", "drop_old", "ensure", "id_ranges", "listed", "within"]
 
 DAYS_AHEAD = 7
 NAME = re.compile(r"^audit_auditevent_p(\d{8})$")
@@ -60,14 +62,49 @@ def ahead(connection: psycopg.Connection[Any], days: int = DAYS_AHEAD) -> list[d
     return [day for n in range(-1, days + 1) if ensure(connection, day := today + timedelta(days=n))]
 
 
+def id_ranges(parts: list[Partition]) -> list[tuple[str, UUID | None, UUID | None]]:
+    """Cut all ids into ranges that each lie in one partition: (partition, first id, first id beyond; None: no bound).
+
+    Asking for a range reads that partition alone, also for a role that may not name it.
+    """
+    ranges: list[tuple[str, UUID | None, UUID | None]] = []
+    default = next((part.name for part in parts if part.day is None), "")
+    begin: UUID | None = None
+    for part in parts:
+        if part.day is None:
+            continue
+        low, high = floor(part.day), floor(part.day + timedelta(days=1))
+        if begin is None or begin < low:
+            ranges.append((default, begin, low))
+        ranges.append((part.name, low, high))
+        begin = high
+    ranges.append((default, begin, None))
+    return ranges
+
+
+def floor(day: date) -> UUID:
+    """Give the first id of a day, as the partitions are bounded."""
+    return UUID(int=int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * 1000 << 80)
+
+
+def within(low: UUID | None, high: UUID | None) -> str:
+    """Word a range of ids as a condition."""
+    parts = ([f"id >= '{low}'"] if low else []) + ([f"id < '{high}'"] if high else [])
+    return " AND ".join(parts) or "true"
+
+
 def default_rows(connection: psycopg.Connection[Any], limit: int = 10_000) -> int:
     """Count the events that found no partition of their day, up to a limit."""
-    row = connection.execute(
-        "SELECT count(*) FROM (SELECT 1 FROM audit_auditevent WHERE tableoid = 'audit_auditevent_default'::regclass"
-        " LIMIT %s) AS found",
-        (limit,),
-    ).fetchone()
-    return int(row[0]) if row else 0
+    parts = listed(connection)
+    found = 0
+    for name, low, high in id_ranges(parts):
+        if name.endswith("_default"):
+            row = connection.execute(
+                f"SELECT count(*) FROM (SELECT 1 FROM audit_auditevent WHERE {within(low, high)} LIMIT %s) AS found",
+                (limit,),
+            ).fetchone()
+            found += row[0] if row else 0
+    return found
 
 
 def drop_old(connection: psycopg.Connection[Any], retention_days: int) -> list[str]:
@@ -109,8 +146,6 @@ def drop(connection: psycopg.Connection[Any], part: Partition) -> None:
             details={"actor": {"kind": "system", "name": "retention"}, "partition": table, "events": events},
             decision={},
         )
-        import orjson
-
         connection.execute(
             "INSERT INTO audit_outboxevent (event_id, created_at, record) VALUES (%s, now(), %s)",
             (event.id, orjson.dumps(event.as_record()).decode()),

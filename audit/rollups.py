@@ -29,7 +29,7 @@ def tally(records: Iterable[dict[str, Any]]) -> dict[tuple[Any, ...], list[float
     """Count events by minute and kind; names that a refused caller chose are left out, they have no bound."""
     totals: dict[tuple[Any, ...], list[float]] = {}
     for record in records:
-        outcome = record["outcome"]
+        outcome = record.get("outcome") or "invalid"
         executed = outcome in EXECUTED
         known = record.get("api_key_id") is not None
         tool = (record.get("tool_name") or "")[:SHORT] if executed else ""

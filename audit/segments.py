@@ -18,7 +18,17 @@ import orjson
 from audit.frames import HEADER, MAGIC, Damage, Frame, Kind, scan
 from audit.journal import MARK, MARK_MAGIC
 
-__all__ = ["BootReader", "Hole", "Mark", "SegmentFile", "last_frame", "live_boot", "read_mark", "segments_of"]
+__all__ = [
+    "BootReader",
+    "Hole",
+    "Mark",
+    "SegmentFile",
+    "last_frame",
+    "live_boot",
+    "read_mark",
+    "segments_of",
+    "writers_in",
+]
 
 CHUNK = 4 * 1024 * 1024
 NAME = re.compile(r"^(\d{16,})-(\d{8,})-(\d{12,})\.seg$")
@@ -59,6 +69,15 @@ class Hole:
     place: str
     data: bytes
     torn: bool
+
+
+def writers_in(root: Path) -> list[Path]:
+    """List the folders of a journal's writers."""
+    try:
+        with os.scandir(root) as entries:
+            return sorted(Path(entry.path) for entry in entries if entry.is_dir())
+    except FileNotFoundError:
+        return []
 
 
 def segments_of(directory: Path) -> dict[int, list[SegmentFile]]:

@@ -16,9 +16,10 @@ import psycopg
 from psycopg import errors
 
 from audit.batch import Open, Plan, Row, Spoiled, finish, parse, plan, wanted
-from audit.event import COLUMNS, Event
+from audit.event import Event
 from audit.frames import Frame
 from audit.rollups import store_rollups
+from audit.rows import COLUMNS, row_of
 from audit.segments import Hole
 
 __all__ = ["Moved", "Position", "drain_outbox", "lock_position", "store_batch", "store_gaps", "store_rows"]
@@ -121,7 +122,7 @@ def store_rows(
     ready: list[tuple[Row, tuple[Any, ...]]] = []
     for row in rows:
         try:
-            ready.append((row, Event.from_record(row.record).as_row()))
+            ready.append((row, row_of(row.record)))
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             spoiled.append(spoil(row, error))
     stored: list[dict[str, Any]] = []

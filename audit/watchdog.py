@@ -19,37 +19,26 @@ TRANSACTION_SECONDS = 20.0
 # The server gives up by itself as well, so that a backend we left does not hold its locks for good.
 SERVER_OPTIONS = (
     "-c statement_timeout=15000 -c lock_timeout=5000 -c idle_in_transaction_session_timeout=20000 -c timezone=UTC"
-    " -c application_name=sentinel-drainer"
 )
 
 
 def connection_parameters(using: str = "default") -> dict[str, Any]:
-    """Give what Django knows of a database as libpq's parameters."""
+    """Give what Django knows of a database as libpq's parameters; starts the embedded server when that is where it is."""
     from django.db import connections
 
-    known = connections[using].settings_dict
-    names = {"NAME": "dbname", "USER": "user", "PASSWORD": "password", "HOST": "host", "PORT": "port"}
-    parameters = {ours: str(known[theirs]) for theirs, ours in names.items() if known.get(theirs)}
-    extra = {key: value for key, value in (known.get("OPTIONS") or {}).items() if isinstance(value, str | int)}
-    return {**extra, **parameters}
+    known = connections[using].get_connection_params()
+    return {
+        name: value for name, value in known.items() if isinstance(value, str | int) and not isinstance(value, bool)
+    }
 
 
 def connect(parameters: str | dict[str, Any], options: str = SERVER_OPTIONS) -> psycopg.Connection[Any]:
     """Open a connection that notices when the other side is gone."""
     given = {"conninfo": parameters} if isinstance(parameters, str) else dict(parameters)
-    given.pop("pool", None)
     given["options"] = f"{given.get('options', '')} {options}".strip()
-    return psycopg.connect(
-        **given,
-        autocommit=True,
-        connect_timeout=CONNECT_SECONDS,
-        keepalives=1,
-        keepalives_idle=5,
-        keepalives_interval=2,
-        keepalives_count=3,
-        tcp_user_timeout=10_000,
-        prepare_threshold=None,
-    )
+    given |= {"connect_timeout": CONNECT_SECONDS, "keepalives": 1, "keepalives_idle": 5, "keepalives_interval": 2}
+    given |= {"keepalives_count": 3, "tcp_user_timeout": 10_000, "application_name": "sentinel-drainer"}
+    return psycopg.connect(**given, autocommit=True, prepare_threshold=None)
 
 
 class Watchdog:
