@@ -8,10 +8,9 @@ from typing import Any
 from uuid import UUID
 
 from audit.event import Event
-
 from audit.ids import uuid7
 from policies.engine import Decision, Principal, Target
-from policies.snapshot import AuthResult
+from policies.keys import AuthResult
 from proxy.credentials import NOTHING, Presented
 from proxy.era import Era
 from proxy.exchange import Exchange, Headers
@@ -42,6 +41,7 @@ class Call:
         "keep_alive",
         "known",
         "last_write",
+        "level",
         "lookup",
         "message",
         "outcome",
@@ -109,6 +109,8 @@ class Call:
         self.reason = ""
         self.answer_status = 0
         self.upstream_ns = 0
+        #: how much of the payloads the event keeps
+        self.level = "full"
         self.details: dict[str, Any] = {}
         self.streaming = False
         #: writes a keep-alive comment; set while a stream is open and between two events

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from audit.sanitizer import Payload, Sanitizer
-
 from audit.logger import AuditLogger
+from audit.sanitizer import Payload, heavy
+from audit.sanitizer import current as current_sanitizer
 from policies.limiter import Limiter
 from policies.snapshot import Snapshot, SnapshotHolder
 from proxy.sessions import SessionSealer
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("sentinel.proxy")
 
-#: payloads larger than this are sanitised in a thread, so that no other request waits for them
-OFF_LOOP_BYTES = 64 * 1024
 #: how often streams are looked at: keep-alive comments, expiry of their keys
 TICK = 1.0
 
@@ -36,7 +34,6 @@ class Gateway:
         config: Any,
         holder: SnapshotHolder,
         logger: AuditLogger,
-        sanitizer: Sanitizer,
         limiter: Limiter,
         registry: UpstreamRegistry,
         query_keys: bool,
@@ -44,7 +41,6 @@ class Gateway:
         self.config = config
         self.holder = holder
         self.logger = logger
-        self.sanitizer = sanitizer
         self.limiter = limiter
         self.registry = registry
         self.sealer = SessionSealer(config.secret_key)
@@ -103,11 +99,12 @@ class Gateway:
         """The upstream of that name, if there is one and it is enabled."""
         return self.registry.spec(slug)
 
-    async def payload(self, raw: bytes, *, level: str = "full", complete: bool = True) -> Payload:
+    async def payload(self, raw: bytes, *, level: str = "full", side: str = "request") -> Payload:
         """Sanitise a payload, off the loop when it is large."""
-        if len(raw) <= OFF_LOOP_BYTES:
-            return self.sanitizer.payload(raw=raw, level=level)
-        return await asyncio.to_thread(self.sanitizer.payload, raw=raw, level=level)
+        sanitizer = current_sanitizer()
+        if not heavy(raw):
+            return sanitizer.payload(raw=raw, level=level, side=side)
+        return await asyncio.to_thread(sanitizer.payload, raw=raw, level=level, side=side)
 
     # -- streams
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from audit.event import Event
 from audit.journal import AuditUnavailable
 from audit.sanitizer import MISSING, Payload
+from audit.sanitizer import current as current_sanitizer
 from proxy import answers
 from proxy.message import Known, Refused
 from proxy.refusals import Limited, refuse
@@ -99,13 +100,14 @@ async def event(gateway: Gateway, call: Call) -> Event:
     principal, auth, key = call.principal, call.auth, None
     if auth is not None:
         key = auth.key
-    level = (call.spec.audit_level if call.spec is not None else "") or "full"
+    call.level = _level(gateway, call)
     request: Any = MISSING
     if call.body:
         if principal is None:
-            request = gateway.sanitizer.payload(raw=call.body[:STRANGER_PAYLOAD])
+            request = current_sanitizer().payload(raw=call.body[:STRANGER_PAYLOAD])
         else:
-            request = await gateway.payload(call.body, level=level)
+            request = await gateway.payload(call.body, level=call.level)
+    call.details = {**_details(call), **call.details}
     target = call.target
     first = call.known.targets[0] if call.known.targets else None
     kind, name = (target.kind, target.name) if target is not None else (first.kind, first.name) if first else ("", "")
@@ -128,8 +130,17 @@ async def event(gateway: Gateway, call: Call) -> Event:
         request_json=request,
         request_bytes=len(call.body),
         trace_id=_trace(call),
-        details=_details(call),
+        details=call.details,
     )
+
+
+def _level(gateway: Gateway, call: Call) -> str:
+    """How much of the payloads is kept: what policy says of the target, else the upstream, else all of it."""
+    snapshot, target = gateway.snapshot, call.target
+    level = ""
+    if snapshot is not None and target is not None and call.principal is not None:
+        level = snapshot.policy.audit_level(call.principal.role, target.kind, target.upstream, target.name)
+    return level or (call.spec.audit_level if call.spec is not None else "") or "full"
 
 
 def _version(call: Call) -> str:
@@ -150,7 +161,7 @@ def _details(call: Call) -> dict[str, Any]:
         details["client"] = {k: client[k] for k in ("name", "version", "title") if k in client}
     if call.auth is not None:
         if call.auth.generation:
-            details["secret_generation"] = call.auth.generation
+            details["generation"] = call.auth.generation
         if call.auth.failure and call.auth.fingerprint:
             details["key_fingerprint"] = call.auth.fingerprint
     elif call.presented.value:
@@ -162,6 +173,8 @@ def decision(call: Call) -> dict[str, Any]:
     """The decision as the event keeps it: what settled it, by which rule, and what each stage said and took."""
     settled = call.decision
     last = call.stages[-1]["stage"] if call.stages else "authenticate"
+    if call.refusal is None and settled is not None:
+        last = "authorize"
     rule = settled.rule if settled is not None else None
     value: dict[str, Any] = {
         "allowed": settled.allowed if settled is not None else None,
@@ -192,8 +205,7 @@ def complete(call: Call, *, response: Payload | None = None, response_bytes: int
         fields["response_json"] = response
     if response_bytes:
         fields["response_bytes"] = response_bytes
-    if call.details:
-        fields["details"] = call.details
+    fields["details"] = call.details
     call.event.complete(**fields)
 
 

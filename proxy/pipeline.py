@@ -25,10 +25,12 @@ from proxy.exchange import Departed, Exchange
 from proxy.gateway import Gateway
 from proxy.message import Refused, peek, read
 from proxy.peers import client_address, host_allowed, origin_allowed
+from proxy.probe import expired
 from proxy.refusals import refuse
 from proxy.relay import relay
 from proxy.request import upstream_request
 from proxy.transports.base import UpstreamError
+from proxy.upstreams import UpstreamSpec
 
 log = logging.getLogger("sentinel.proxy")
 
@@ -149,6 +151,7 @@ async def parse(gateway: Gateway, call: Call) -> None:
     if call.spec is None:
         raise refuse("unknown_upstream", call=call)
     call.era = era.classify(call.verb, call.headers, call.message)
+    _same_era(call, call.spec)
     _open_session(gateway, call)
     call.stage("parse", "ok", since)
 
@@ -172,6 +175,22 @@ async def _parse_message(call: Call) -> None:
         message = await asyncio.to_thread(read, call.body)
     call.message = message
     outcomes.known(call, message.known)
+
+
+def _same_era(call: Call, spec: UpstreamSpec) -> None:
+    """A client and an upstream of two eras: said in words that make a client that speaks both fall back by itself."""
+    if not spec.era or spec.era == "dual" or call.era is None or expired(spec.era, time.time() - spec.era_checked_at):
+        return
+    if spec.era == "legacy" and call.era.modern:
+        supported: tuple[str, ...] = era.LEGACY_VERSIONS
+        text = "This upstream speaks earlier versions of the protocol; use initialize."
+    elif spec.era == "modern" and not call.era.modern and call.verb == "POST":
+        supported = era.MODERN_VERSIONS
+        text = "This upstream speaks 2026-07-28 only; there is no initialize."
+    else:
+        return
+    data = {"supported": list(supported), "requested": call.era.version}
+    raise refuse("era_mismatch", call=call, message=text, data=data)
 
 
 def _open_session(gateway: Gateway, call: Call) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from proxy.answers import REFUSALS, told
 from proxy.message import Known, Refused
@@ -25,12 +25,13 @@ def refuse(
     message: str = "",
     headers: tuple[tuple[bytes, bytes], ...] = (),
     retry_after: float | None = None,
+    data: dict[str, Any] | None = None,
 ) -> Refused:
     """Make the refusal for a reason code; `message` replaces the table's words with a rule's own."""
     row = REFUSALS[told(reason)]
     known = Known(id_json=call.rpc_id or None) if call is not None else Known()
     if retry_after is None:
-        return Refused(row.status, row.code, reason, message or row.message, known=known, headers=headers)
-    limited = Limited(row.status, row.code, reason, message or row.message, known=known, headers=headers)
+        return Refused(row.status, row.code, reason, message or row.message, known=known, headers=headers, data=data)
+    limited = Limited(row.status, row.code, reason, message or row.message, known=known, headers=headers, data=data)
     limited.retry_after = max(1, math.ceil(retry_after))
     return limited

@@ -93,7 +93,7 @@ async def _plain(gateway: Gateway, call: Call, response: UpstreamResponse) -> No
     if whole:
         headers.append((b"content-length", b"%d" % len(body)))
         if status not in (202, 204):
-            payload = await gateway.payload(body, level=_level(call))
+            payload = await gateway.payload(body, level=call.level, side="response")
             outcomes.complete(call, response=payload, response_bytes=len(body))
         else:
             outcomes.complete(call)
@@ -101,7 +101,7 @@ async def _plain(gateway: Gateway, call: Call, response: UpstreamResponse) -> No
         call.completed = True
         await call.exchange.answer(status, headers, body)
         return
-    payload = await gateway.payload(body[:HEAD_BYTES], level=_level(call))
+    payload = await gateway.payload(body[:HEAD_BYTES], level=call.level, side="response")
     outcomes.complete(call, response=payload, response_bytes=size)
     await gateway.logger.outcome(_event(call), final=False)
     call.answered = True
@@ -276,7 +276,7 @@ class _Stream:
         await self._flush()
         if isinstance(item.value, dict):
             _note_result(call, item.value)
-        payload = await self.gateway.payload(data, level=_level(call))
+        payload = await self.gateway.payload(data, level=call.level, side="response")
         outcomes.complete(call, response=payload, response_bytes=len(data))
         await self.gateway.logger.outcome(_event(call), final=False)
         call.answered = True
@@ -332,10 +332,6 @@ def _event(call: Call) -> Any:
     if call.event is None:
         raise RuntimeError("an answer is relayed only after an intent")
     return call.event
-
-
-def _level(call: Call) -> str:
-    return (call.spec.audit_level if call.spec is not None else "") or "full"
 
 
 def _headers(gateway: Gateway, call: Call, response: UpstreamResponse) -> list[tuple[bytes, bytes]]:

@@ -24,19 +24,17 @@ async def start_gateway() -> Gateway:
     """Open the journal, read keys and policy for the first time, and begin to serve."""
     config = settings.SENTINEL
     logger = await asyncio.to_thread(audit_logger.shared)
-    sanitizer = current_sanitizer()
     holder = SnapshotHolder(
         config.dsn,
         peppers=config.key_peppers,
         extra={"upstreams": upstreams.load},
-        fingerprint=sanitizer.fingerprint,
+        fingerprint=current_sanitizer().fingerprint,
     )
     snapshot.install(holder)
     gateway = Gateway(
         config=config,
         holder=holder,
         logger=logger,
-        sanitizer=sanitizer,
         limiter=build_limiter(config),
         registry=upstreams.UpstreamRegistry(holder),
         # Only `serve` writes no access log of its own; any other server would print a key in the query.
