@@ -68,7 +68,10 @@ class Plan:
     def lines(self) -> list[str]:
         """Every change as a line of text."""
         signs = {"add": "+", "remove": "-", "change": "~"}
-        return [f"{signs[c['change']]} {c['what']} {c['label']}" for c in self.changes()]
+        return [
+            f"{signs[c['change']]} {'' if c['what'] in ('limit', 'audit') else c['what'] + ' '}{c['label']}"
+            for c in self.changes()
+        ]
 
 
 def role_dict(role: RoleSpec) -> dict[str, Any]:

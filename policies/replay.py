@@ -41,10 +41,9 @@ def replay(
     """Decide every recorded decision from `since` to `until` again under the draft (a document's text, or a policy);
     `progress(done, of)` is told as it goes.
     """
-    if not isinstance(draft, PolicySet):
-        draft = PolicySet(numbered(parse(draft).spec if isinstance(draft, str) else draft))
+    spec = parse(draft).spec if isinstance(draft, str) else draft.spec if isinstance(draft, PolicySet) else draft
     upstreams = {key.prefix: frozenset(key.upstreams) for key in ApiKey.objects.exclude(upstreams=[])}
-    again = Replay(draft, upstreams)
+    again = Replay(PolicySet(numbered(spec)), upstreams)
     slices = _slices(since, until or timezone.now() + timedelta(seconds=1))
     for done, (start, end) in enumerate(slices):
         _slice(again, start, end)

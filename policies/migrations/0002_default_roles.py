@@ -9,15 +9,9 @@ ROLES = {
 }
 DOCUMENT = """\
 roles:
-  admin:
-    description: Everything.
-    allow: ["*"]
-  readonly:
-    description: The list of customers.
-    allow: [list_customers]
-  user:
-    description: Echo, and whatever only lists.
-    allow: [public.echo, list_*]
+  admin: {description: Everything., allow: ["*"]}
+  readonly: {description: "The list of customers.", allow: [list_customers]}
+  user: {description: "Echo, and whatever only lists.", allow: [public.echo, "list_*"]}
 """
 
 

@@ -71,7 +71,7 @@ class Command(BaseCommand):
         for kind in vocabulary.KINDS:
             what.add_argument(f"--{kind}", metavar="NAME", help=f"the {kind}'s name as the call has it")
         why.add_argument("--upstream", metavar="SLUG", default="", help="the upstream it is on")
-        why.add_argument("--args", metavar="JSON", help="the call's arguments (none)")
+        why.add_argument("--args", dest="arguments", metavar="JSON", help="the call's arguments (none)")
         why.add_argument("--annotations", metavar="JSON", help="the tool's own annotations")
         why.add_argument("--ip", help="the caller's address")
         why.add_argument("--at", metavar="TIME", help="a moment like 2026-12-24T18:00:00Z (now)")
@@ -184,7 +184,7 @@ class Command(BaseCommand):
         policy = PolicySet(services.current_spec())
         principal, notes = _principal(options, policy)
         kind = next(kind for kind in vocabulary.KINDS if options[kind] is not None)
-        arguments = _parsed(options["args"], "--args") if options["args"] is not None else ABSENT
+        arguments = _parsed(options["arguments"], "--args") if options["arguments"] is not None else ABSENT
         annotations = _parsed(options["annotations"], "--annotations") if options["annotations"] else None
         at = _moment(options["at"]) if options["at"] else time.time()
         target = Target(kind, options["upstream"], options[kind], arguments, annotations)
