@@ -50,6 +50,7 @@ def record_act(
     outcome: str = "changed",
     reason: str = "",
     status_code: int = 200,
+    using: str = "default",
 ) -> UUID:
     """Write the event of an act into the outbox, inside the caller's transaction; both are kept or neither is.
 
@@ -89,7 +90,8 @@ def record_act(
         decision={},
         details=about,
     )
-    with transaction.atomic():
-        OutboxEvent.objects.create(event_id=event.id, record=JSONText(orjson.dumps(event.as_record()).decode()))
+    with transaction.atomic(using=using):
+        record = JSONText(orjson.dumps(event.as_record()).decode())
+        OutboxEvent.objects.using(using).create(event_id=event.id, record=record)
     made: UUID = event.id
     return made

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import math
 import os
 import threading
 import time
@@ -94,6 +95,7 @@ class Drainer:
         budget: int = 0,
         keep_seconds: float = 86400.0,
         transaction_seconds: float = 20.0,
+        housekeeping: bool = True,
     ) -> None:
         self.dsn, self.owner_dsn = dsn, owner_dsn
         self.root = root
@@ -104,11 +106,13 @@ class Drainer:
         self._connection: psycopg.Connection[Any] | None = None
         self._watchdog = Watchdog(transaction_seconds)
         self._next_report = self._next_sweep = self._next_partitions = 0.0
+        if not housekeeping:
+            self._next_sweep = self._next_partitions = math.inf
         self._lock_fd = -1
 
     @classmethod
-    def from_settings(cls) -> Drainer:
-        """Make the drainer of this installation."""
+    def from_settings(cls, housekeeping: bool = True) -> Drainer:
+        """Make the drainer of this installation; without housekeeping it leaves partitions and old segments alone."""
         from django.conf import settings
 
         config = settings.SENTINEL
@@ -119,6 +123,7 @@ class Drainer:
             owner_dsn=partial(connection_parameters, "owner") if "owner" in settings.DATABASES else None,
             retention_days=config.audit_retention_days,
             budget=config.audit_disk_budget,
+            housekeeping=housekeeping,
         )
 
     # -- running ------------------------------------------------------------------------------------------------------
@@ -388,7 +393,7 @@ def drainer_runs(root: Path) -> bool:
 
 def drain_at_hand(seconds: float = 10.0) -> bool:
     """Store what is at hand, for a command that reads the log while no drainer runs."""
-    drainer = Drainer.from_settings()
+    drainer = Drainer.from_settings(housekeeping=False)
     if drainer_runs(drainer.root):
         time.sleep(POLL_SECONDS * 3)
         return True
