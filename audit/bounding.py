@@ -95,6 +95,21 @@ def prune(value: Any, budget: int, from_end: bool = False) -> Any:
     return _Pruner(budget, from_end).copy(value, 0)
 
 
+_WORD = 2_048
+_BLANKS = " \n\t\r"
+
+
+def _without_last_word(text: str) -> str:
+    kept = len(text) - _WORD
+    end = max(text.rfind(blank, max(0, kept)) for blank in _BLANKS)
+    return text[: end if end >= 0 else max(0, kept)]
+
+
+def _without_first_word(text: str) -> str:
+    places = [at for blank in _BLANKS if (at := text.find(blank, 0, _WORD)) >= 0]
+    return text[min(places) if places else _WORD :]
+
+
 class _Pruner:
     def __init__(self, budget: int, from_end: bool) -> None:
         self.left = budget
@@ -116,10 +131,7 @@ class _Pruner:
         if len(value) <= room:
             return value
         # The word that the cut went through is dropped: half a secret is no longer recognised as one.
-        if self.from_end:
-            kept = value[-room:]
-            return re.sub(r"\A\S{0,2048}", "", kept)
-        return re.sub(r"\S{1,2048}\Z", "", value[:room])
+        return _without_first_word(value[-room:]) if self.from_end else _without_last_word(value[:room])
 
     def _dict(self, value: dict[Any, Any], depth: int) -> dict[Any, Any]:
         small = len(value) <= 16

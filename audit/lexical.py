@@ -53,7 +53,7 @@ _NAME = _compile(
     r"(?:seed|recovery)[ \t]+phrase\b|connection[ \t]+string)"
 )
 
-_OPENER = rb"(?:[rbfuRBFU]{1,2})?\\{0,16}[\"'`]"
+_OPENER = re.compile(rb"(?:[rbfuRBFU]{1,2})?\\{0,16}[\"'`]")
 _AFTER = re.compile(
     rb"(?P<close>(?:\\{0,16}[\"'`])?[\])]?\??)"
     rb"(?P<space>(?:[ \t\r\n]|\\{1,8}[rnt]){0,64})"
@@ -117,11 +117,11 @@ _QUANTITY = re.compile(
     rb"(?i)[0-9]{1,6}(?:\.[0-9]+)?(?:%|[a-z]{1,7}|-(?:bit|byte|char|characters?|day|hour|minute|second|digit|month|year|chars?)s?)?\Z"
 )
 _CONNECT = re.compile(
-    rb"(?i)(?:(?:[ \t]+(?:for|of|on|in|at|to)[ \t]+[^\s\"'`,;]{1,40}(?:[ \t]+[^\s\"'`,;]{1,40}){0,2}?)?)"
-    rb"(?:[ \t]+(?:is|was|are|equals|being|reads|=|:)|[ \t]*[,:]?[ \t]+(?:set|changed|equal|reset|rotated|updated)[ \t]+to|[ \t]+(?:i[ \t]+(?:use|used)|we[ \t]+use|you[ \t]+need|to[ \t]+use|provided|given|used|found|sent|received|value|here)[ \t]*(?:is|was|:|=)?|(?P<loose>[ \t]+as|[ \t]+of|[ \t]+to)|\xe2\x80\x99s|'s)"
-    rb"[ \t]*(?:(?:now|just|still|currently|simply|always|probably|the|new|set[ \t]+to|called|this|following|string|value)[ \t:]+){0,3}"
+    rb"(?i)(?:(?:[ \t]{1,4}(?:for|of|on|in|at|to)[ \t]{1,4}[^\s\"'`,;]{1,40}(?:[ \t]{1,4}[^\s\"'`,;]{1,40}){0,2}?)?)"
+    rb"(?:[ \t]{1,4}(?:is|was|are|equals|being|reads|=|:)|[ \t]{0,4}[,:]?[ \t]{1,4}(?:set|changed|equal|reset|rotated|updated)[ \t]{1,4}to|[ \t]{1,4}(?:i[ \t]{1,4}(?:use|used)|we[ \t]{1,4}use|you[ \t]{1,4}need|to[ \t]{1,4}use|provided|given|used|found|sent|received|value|here)[ \t]{0,4}(?:is|was|:|=)?|(?P<loose>[ \t]{1,4}as|[ \t]{1,4}of|[ \t]{1,4}to)|\xe2\x80\x99s|'s)"
+    rb"[ \t]{0,4}(?:(?:now|just|still|currently|simply|always|probably|the|new|set[ \t]{1,4}to|called|this|following|string|value)[ \t:]{1,4}){0,3}"
 )
-_WITHIN = re.compile(rb"(?:[ \t]+[A-Za-z'()]{1,20}){1,5}[ \t]*(?::|=|->|-|\xe2\x80\x93|\xe2\x80\x94)[ \t]*")
+_WITHIN = re.compile(rb"(?:[ \t]{1,4}[A-Za-z'()]{1,20}){1,5}[ \t]{0,4}(?::|=|->|-|\xe2\x80\x93|\xe2\x80\x94)[ \t]{0,4}")
 _QUOTED_TOKEN = re.compile(
     rb"(?P<q>\\{0,8}[\"'`]|\xe2\x80\x9c|\xe2\x80\x98|\*\*|<)(?P<value>[^\s\"'`<>]{3,2048}?)(?=\\{0,8}[\"'`]|\xe2\x80\x9d|\xe2\x80\x99|\*\*|>)"
 )
@@ -224,25 +224,36 @@ def _by_place(text: bytes) -> Iterator[Found]:
         yield Found(*found.span("value"), "password")
 
 
-def _by_name(text: bytes, cut: bool) -> Iterator[Found]:
+def _by_name(text: bytes, cut: bool) -> list[Found]:
+    found: list[Found] = []
+    spoken: list[int] = []  # where a sentence speaks of a secret
     position, size = 0, len(text)
     match_at, anchor = _NAME._regexp.Match, re2._Anchor.UNANCHORED
     while position < size:
         ((start, end),) = match_at(anchor, text, position, size)
         if end < 0:
-            return
-        position = end
-        if end == start:
-            position += 1
+            break
+        position = max(end, position + 1)
+        if end - start > 512 or end == start:
             continue
-        if end - start > 512:
+        if text[start - 10 : start] == b"[REDACTED:" and (token := TOKEN.match(text, start - 10)):
+            position = token.end()
             continue
         if _within_random(text, start, end):
             continue  # the letters of a name, but in the middle of base64
         name = judge(text[start:end].decode("utf-8", "replace"))
         if name is NOTHING or b"---" in text[start + 2 : end + 3]:
             continue
-        yield from _after(text, start, end, name, cut)
+        one = _after(text, start, end, name, cut)
+        if one is not None:
+            found.append(one)
+            if one.start >= end:
+                position = max(position, one.end)  # what is masked is not read for names
+        else:
+            spoken.append(end)
+    if spoken:
+        found += _nearby(text, spoken)
+    return found
 
 
 _RUN_BEFORE = re.compile(rb"[A-Za-z0-9+/=]{0,64}\Z")
@@ -263,48 +274,40 @@ def _within_random(text: bytes, start: int, end: int) -> bool:
 _JOINS = (b"+", b"/")
 
 
-def _after(text: bytes, start: int, end: int, name: Name, cut: bool) -> Iterator[Found]:
-    """Yield what a name at text[start:end] makes a secret."""
+def _after(text: bytes, start: int, end: int, name: Name, cut: bool) -> Found | None:
+    """Say what a name at text[start:end] makes a secret."""
     while end > start and text[end - 1 : end] in (b".", b"-"):
         end -= 1
     match = _AFTER.match(text, end)
-    if match and (match["close"][-1:] in b"\"'`])?" and match["close"] or b"\n" not in match["space"]):
+    if match and (match["close"] or b"\n" not in match["space"]):
         found = _operand(text, start, match, name, cut)
-        if found:
-            yield found
-        if match["op"] != b":" or found:
-            return
+        if found or match["op"] != b":":
+            return found
     if text[start - 1 : start] in (b"<", b":") and (xml := _XML.match(text, end)):
         value = xml["value"].strip()
         if value and not looks_like_our_token(value) and _accepts(name, value):
-            yield Found(*xml.span("value"), name.kind)
-        return
-    if pair := _PAIR.match(text, end):
-        found = _value(text, pair.end(), name, cut, quoted_name=True)
-        if found:
-            yield found
-        return
-    if before := _PAIR_BEFORE.search(text, max(0, start - 2400), start):
-        if _accepts(name, before["value"]):
-            yield Found(*before.span("value"), name.kind)
-        return
-    written = text[start:end]
-    if (written.startswith(b"-") or b"-" in written or written.lower() in (b"authorization", b"cookie")) and (
-        item := _NEXT_ITEM.match(text, end)
-    ):
-        if text[item.end() : item.end() + 2].lstrip(b"\\\"'`")[:1] != b"-":
-            found = _value(text, item.end(), name, cut, quoted_name=True)
-            if found:
-                yield found
-        return
-    if written.startswith(b"-") and not written.startswith(b"---"):
-        flag = re.compile(rb"[ \t]+").match(text, end)
+            return Found(*xml.span("value"), name.kind)
+        return None
+    if text[end : end + 1] in _QUOTES_AND_BACKSLASH:
+        if pair := _PAIR.match(text, end):
+            return _value(text, pair.end(), name, cut, quoted_name=True)
+        if before := _PAIR_BEFORE.search(text, max(0, start - 600), start):
+            return Found(*before.span("value"), name.kind) if _accepts(name, before["value"]) else None
+        written = text[start:end]
+        header = b"-" in written or written.lower() in (b"authorization", b"cookie")
+        if header and (item := _NEXT_ITEM.match(text, end)):
+            if text[item.end() : item.end() + 2].lstrip(b"\\\"'`")[:1] == b"-":
+                return None
+            return _value(text, item.end(), name, cut, quoted_name=True)
+    if text[start : start + 1] == b"-" and text[start : start + 3] != b"---":
+        flag = _BLANKS.match(text, end)
         if flag and text[flag.end() : flag.end() + 1] not in (b"-", b"", b"|", b">", b"<", b"&"):
-            found = _value(text, flag.end(), name, cut, quoted_name=True)
-            if found:
-                yield found
-            return
-    yield from _prose(text, end, name)
+            return _value(text, flag.end(), name, cut, quoted_name=True)
+    return _prose(text, end, name)
+
+
+_QUOTES_AND_BACKSLASH = (b'"', b"'", b"`", b"\\")
+_BLANKS = re.compile(rb"[ \t]{1,16}")
 
 
 def _operand(text: bytes, start: int, match: re.Match[bytes], name: Name, cut: bool) -> Found | None:
@@ -339,7 +342,7 @@ def _value(
     written: bytes = b"",
 ) -> Found | None:
     """Read the value that begins at a place: quoted, bracketed or plain."""
-    opener = re.compile(_OPENER).match(text, at)
+    opener = _OPENER.match(text, at)
     if opener:
         return _quoted(text, opener, name, cut)
     first = text[at : at + 1]
@@ -451,10 +454,13 @@ def _quoted(text: bytes, opener: re.Match[bytes], name: Name, cut: bool) -> Foun
     return None
 
 
+_BRACKETS = re.compile(rb"[\[\]{}]|\"(?:[^\"\\]|\\.)*+\"?")
+
+
 def _closing(text: bytes, at: int) -> int:
     """Where a bracketed value ends; at the end of the text when nothing closes it."""
     depth, size = 0, min(len(text), at + _MAX_VALUE)
-    for mark in re.compile(rb"[\[\]{}]|\"(?:[^\"\\]|\\.)*+\"?").finditer(text, at, size):
+    for mark in _BRACKETS.finditer(text, at, size):
         first = mark[0][:1]
         if first in (b"{", b"["):
             depth += 1
@@ -509,44 +515,37 @@ def _secretish(value: bytes, name: Name, quoted: bool) -> bool:
     )
 
 
-def _prose(text: bytes, end: int, name: Name) -> Iterator[Found]:
+def _prose(text: bytes, end: int, name: Name) -> Found | None:
     while end < len(text) and text[end : end + 1] in b"\"'`*":
         end += 1
     connected = _CONNECT.match(text, end)
-    if connected is None:
-        connected = _WITHIN.match(text, end)
-        if connected is not None:
-            found = _word(text, connected.end(), name)
-            if found and (looks_random(text[found.start : found.end], name.hexadecimal, least=8)):
-                yield found
-                return
-        connected = None
-    if connected is not None and (found := _word(text, connected.end(), name)):
-        value = text[found.start : found.end]
-        if not connected["loose"] or name.kind == "password" or not _is_words(value):
-            yield found
-            return
-    direct = re.compile(rb"[ \t]*[:(\[]?[ \t]+|[ \t]*\((?=\S)").match(text, end)
-    if direct:
-        quoted = _QUOTED_TOKEN.match(text, direct.end())
-        if quoted:
-            if _secretish(quoted["value"], name, True) and not _is_words(quoted["value"]):
-                yield Found(*quoted.span("value"), name.kind)
-                return
-        elif (bare := _BARE_TOKEN.match(text, direct.end())) and name.strong:
-            value = bare[0].rstrip(_TRAILING)
-            if (
-                len(value) >= 6
-                and _secretish(value, name, False)
-                and not _is_words(value)
-                and b"=" not in value[:24]
-                and b":" not in value
-            ):
-                yield Found(bare.start(), bare.start() + len(value), name.kind)
-                return
-    yield from _nearby(text, end)
+    if connected is not None:
+        if found := _word(text, connected.end(), name):
+            value = text[found.start : found.end]
+            if not connected["loose"] or name.kind == "password" or not _is_words(value):
+                return found
+    elif connected := _WITHIN.match(text, end):
+        found = _word(text, connected.end(), name)
+        if found and looks_random(text[found.start : found.end], name.hexadecimal, least=8):
+            return found
+    direct = _DIRECT.match(text, end)
+    if direct is None:
+        return None
+    quoted = _QUOTED_TOKEN.match(text, direct.end())
+    if quoted:
+        if _secretish(quoted["value"], name, True) and not _is_words(quoted["value"]):
+            return Found(*quoted.span("value"), name.kind)
+        return None
+    bare = _BARE_TOKEN.match(text, direct.end())
+    if bare is None or not name.strong:
+        return None
+    value = bare[0].rstrip(_TRAILING)
+    if len(value) < 6 or b"=" in value[:24] or b":" in value or _is_words(value) or not _secretish(value, name, False):
+        return None
+    return Found(bare.start(), bare.start() + len(value), name.kind)
 
 
+_DIRECT = re.compile(rb"[ \t]{0,4}[:(\[]?[ \t]{1,4}|[ \t]{0,4}\((?=\S)")
 _is_words_re = re.compile(rb"(?:[A-Za-z]+[0-9]{0,2}|[0-9]{1,4})(?:[-_./'][A-Za-z]+[0-9]{0,2}|[-_./][0-9]{1,4})*\Z")
 
 
@@ -567,17 +566,22 @@ def _word(text: bytes, at: int, name: Name) -> Found | None:
     return None
 
 
-def _nearby(text: bytes, end: int) -> Iterator[Found]:
+def _nearby(text: bytes, spoken: list[int]) -> Iterator[Found]:
     """Yield words that only a generator writes, within a sentence that speaks of a secret."""
-    check = _mixed(2, 2, 2)
-    for match in _RANDOM_TOKEN.finditer(text, max(0, end - 160), min(len(text), end + 160)):
+    ahead = 0
+    for match in _RANDOM_TOKEN.finditer(text):
+        while ahead < len(spoken) and spoken[ahead] < match.start() - 160:
+            ahead += 1
+        if ahead == len(spoken):
+            return
+        if spoken[ahead] > match.end() + 160:
+            continue
         value = match[0].rstrip(b".-")
-        if len(value) >= 20 and check(value) and looks_random(value, False, 20):
-            if b"[REDACTED:" in text[max(0, match.start() - 45) : match.start()]:
-                continue
+        if len(value) >= 20 and _MIXED(value) and looks_random(value, False, 20):
             yield Found(match.start(), match.start() + len(value), "token")
 
 
+_MIXED = _mixed(2, 2, 2)
 _PREFIXES = _compile(
     r"(?:" + "|".join([
         "mcps_", "gh[pousr]_", "github_pat_", "gl(?:pat|oas|dt|rt|cbt|ptt|ft|imt|agent|soat)-", "xox[a-z]-", "xapp-", r"\bAKIA", r"\bASIA", "AIza", r"ya29\.", "GOCSPX-",
@@ -616,21 +620,28 @@ def _merge(text: bytes, found: list[Found]) -> list[Found]:
             merged[-1] = Found(last.start, max(last.end, one.end), kind)
         else:
             merged.append(one)
-    if standing:
-        # A replacement is never replaced; one that would be cut in two is taken in whole.
-        kept = []
-        for one in merged:
-            start, end = one.start, one.end
-            inside = [(a, b) for a, b in standing if a < end and b > start]
-            if inside:
-                if any(a <= start and end <= b for a, b in inside):
-                    continue
-                start, end = min(start, inside[0][0]), max(end, inside[-1][1])
-                if TOKEN.sub(b"", text[start:end]).strip(b" ,;:&=") == b"":
-                    continue
-            kept.append(Found(start, end, one.kind))
-        merged = kept
-    return merged
+    return _spare(text, merged, standing) if standing else merged
+
+
+def _spare(text: bytes, found: list[Found], standing: list[tuple[int, int]]) -> list[Found]:
+    """Leave replacements that stand in the text alone; one that would be cut in two is taken in whole."""
+    kept = []
+    first = 0
+    for one in found:
+        start, end = one.start, one.end
+        while first < len(standing) and standing[first][1] <= start:
+            first += 1
+        last = first
+        while last < len(standing) and standing[last][0] < end:
+            last += 1
+        if last > first:
+            if last == first + 1 and standing[first][0] <= start and end <= standing[first][1]:
+                continue
+            start, end = min(start, standing[first][0]), max(end, standing[last - 1][1])
+            if TOKEN.sub(b"", text[start:end]).strip(b" ,;:&=") == b"":
+                continue
+        kept.append(Found(start, end, one.kind))
+    return kept
 
 
 _VAGUE = frozenset(

@@ -12,6 +12,7 @@ the full walk).
 from __future__ import annotations
 
 import hmac
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -299,6 +300,12 @@ class _Walk:
         return self.replace(name.kind, _canonical(value))
 
     def named_text(self, value: str, name: Name, key: str) -> str:
+        if self.again and "\\u{" in value:
+            plain = escapes.unescape(value)
+            first = _Walk(self.of, False, _keep)
+            new = first.named_text(plain, name, key)
+            self.count += first.count
+            return value if new == plain else escapes.escape(new)
         stripped = value.strip()
         if not stripped or _TOKEN_TEXT.fullmatch(stripped):
             return self.text(value, 0)
@@ -339,8 +346,14 @@ class _Walk:
         size = len(text)
         if size < 5 or (size <= 16 and text.isalnum() and text.isascii()):
             return text if text.isascii() and text.isprintable() else self.escaped(text)
-        shown = self.redacted(text, wrapped, cut)
-        return shown if wrapped else self.escaped(shown)
+        # Stored text is read as it was before it was escaped, so that looking twice finds the same.
+        plain = escapes.unescape(text) if self.again and not wrapped and "\\u{" in text else text
+        shown = self.redacted(plain, wrapped, cut)
+        if shown is plain or shown == plain:
+            return text if wrapped or plain is not text else self.escaped(text)
+        if wrapped:
+            return shown
+        return escapes.escape(shown) if plain is not text else self.escaped(shown)
 
     def escaped(self, text: str) -> str:
         if self._escape is not None:
@@ -533,8 +546,8 @@ def _bytes(text: str) -> bytes:
 def _canonical(value: Any) -> bytes:
     try:
         return orjson.dumps(value)
-    except (TypeError, RecursionError):
-        return repr(type(value)).encode()
+    except (TypeError, ValueError, RecursionError):
+        return json.dumps(value, ensure_ascii=True, separators=(",", ":"), default=lambda _: None).encode()
 
 
 def _pair(value: dict[str, Any], of: Redactor) -> Name | None:
@@ -576,5 +589,7 @@ def _custom_names(raw: bytes, of: Redactor) -> list[Found]:
     for match in re.finditer(rb"[A-Za-z0-9_.\-]{2,80}", raw):
         name = of._names.get(fold(match[0].decode()))
         if name is not None:
-            found += lexical._after(raw, match.start(), match.end(), name, False)
+            one = lexical._after(raw, match.start(), match.end(), name, False)
+            if one is not None:
+                found.append(one)
     return found

@@ -18,6 +18,7 @@ import threading
 from typing import Any, Final, NamedTuple
 
 import orjson
+import re2
 
 from audit import bounding, escapes
 from audit.redaction import Redactor, Rules
@@ -27,9 +28,9 @@ __all__ = ("MISSING", "Payload", "Sanitizer", "current", "heavy", "install", "re
 MISSING: Final = object()
 LEVELS: Final = ("none", "digest", "request", "full")
 # Text longer than this is pruned to what can show before it is walked.
-_PRUNE_ABOVE: Final = 24 * 1024
-_HEAD_WINDOW: Final = 14 * 1024
-_TAIL_WINDOW: Final = 6 * 1024
+_PRUNE_ABOVE: Final = 12 * 1024
+_HEAD_WINDOW: Final = 9 * 1024
+_TAIL_WINDOW: Final = 3 * 1024
 # A body that is no JSON keeps its beginning.
 _LEXICAL_BYTES: Final = 512
 _LEXICAL_WINDOW: Final = 2_048
@@ -149,10 +150,7 @@ class Sanitizer:
         """Keep what is no JSON that orjson takes: JSON of a looser sort, an event stream, or bytes."""
         if size <= _STRICT_FALLBACK_BYTES:
             try:
-                value = json.loads(
-                    raw.decode("utf-8-sig", "surrogatepass"), parse_int=_number, parse_float=_number, parse_constant=str
-                )
-                value = _plain(value)
+                value = _plain(_loads(raw))
                 return self._kept(value, size, size, digest)
             except (ValueError, RecursionError, UnicodeDecodeError):
                 pass
@@ -225,14 +223,16 @@ class Sanitizer:
             raw = text.encode()
             if len(raw) <= bounding.MAX_BYTES and not self.redactor.suspicious(orjson.dumps(orjson.loads(raw))):
                 return Payload(text, size, digest, truncated, redactions)
-            kept = self._kept(orjson.loads(raw), len(raw), size, digest, again=True)
+            value = _loads(raw) if _MAY_LOSE_NUMBERS.search(raw) else orjson.loads(raw)
+            kept = self._kept(value, len(raw), size, digest, again=True)
             return Payload(kept.json, size, digest, truncated or kept.truncated, redactions + kept.redactions)
         except Exception:  # noqa: BLE001 - no stored payload may erase its event
             kept = self.payload(raw=text.encode("utf-8", "replace"))
             return Payload(kept.json, size, digest, True, redactions + kept.redactions)
 
 
-_MAY_LOSE_NUMBERS = re.compile(rb"[0-9]{17}|[0-9][eE]")
+# Numbers that orjson would round or write otherwise; in linear time, since the whole body is looked through.
+_MAY_LOSE_NUMBERS = re2.compile(rb"[0-9]{17}|[0-9][eE][0-9+\-]")
 
 
 def _fingerprinted(value: Any) -> bytes:
@@ -261,6 +261,13 @@ def _as_text(value: Any) -> str:
     return _dumps(_plain(value)).decode()
 
 
+def _loads(raw: bytes) -> Any:
+    """Read JSON that orjson does not take, or whose numbers it would round."""
+    return json.loads(
+        raw.decode("utf-8-sig", "surrogatepass"), parse_int=_number, parse_float=_number, parse_constant=str
+    )
+
+
 def _number(text: str) -> Any:
     """Read a number so that its digits survive, or keep its text when JSON's readers would not agree on it."""
     try:
@@ -275,7 +282,7 @@ def _number(text: str) -> Any:
 def _long(text: str) -> Any:
     if len(text) > _MAX_DIGITS:
         return f"[NUMBER:{len(text)} digits]"
-    return orjson.Fragment(text.encode())
+    return int(text)
 
 
 def _short(text: str) -> str:
@@ -296,7 +303,7 @@ class _Plain:
         kind = type(value)
         if kind is str:
             return value
-        if value is None or kind is bool or kind is orjson.Fragment:
+        if value is None or kind is bool:
             return value
         if kind is int:
             return (
@@ -354,8 +361,6 @@ def _dumps(value: Any) -> bytes:
 
 
 def _default(value: Any) -> Any:
-    if isinstance(value, orjson.Fragment):
-        return f"[NUMBER:{len(bytes(value.contents))} digits]"
     return f"[OBJECT:{type(value).__name__[:60]}]"
 
 
@@ -368,7 +373,7 @@ def _event_data(raw: bytes) -> list[Any]:
             continue
         joined = b"\n".join(data)
         try:
-            events.append(_plain(json.loads(joined, parse_int=_number, parse_float=_number, parse_constant=str)))
+            events.append(_plain(_loads(joined)))
         except (ValueError, RecursionError):
             events.append(joined.decode("utf-8", "surrogateescape"))
         if len(events) >= 1_000:
