@@ -14,6 +14,8 @@ import unicodedata
 from dataclasses import dataclass, field
 from typing import Any
 
+from proxy.era import ParamHeader
+
 #: the list method of each kind: (method, member of its result, member that names an item)
 LISTS = {
     "tool": ("tools/list", "tools", "name"),
@@ -47,6 +49,8 @@ class Definition:
     #: pinned, new, changed or quarantined
     status: str
     annotations: dict[str, Any] = field(default_factory=dict)
+    #: arguments that a modern call mirrors in headers
+    mirrored: tuple[ParamHeader, ...] = ()
 
     @property
     def blocked(self) -> bool:

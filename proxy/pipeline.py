@@ -152,6 +152,7 @@ async def parse(gateway: Gateway, call: Call) -> None:
         raise refuse("unknown_upstream", call=call)
     call.era = era.classify(call.verb, call.headers, call.message)
     _same_era(call, call.spec)
+    _mirrored(call, call.spec)
     _open_session(gateway, call)
     call.stage("parse", "ok", since)
 
@@ -191,6 +192,17 @@ def _same_era(call: Call, spec: UpstreamSpec) -> None:
         return
     data = {"supported": list(supported), "requested": call.era.version}
     raise refuse("era_mismatch", call=call, message=text, data=data)
+
+
+def _mirrored(call: Call, spec: UpstreamSpec) -> None:
+    """A modern call mirrors arguments in headers where its tool asks for it; they must agree before anything is decided."""
+    message = call.message
+    if message is None or call.era is None or not call.era.modern or message.method != "tools/call":
+        return
+    for name in message.targets:
+        known = spec.definition(name.kind, name.name)
+        if known is not None and known.mirrored:
+            era.check_param_headers(call.headers, message, known.mirrored)
 
 
 def _open_session(gateway: Gateway, call: Call) -> None:

@@ -1,234 +1,42 @@
-"""The upstreams as the gateway's workers know them: immutable specs read from the database, one transport for each.
+"""One worker's transports to its upstreams: made when first used, replaced when the way to an upstream changes.
 
-`load` rides on the thread that keeps the policy snapshot, so a change made anywhere reaches every worker within a
-second; the registry then replaces the transports whose way to the upstream has changed and closes the old ones once
-their running calls have ended. An upstream that cannot be used as configured (a variable that is not set, a certificate
-that cannot be read) is known all the same: its calls fail with that cause.
+The old transport takes no new calls and closes once its running ones have ended.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import shlex
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network, ip_network
-from types import MappingProxyType
+import os
+from collections.abc import Coroutine, Mapping
+from math import inf
+from pathlib import Path
 from typing import Any, Protocol
 
-import orjson
-import psycopg
 from django.conf import settings
-from psycopg.rows import dict_row
 
-from proxy import vault
-from proxy.definitions import Definition, canonical, digest
 from proxy.egress import BadUrl, Egress, parse_url
-from proxy.transports.base import Transport, Unreachable, UpstreamRequest, UpstreamResponse
+from proxy.era import param_headers
+from proxy.specs import UpstreamSpec, Way, load, spec_of
+from proxy.transports.base import Transport, Unreachable, UpstreamError, UpstreamRequest, UpstreamResponse
 from proxy.transports.child import Command
 from proxy.transports.guard import Guard
+from proxy.transports.hosted import HostedTransport, pool
 from proxy.transports.http_sse import HttpSseTransport
 from proxy.transports.stdio import StdioTransport
 from proxy.transports.streamable_http import Limits, StreamableHttpTransport
 from proxy.transports.tls import BadCertificate, client_context
 
+__all__ = ["UpstreamRegistry", "UpstreamSpec", "Way", "build_transport", "host_folder", "load", "spec_of"]
+
 log = logging.getLogger("sentinel.proxy")
 
-Network = IPv4Network | IPv6Network
 #: how long running calls of a replaced transport may go on
 REPLACE_GRACE = 300.0
-_NONE: Mapping[tuple[str, str], Definition] = MappingProxyType({})
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """All that decides how an upstream is reached: when it changes, a new transport takes over."""
-
-    transport: str
-    url: str = ""
-    argv: tuple[str, ...] = ()
-    directory: str = ""
-    process_mode: str = "shared"
-    memory_bytes: int = 0
-    environment: tuple[tuple[str, str], ...] = field(default=(), repr=False)
-    headers: tuple[tuple[bytes, bytes], ...] = field(default=(), repr=False)
-    ca_pem: str = field(default="", repr=False)
-    client_cert_pem: str = field(default="", repr=False)
-    client_key_pem: str = field(default="", repr=False)
-    networks: tuple[Network, ...] = ()
-    connect_timeout: float | None = None
-    first_byte_timeout: float | None = None
-    idle_timeout: float | None = None
-    max_concurrent: int = 512
-    max_answer_bytes: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class UpstreamSpec:
-    """One upstream."""
-
-    slug: str
-    way: Way
-    id: int = 0
-    name: str = ""
-    enabled: bool = True
-    refusals: str = ""
-    audit_level: str = ""
-    catalogue_policy: str = "allow"
-    #: legacy, modern, dual, or "" when it is not known
-    era: str = ""
-    era_checked_at: float = 0.0
-    #: why it cannot be used as configured, "" when it can
-    problem: str = ""
-    #: whether its lists were ever read
-    catalogued: bool = False
-    definitions: Mapping[tuple[str, str], Definition] = field(default_factory=lambda: _NONE, repr=False)
-
-    @property
-    def transport(self) -> str:
-        """Give the kind of transport: streamable-http, sse or stdio."""
-        return self.way.transport
-
-    @property
-    def url(self) -> str:
-        """Give the URL, "" for a command."""
-        return self.way.url
-
-    def definition(self, kind: str, name: str) -> Definition | None:
-        """Find what is known of a tool, prompt or resource; one that was never listed is unknown.
-
-        Where definitions need approval, a tool or prompt that was never listed is as good as not approved.
-        """
-        known = self.definitions.get((kind, name))
-        if known is None and kind == "resource":
-            known = self.definitions.get(("template", name))
-        if known is None and self.catalogue_policy == "quarantine" and kind in ("tool", "prompt"):
-            return Definition(kind, name, "", "", "quarantined")
-        return known
-
-    def blocked(self, kind: str, name: str, item: Any = None) -> bool:
-        """Tell whether a definition may not be used; a listed item is judged by what it says now."""
-        known = self.definition(kind, name)
-        if known is not None and known.blocked:
-            return True
-        if item is None or self.catalogue_policy != "quarantine":
-            return False
-        return known is not None and hash_of(item) != known.pinned_hash
-
-    def differs(self, kind: str, name: str, item: Any) -> bool:
-        """Tell whether a listed item is not what the catalogue has: time to read it again."""
-        known = self.definition(kind, name)
-        return known is None or hash_of(item) != known.hash
-
-
-def hash_of(item: Any) -> str:
-    """Hash a definition; "" for one that cannot be written in canonical form."""
-    try:
-        return digest(canonical(item))
-    except (ValueError, RecursionError):
-        return ""
-
-
-_UPSTREAMS = """
-SELECT u.id, u.slug, u.name, u.transport, u.url, u.command, u.working_directory, u.environment, u.process_mode,
-       u.memory_limit_mb, u.headers, u.ca_pem, u.client_cert_pem, u.client_key, u.networks, u.connect_timeout,
-       u.first_byte_timeout, u.idle_timeout, u.max_concurrent, u.max_answer_bytes, u.refusals, u.audit_level,
-       u.catalogue_policy, u.enabled, coalesce(s.era, '') AS era, extract(epoch FROM s.era_checked_at) AS era_checked_at,
-       s.catalogue_at IS NOT NULL AS catalogued
-FROM proxy_upstream u LEFT JOIN proxy_upstreamstatus s ON s.upstream_id = u.id
-"""
-_ITEMS = """
-SELECT upstream_id, kind, name, hash, pinned_hash, status, CASE WHEN kind = 'tool' THEN definition ELSE '' END AS definition
-FROM proxy_catalogueitem
-"""
-
-
-def load(connection: psycopg.Connection[Any], data_key: bytes = b"") -> dict[str, UpstreamSpec]:
-    """Read all upstreams and what is known of their definitions."""
-    key = data_key or settings.SENTINEL.data_key
-    definitions: dict[int, dict[tuple[str, str], Definition]] = {}
-    with connection.cursor(row_factory=dict_row) as cursor:
-        for row in cursor.execute(_ITEMS):
-            item = Definition(
-                row["kind"],
-                row["name"],
-                row["hash"],
-                row["pinned_hash"],
-                row["status"],
-                _annotations(row["definition"]),
-            )
-            definitions.setdefault(row["upstream_id"], {})[item.kind, item.name] = item
-        return {row["slug"]: spec_of(row, key, definitions.get(row["id"], {})) for row in cursor.execute(_UPSTREAMS)}
-
-
-def spec_of(
-    row: Mapping[str, Any], data_key: bytes, definitions: Mapping[tuple[str, str], Definition] = _NONE
-) -> UpstreamSpec:
-    """Make a spec of a stored row; what cannot be resolved becomes its problem."""
-    problem = ""
-    headers: list[tuple[bytes, bytes]] = []
-    environment: list[tuple[str, str]] = []
-    client_key = ""
-    argv: tuple[str, ...] = ()
-    try:
-        for name, stored in _json(row["headers"]).items():
-            value = vault.reveal(data_key, f"header:{name.lower()}", stored)
-            headers.append((name.lower().encode(), value.encode("latin-1")))
-        for name, stored in _json(row["environment"]).items():
-            environment.append((name, vault.reveal(data_key, f"environment:{name}", stored)))
-        if row["client_key"]:
-            client_key = vault.reveal(data_key, "client-key", row["client_key"])
-        argv = tuple(shlex.split(row["command"]))
-    except (vault.VaultError, ValueError) as error:
-        problem = str(error)
-    way = Way(
-        transport=row["transport"],
-        url=row["url"],
-        argv=argv,
-        directory=row["working_directory"],
-        process_mode=row["process_mode"],
-        memory_bytes=(row["memory_limit_mb"] or 0) << 20,
-        environment=tuple(environment),
-        headers=tuple(headers),
-        ca_pem=row["ca_pem"],
-        client_cert_pem=row["client_cert_pem"],
-        client_key_pem=client_key,
-        networks=tuple(ip_network(network) for network in _json(row["networks"])),
-        connect_timeout=row["connect_timeout"],
-        first_byte_timeout=row["first_byte_timeout"],
-        idle_timeout=row["idle_timeout"],
-        max_concurrent=row["max_concurrent"],
-        max_answer_bytes=row["max_answer_bytes"],
-    )
-    return UpstreamSpec(
-        slug=row["slug"],
-        way=way,
-        id=row["id"],
-        name=row["name"] or row["slug"],
-        enabled=row["enabled"],
-        refusals=row["refusals"],
-        audit_level=row["audit_level"],
-        catalogue_policy=row["catalogue_policy"],
-        era=row["era"],
-        era_checked_at=float(row["era_checked_at"] or 0.0),
-        problem=problem,
-        catalogued=bool(row["catalogued"]),
-        definitions=MappingProxyType(dict(definitions)),
-    )
-
-
-def _json(value: Any) -> Any:
-    # some connections (Django's) hand JSON out as text
-    return orjson.loads(value) if isinstance(value, str) else value
-
-
-def _annotations(definition: str) -> dict[str, Any]:
-    try:
-        found = orjson.loads(definition).get("annotations") if definition else None
-    except orjson.JSONDecodeError:
-        return {}
-    return found if isinstance(found, dict) else {}
+#: set in the environment of workers beside which a host process runs
+HOST_VARIABLE = "SENTINEL_UPSTREAM_HOST"
+#: a difference in an upstream's lists is told to the host at most this often
+TELL_SECONDS = 10.0
 
 
 class Unusable:
@@ -245,19 +53,31 @@ class Unusable:
         """Do nothing."""
 
 
-def build_transport(spec: UpstreamSpec, config: Any = None) -> Transport:
-    """Make the transport of a spec, without its guard."""
-    config = config or settings.SENTINEL
-    way = spec.way
-    if spec.problem:
-        return Unusable(spec.problem)
-    limits = Limits(
+def host_folder(config: Any) -> Path:
+    """Give the folder of the socket on which the host process serves transports that all workers share."""
+    return Path(config.var) / "run"
+
+
+def limits_of(way: Way, config: Any) -> Limits:
+    """Give the limits of a way: its own, or the installation's."""
+    return Limits(
         connect=way.connect_timeout or config.connect_timeout,
         first_byte=way.first_byte_timeout or config.first_byte_timeout,
         idle=way.idle_timeout or config.idle_timeout,
         answer_seconds=way.idle_timeout or config.idle_timeout,
         answer_bytes=way.max_answer_bytes or config.max_answer_bytes,
     )
+
+
+def build_transport(spec: UpstreamSpec, config: Any = None, *, hosted: bool = False) -> Transport:
+    """Make the transport of a spec, without its guard; `hosted` has what is shared live in the host process."""
+    config = config or settings.SENTINEL
+    way = spec.way
+    if spec.problem:
+        return Unusable(spec.problem)
+    limits = limits_of(way, config)
+    if hosted and way.transport in ("stdio", "sse"):
+        return HostedTransport(spec.slug, spec.mark, host_folder(config), limits)
     if way.transport == "stdio":
         command = Command(way.argv, dict(way.environment), way.directory, way.memory_bytes)
         return StdioTransport(command, mode=way.process_mode, limits=limits)
@@ -285,14 +105,16 @@ class Source(Protocol):
 class UpstreamRegistry:
     """One worker's upstreams and their transports."""
 
-    def __init__(self, source: Source, config: Any = None) -> None:
+    def __init__(self, source: Source, config: Any = None, *, hosted: bool | None = None) -> None:
         self._source = source
-        self._config = config
+        self._config = config or settings.SENTINEL
+        #: whether a host process runs beside the workers (`serve` says so in their environment)
+        self._hosted = HOST_VARIABLE in os.environ if hosted is None else hosted
         self._seen: Mapping[str, UpstreamSpec] = {}
         self._transports: dict[str, tuple[Way, Guard]] = {}
-        self._closing: set[asyncio.Task[None]] = set()
-        #: called with a slug when a list shows that its catalogue is out of date
-        self.on_difference: Callable[[str], None] | None = None
+        self._streams: dict[str, HttpSseTransport] = {}
+        self._background: set[asyncio.Task[None]] = set()
+        self._told: dict[str, float] = {}
 
     def specs(self) -> Mapping[str, UpstreamSpec]:
         """Give all upstreams, disabled ones included."""
@@ -303,7 +125,7 @@ class UpstreamRegistry:
         """Find an enabled upstream."""
         specs = self.specs()
         if specs is not self._seen:
-            self._changed(specs)
+            self.reconcile()
         spec = specs.get(slug)
         return spec if spec is not None and spec.enabled else None
 
@@ -315,46 +137,81 @@ class UpstreamRegistry:
         kept = self._transports.get(slug)
         if kept is not None:
             return kept[1]
-        guard = Guard(build_transport(spec, self._config), max_concurrent=spec.way.max_concurrent)
+        inner = build_transport(spec, self._config, hosted=self._hosted)
+        guard = Guard(inner, max_concurrent=spec.way.max_concurrent)
         self._transports[slug] = (spec.way, guard)
         return guard
 
     def sse(self, slug: str) -> HttpSseTransport | None:
-        """Give the HTTP+SSE transport of an upstream that speaks it, to be passed through; None otherwise."""
+        """Give the transport of an upstream that speaks HTTP+SSE, to be passed through as it is; None otherwise."""
         inner = self.transport(slug).inner
-        return inner if isinstance(inner, HttpSseTransport) else None
+        if isinstance(inner, HttpSseTransport):
+            return inner
+        spec = self.spec(slug)
+        if spec is None or spec.transport != "sse":
+            return None
+        if slug not in self._streams:  # sessions behind /mcp live in the host, streams passed through live here
+            made = build_transport(spec, self._config)
+            if not isinstance(made, HttpSseTransport):
+                return None
+            self._streams[slug] = made
+        return self._streams[slug]
 
     def blocked(self, slug: str, kind: str, name: str, item: Any = None) -> bool:
-        """Tell whether a definition may not be used, and note when a listed one is not what the catalogue has."""
+        """Tell whether a definition may not be used; a listed one that differs has its catalogue read again."""
         spec = self.spec(slug)
         if spec is None:
             return False
-        if item is not None and self.on_difference is not None and spec.catalogued and spec.differs(kind, name, item):
-            self.on_difference(slug)
+        if item is not None and spec.catalogued and spec.differs(kind, name, item):
+            self._differs(slug)
         return spec.blocked(kind, name, item)
 
     def stderr(self, slug: str) -> list[str]:
-        """Give what a stdio upstream last wrote to its standard error, as this worker saw it."""
+        """Give what a stdio upstream last wrote to its standard error, as this process saw it."""
         kept = self._transports.get(slug)
         inner = kept[1].inner if kept is not None else None
         return inner.stderr() if isinstance(inner, StdioTransport) else []
 
-    async def close(self, grace: float = 0.0) -> None:
-        """Close every transport."""
-        guards = [guard for _, guard in self._transports.values()]
-        self._transports.clear()
-        for task in list(self._closing):
-            task.cancel()
-        await asyncio.gather(*(guard.close(grace) for guard in guards), *self._closing, return_exceptions=True)
-
-    def _changed(self, specs: Mapping[str, UpstreamSpec]) -> None:
-        self._seen = specs
+    def reconcile(self) -> None:
+        """Replace the transports whose upstream is gone, disabled or reached in another way now."""
+        specs = self._seen = self.specs()
         for slug, (way, guard) in list(self._transports.items()):
             spec = specs.get(slug)
             if spec is not None and spec.enabled and spec.way == way:
                 continue
-            del self._transports[slug]
             log.info("upstream changed: its connections are replaced", extra={"upstream": slug})
-            task = asyncio.get_running_loop().create_task(guard.close(REPLACE_GRACE))
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            del self._transports[slug]
+            self._later(guard.close(REPLACE_GRACE))
+            if slug in self._streams:
+                self._later(self._streams.pop(slug).close(REPLACE_GRACE))
+
+    async def close(self, grace: float = 0.0) -> None:
+        """Close every transport."""
+        closing = [guard.close(grace) for _, guard in self._transports.values()]
+        closing += [stream.close(grace) for stream in self._streams.values()]
+        self._transports.clear()
+        self._streams.clear()
+        for task in list(self._background):
+            task.cancel()
+        await asyncio.gather(*closing, *self._background, return_exceptions=True)
+
+    def _differs(self, slug: str) -> None:
+        now = asyncio.get_running_loop().time()
+        if self._hosted and now - self._told.get(slug, -inf) > TELL_SECONDS:
+            self._told[slug] = now
+            self._later(self._tell_host(slug))
+
+    async def _tell_host(self, slug: str) -> None:
+        transport = pool(host_folder(self._config))
+        try:
+            response = await transport.send(UpstreamRequest(b"POST"), b"/refresh/" + slug.encode())
+            response.abort()
+        except UpstreamError as error:
+            log.warning("a catalogue that has changed cannot be read again now", extra={"cause": error.detail})
+        finally:
+            await transport.close()
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
