@@ -13,7 +13,7 @@ class SentinelConfig(AppConfig):
 
     def ready(self) -> None:
         """Connect what must happen after migrations and at log-in."""
-        from sentinel import duties, signals
+        from sentinel import checks, duties, signals  # noqa: F401 - checks register themselves
 
         # The last of the project's applications to be migrated: by then every permission exists.
         post_migrate.connect(duties.sync_groups, dispatch_uid="sentinel.duties")

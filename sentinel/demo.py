@@ -1,8 +1,7 @@
 """`serve --demo`: a careless MCP server behind the gateway, one API key per default role, and what to paste next.
 
-The demonstration's keys are kept readable in SENTINEL_VAR/demo-keys (0600), as an agent's own configuration would keep
-them, so that a later start can print them again; the database holds only their digests, as of every key. The admin's
-password is printed once and kept nowhere.
+Each start prints the demonstration's keys again: they are kept in SENTINEL_VAR/demo-keys, sealed as upstreams' credentials are
+(no other key is kept in any form that could be read back). The administrator's password is printed once and kept nowhere.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import json
 import secrets
 import socket
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,9 +44,25 @@ def prepare(config: Config) -> tuple[list[str], Callable[[str], str]]:
     port = free_port(int(place.read_text()) if place.exists() else 0)
     place.write_text(str(port))
     _upstream(f"http://127.0.0.1:{port}/mcp")
-    keys = _keys(config.var / "demo-keys")
+    keys = _keys(config.var / "demo-keys", config.data_key)
     password = _administrator()
-    return command(port), lambda address: text(address, keys, password)
+
+    def shown(address: str) -> str:
+        _await(port)
+        return text(address, keys, password)
+
+    return command(port), shown
+
+
+def _await(port: int, patience: float = 10.0) -> None:
+    """Wait until the careless server listens, so that what is printed next works at once."""
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.02)
 
 
 def _upstream(url: str) -> None:
@@ -56,29 +72,38 @@ def _upstream(url: str) -> None:
 
     known = Upstream.objects.filter(slug=UPSTREAM).first()
     if known is None:
-        services.add_upstream(UPSTREAM, url=url, actor=Actor.system())
+        services.create_upstream(
+            slug=UPSTREAM, name="The demonstration's careless server", url=url, actor=Actor.system()
+        )
     elif known.url != url:
-        services.change_upstream(UPSTREAM, url=url, actor=Actor.system())
+        services.update_upstream(slug=UPSTREAM, url=url, actor=Actor.system())
 
 
-def _keys(place: Path) -> dict[str, str]:
-    """Return a key per role: those kept, and new ones for roles whose key is gone or no longer valid."""
+def _keys(place: Path, data_key: bytes) -> dict[str, str]:
+    """Return a key per role: those kept, and new ones for roles whose key is gone, revoked or no longer readable."""
     from audit.acts import Actor
     from policies import services
     from policies.models import ApiKey, Role
+    from proxy import vault
 
     kept: dict[str, dict[str, str]] = json.loads(place.read_text()) if place.exists() else {}
+    keys = {}
     for role in ROLES:
-        entry = kept.get(role)
+        entry = kept.pop(role, None)
         if entry and ApiKey.objects.filter(id=entry["id"], revoked_at=None).exists():
-            continue
-        kept.pop(role, None)
+            try:
+                keys[role] = vault.reveal(data_key, f"demo:{role}", entry["key"])
+                kept[role] = entry
+                continue
+            except vault.VaultError:
+                pass
         if Role.objects.filter(name=role).exists():
             made = services.create_key(name=f"demo-{role}", role=role, actor=Actor.system())
-            kept[role] = {"id": str(made.key.id), "key": made.secret}
+            keys[role] = made.secret
+            kept[role] = {"id": str(made.key.id), "key": vault.seal(data_key, f"demo:{role}", made.secret)}
     place.touch(mode=0o600)
     place.write_text(json.dumps(kept, indent=1))
-    return {role: entry["key"] for role, entry in kept.items()}
+    return keys
 
 
 def _administrator() -> str:
@@ -101,7 +126,7 @@ def text(address: str, keys: dict[str, str], password: str) -> str:
         lines.append(
             f"  Log in as  {ADMIN}  (the password was shown at the first start; python manage.py changepassword {ADMIN})"
         )
-    lines += ["", "  API keys of the demonstration (kept in var/demo-keys):"]
+    lines += ["", "  API keys of the demonstration, one per role:"]
     lines += [f"    {role:9}{key}" for role, key in keys.items()]
     if keys:
         key = keys.get("user") or next(iter(keys.values()))

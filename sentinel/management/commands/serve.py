@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 
-from sentinel import cli, conf, demo, migrating, processes, runtime, serve
+from sentinel import checks, cli, conf, demo, migrating, processes, runtime, serve
 
 
 class Command(BaseCommand):
@@ -43,10 +44,12 @@ class Command(BaseCommand):
         # The children read the same settings: what was said on this command line reaches them so.
         os.environ["SENTINEL_HOST"] = options["host"]
         os.environ["SENTINEL_DEMO"] = "1" if options["demo"] else ""
-        config = conf.load()
+        before = settings.SENTINEL
+        config = dataclasses.replace(conf.load(), dsn=before.dsn, owner_dsn=before.owner_dsn)
+        settings.SENTINEL = config
         runtime.refuse_unfit(config)
         for name in conf.unknown():
-            if name not in (runtime.WORKER, "SENTINEL_KEY"):
+            if name not in checks.NOT_MEANT:
                 self.stderr.write(f"Warning: {name} is set, and is no setting of MCP Sentinel.")
         database = None if config.database_url else runtime.embedded()
         supervisor = serve.Supervisor(
