@@ -16,7 +16,6 @@ from typing import Any, Protocol
 from django.conf import settings
 
 from proxy.egress import BadUrl, Egress, parse_url
-from proxy.era import param_headers
 from proxy.specs import UpstreamSpec, Way, load, spec_of
 from proxy.transports.base import Transport, Unreachable, UpstreamError, UpstreamRequest, UpstreamResponse
 from proxy.transports.child import Command
