@@ -28,6 +28,7 @@ class Actor:
     ip: str | None = None
     host: str = ""
     user_agent: str = ""
+    via: str = ""  # how a key came: bearer or header
 
     @classmethod
     def system(cls) -> Actor:
@@ -79,7 +80,7 @@ def record_act(
         key_prefix=actor.key_prefix,
         key_name=actor.name,
         role="",
-        auth_method="bearer" if actor.kind == "key" else "none",
+        auth_method=actor.via or ("bearer" if actor.kind == "key" else "none"),
         client_ip=actor.ip,
         user_agent=actor.user_agent,
         method=method,
