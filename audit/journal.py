@@ -44,6 +44,7 @@ SMALLEST_SEGMENT = 128 * 1024
 MARK = struct.Struct("<4sQQQQQQI")  # magic, boot, segment index, offset, frame, seq, time (µs), crc
 MARK_MAGIC = b"MARK"
 RETRY_SECONDS = 0.25
+CALL_ROOM = 24 * 1024  # what the outcome of a call takes at most: its answer (8 KiB, escaped), the decision, the details
 LOCK_SECONDS = 5.0
 
 
@@ -307,7 +308,7 @@ class Journal:
         """Whether a call could be taken now."""
         with self._lock:
             try:
-                self._check_room(0)
+                self._check_room(CALL_ROOM)
             except JournalUnavailable:
                 return False
             return not self._closed

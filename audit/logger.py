@@ -21,11 +21,11 @@ import orjson
 from audit.event import COLUMNS, Event
 from audit.flood import Flood, Group, kind_of
 from audit.frames import Kind
-from audit.journal import AuditUnavailable, Done, Journal, JournalUnavailable, Ticket
+from audit.journal import CALL_ROOM, AuditUnavailable, Done, Journal, JournalUnavailable, Ticket
 
 __all__ = ["OUTCOME_ROOM", "AuditLogger", "AuditUnavailable", "Pending", "configure", "shared"]
 
-OUTCOME_ROOM = 24 * 1024  # what an outcome takes at most: its answer (8 KiB, escaped), the decision, the details
+OUTCOME_ROOM = CALL_ROOM
 COUNT_SECONDS = 1.0
 
 

@@ -260,9 +260,7 @@ class Command(BaseCommand):
             f"the payloads of {key} are gone, its digests stay; drained journal segments hold theirs for a day at most"
         )
         answer = {"id": str(key), "erased": ["request_json", "response_json"]}
-        self.stdout.write(
-            orjson.dumps(answer).decode() if options["json"] else f"the payloads of {key} are gone; its digests stay"
-        )
+        self.stdout.write(orjson.dumps(answer).decode() if options["json"] else told)
 
 
 def uuid7_floor_at(seconds: float) -> UUID:
