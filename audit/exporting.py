@@ -1,0 +1,119 @@
+"""A filtered view of the log as a stream, for the admin and the API; who took what, and how much arrived, is an event."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.db import transaction
+from django.http import HttpRequest, StreamingHttpResponse
+from django.utils import timezone
+
+from audit.acts import Actor, record_act
+from audit.filters import Filters
+from audit.models import AuditEvent
+from audit.search import _pattern
+
+__all__ = ["FORMATS", "PERMISSIONS", "matching", "stream"]
+
+FORMATS = {
+    "ndjson": ("NDJSON", "application/x-ndjson", "One JSON object a line, exactly as stored. For tools and archives."),
+    "csv": (
+        "CSV",
+        "text/csv; charset=utf-8",
+        "For spreadsheets; cells that could be read as formulas are neutralised.",
+    ),
+    "ocsf": ("OCSF", "application/x-ndjson", "API Activity of the Open Cybersecurity Schema Framework. For a SIEM."),
+}
+# A file holds arguments and results: whoever takes it must be allowed to see them.
+PERMISSIONS = ("audit.view_auditevent", "audit.export_auditevent", "audit.view_payload")
+
+
+def stream(request: HttpRequest, filters: Filters, fmt: str, who: Actor) -> StreamingHttpResponse:
+    """Stream the events of a view in constant memory, oldest first."""
+    from audit import export
+
+    about = {"filter": filters.describe(), "format": fmt}
+    with transaction.atomic():
+        record_act(method="admin.events.exported", actor=who, target=fmt, details=about)
+    counted = _Counted(export.export(matching(filters), fmt))
+
+    def finished() -> None:
+        done = {**about, "bytes": counted.bytes, "lines": counted.lines, "complete": counted.complete}
+        record_act(method="admin.events.export.ended", actor=who, target=fmt, details=done)
+
+    # Under ASGI a plain iterator would be read whole before the first byte leaves.
+    content: Any = _async(counted, finished) if hasattr(request, "scope") else _sync(counted, finished)
+    response = StreamingHttpResponse(content, content_type=FORMATS[fmt][1])
+    name = f"mcp-sentinel-events-{timezone.now():%Y%m%dT%H%M%SZ}.{'csv' if fmt == 'csv' else 'ndjson'}"
+    response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
+    response.headers["X-Accel-Buffering"] = "no"
+    return response
+
+
+def matching(filters: Filters) -> Any:
+    """Return the events of a view as a queryset, oldest first."""
+    low, high = filters.bounds()
+    events = AuditEvent.objects.order_by("id")
+    if low:
+        events = events.filter(id__gte=low)
+    if high:
+        events = events.filter(id__lt=high)
+    for name in filters.values:
+        sql, params = filters.conditions(name)
+        events = events.extra(where=[sql], params=params)
+    if filters.text:
+        events = events.extra(where=["search ILIKE %s"], params=[_pattern(filters.text)])
+    return events
+
+
+class _Counted:
+    """Counts what passes."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self.chunks, self.bytes, self.lines, self.complete = iter(chunks), 0, 0, False
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            chunk = next(self.chunks)
+        except StopIteration:
+            self.complete = True
+            raise
+        self.bytes += len(chunk)
+        self.lines += chunk.count(b"\n")
+        return chunk
+
+    def take(self) -> bytes | None:
+        """Return the next chunk, or None at the end; StopIteration cannot cross a thread."""
+        return next(self, None)
+
+    def close(self) -> None:
+        """Let go of the database's cursor."""
+        close = getattr(self.chunks, "close", None)
+        if close:
+            close()
+
+
+def _sync(counted: _Counted, finished: Callable[[], None]) -> Iterator[bytes]:
+    try:
+        yield from counted
+    finally:
+        _ended(counted, finished)
+
+
+async def _async(counted: _Counted, finished: Callable[[], None]) -> AsyncIterator[bytes]:
+    take, end = sync_to_async(counted.take), sync_to_async(_ended)
+    try:
+        while (chunk := await take()) is not None:
+            yield chunk
+    finally:
+        await end(counted, finished)
+
+
+def _ended(counted: _Counted, finished: Callable[[], None]) -> None:
+    counted.close()
+    finished()
