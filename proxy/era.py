@@ -126,8 +126,8 @@ def _mismatch(message: str, known: Known) -> Refused:
     return Refused(400, HEADER_MISMATCH, "header_mismatch", message, known=known)
 
 
-def _unsupported(requested: str, known: Known) -> Refused:
-    data = {"supported": list(SUPPORTED_VERSIONS), "requested": requested[:64]}
+def _unsupported(requested: str, known: Known, versions: tuple[str, ...] = SUPPORTED_VERSIONS) -> Refused:
+    data = {"supported": list(versions), "requested": requested[:64]}
     return Refused(
         400, UNSUPPORTED_VERSION, "unsupported_version", "Unsupported protocol version.", known=known, data=data
     )
@@ -203,7 +203,8 @@ def _modern(sent: dict[bytes, bytes], version: str | None, message: Message, env
         raise _mismatch(f"MCP-Protocol-Version says {_shown(version)}, the body says {_shown(stated)}.", known)
     _mirrors(sent, message, known, required=message.kind == "request")
     if version not in MODERN_VERSIONS:
-        raise _unsupported(version, known)
+        # What `server/discover` would name: a message with an envelope is of this era, whatever its version.
+        raise _unsupported(version, known, MODERN_VERSIONS if enveloped else SUPPORTED_VERSIONS)
     if message.kind == "request" and message.method in _REMOVED:
         text = f"{message.method} does not exist in protocol version {version}; supported: {', '.join(SUPPORTED_VERSIONS)}."
         raise Refused(404, METHOD_NOT_FOUND, "method_not_found", text, known=known)

@@ -125,6 +125,13 @@ def _resource(params: dict[str, Any]) -> tuple[TargetName, ...]:
     return (TargetName("resource", _text(params, "uri")),)
 
 
+def _subscription(params: dict[str, Any]) -> tuple[TargetName, ...]:
+    meta = params.get("_meta")
+    if isinstance(meta, dict) and PROTOCOL_VERSION in meta and not isinstance(params.get("uri"), str):
+        return ()  # the modern era has no such method, and refuses it as that whatever its params are
+    return _resource(params)
+
+
 def _completion(params: dict[str, Any]) -> tuple[TargetName, ...]:
     ref = params.get("ref")
     if not isinstance(ref, dict):
@@ -163,8 +170,8 @@ _NAMES: Final[dict[str, Callable[[dict[str, Any]], tuple[TargetName, ...]]]] = {
     "tools/call": _tool,
     "prompts/get": _prompt,
     "resources/read": _resource,
-    "resources/subscribe": _resource,
-    "resources/unsubscribe": _resource,
+    "resources/subscribe": _subscription,
+    "resources/unsubscribe": _subscription,
     "completion/complete": _completion,
     "subscriptions/listen": _listen,
 }
