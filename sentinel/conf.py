@@ -269,6 +269,10 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         values.setdefault(name, localsecrets.derived(values["secret_key"], name))
     if values.get("demo") and "upstream_networks" not in values:
         values["upstream_networks"] = parsers.networks("127.0.0.0/8,::1/128")
+    if "public_url" in values:
+        host = parsers.host_of(values["public_url"])
+        known = values.get("allowed_hosts", Config.__dataclass_fields__["allowed_hosts"].default)
+        values["allowed_hosts"] = tuple(dict.fromkeys((*known, host)))
     values["production"] = bool(values.get("database_url")) or not loopback(values.get("host", "127.0.0.1"))
     return Config(**values, generated=frozenset(generated))
 

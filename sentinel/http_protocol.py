@@ -48,6 +48,7 @@ class GuardedProtocol(HttpToolsProtocol):
     """One connection."""
 
     header_timeout = 10.0
+    scheme_outside = ""  # how people reach it, when that is told: TLS ends in front of us
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -64,6 +65,8 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin: the head is due."""
         super().connection_made(transport)
+        if self.scheme_outside:
+            self.scheme = self.scheme_outside  # type: ignore[assignment]
         self._head_timer = self.loop.call_later(self.header_timeout, self._head_overdue)
 
     def connection_lost(self, exc: Exception | None) -> None:

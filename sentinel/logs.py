@@ -42,6 +42,9 @@ def configure(level: str = "INFO") -> None:
     # These tell each start, stop and connection; what matters of it the supervisor says.
     for name in ("uvicorn", "uvicorn.error", "daphne", "django.channels", "asyncio"):
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))
+    # A line for each address that does not exist would be anybody's to fill the log with.
+    logging.getLogger("django.request").setLevel(logging.ERROR)
+    logging.getLogger("django.security.DisallowedHost").setLevel(logging.CRITICAL)
     logging.captureWarnings(True)
 
 

@@ -179,3 +179,15 @@ def peppers(raw: str) -> dict[int, bytes]:
     if not ring:
         raise ValueError("must hold at least one numbered key, such as 1:HEX")
     return ring
+
+
+def host_of(url: str) -> str:
+    """Return the host of an address as a Host header names it, without the port."""
+    host = (urlsplit(url).hostname or "").lower()
+    return f"[{host}]" if ":" in host else host
+
+
+def origin_of(url: str) -> str:
+    """Return the origin of an address, such as https://mcp.example.com:8443."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{host_of(url)}" + (f":{parts.port}" if parts.port else "")

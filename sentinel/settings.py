@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from sentinel import admin_settings, conf, databases
+from sentinel import admin_settings, conf, databases, parsers
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 SENTINEL = conf.load()
@@ -14,6 +14,8 @@ SENTINEL, DATABASES = databases.configure(SENTINEL, databases.embedded(SENTINEL)
 SECRET_KEY = SENTINEL.secret_key
 DEBUG = False
 ALLOWED_HOSTS = list(SENTINEL.allowed_hosts)
+CSRF_TRUSTED_ORIGINS = [parsers.origin_of(SENTINEL.public_url)] if SENTINEL.public_url else []
+SECURE_HSTS_SECONDS = 31_536_000 if SENTINEL.public_url.startswith("https:") else 0
 ROOT_URLCONF = "sentinel.urls"
 ASGI_APPLICATION = "sentinel.asgi.application"
 AUTH_USER_MODEL = "sentinel.User"
@@ -21,7 +23,6 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
 TIME_ZONE = "UTC"
 STATIC_URL = "/static/"
-STATIC_ROOT = SENTINEL.var / "static"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 
 INSTALLED_APPS = [
@@ -41,8 +42,14 @@ INSTALLED_APPS = [
     "rest_framework",
     *admin_settings.APPS,
 ]
+# Static files come from where they lie, indexed once at start: nothing has to be collected first.
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = False
+WHITENOISE_MAX_AGE = 300
+WHITENOISE_ALLOW_ALL_ORIGINS = False
 MIDDLEWARE = [
     "sentinel.middleware.SecurityHeadersMiddleware",
+    "sentinel.static_files.StaticFilesMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",

@@ -37,6 +37,7 @@ class Server(uvicorn.Server):
 def uvicorn_config(config: Config, application: Any = "sentinel.asgi:application") -> uvicorn.Config:
     """Return uvicorn's configuration: nothing is logged per request, no header of a client is believed."""
     GuardedProtocol.header_timeout = config.header_timeout
+    GuardedProtocol.scheme_outside = config.public_url.partition(":")[0]
     return uvicorn.Config(
         application,
         http=GuardedProtocol,

@@ -113,6 +113,7 @@ def test_values_are_read(tmp_path: Path) -> None:
     assert config.key_peppers == {1: b"\xcd" * 32, 2: b"\xab" * 32}
     assert [str(network) for network in config.trusted_proxies] == ["10.0.0.0/8", "::1/128"]
     assert config.allowed_hosts == ("mcp.example.com", "[::1]")
+    assert load(tmp_path, SENTINEL_PUBLIC_URL="https://x.example:8443").allowed_hosts[-1] == "x.example"
     assert config.public_url == "https://mcp.example.com/gate"
     assert config.query_keys is False
     assert config.audit_mode == "strict"
