@@ -16,7 +16,7 @@ from django.shortcuts import render
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 
-from audit import export_pages, live, tell
+from audit import export_pages, integrity_pages, live, tell
 from audit.filters import FIELDS, PRESETS, Filters
 from audit.ids import uuid7_floor
 from audit.models import AuditEvent, OpenCall, Outcome
@@ -59,6 +59,7 @@ class AuditEventAdmin(admin.ModelAdmin):
         return [
             path("live/", wrap(live.page), name="audit_live"),
             path("live/stream/", live.stream, name="audit_live_stream"),
+            path("integrity/", wrap(integrity_pages.page), name="audit_integrity"),
             path("export/", wrap(export_pages.page), name="audit_export"),
             path("export/file/", wrap(export_pages.download), name="audit_export_file"),
             *super().get_urls(),

@@ -38,7 +38,14 @@ TOOLS = {
     "files": ["read_file", "write_file", "list_directory", "move_file"],
     "mail": ["search_mail", "send_mail", "get_thread"],
 }
-AGENTS = ["claude-code/2.4.1", "Cursor/3.2.0", "mcp-python/2.0.3", "mcp-typescript/1.29.0", "codex-cli/1.9.2", "vscode/1.121"]
+AGENTS = [
+    "claude-code/2.4.1",
+    "Cursor/3.2.0",
+    "mcp-python/2.0.3",
+    "mcp-typescript/1.29.0",
+    "codex-cli/1.9.2",
+    "vscode/1.121",
+]
 WEIGHTS = [
     ("allowed", "allowed_by_rule", 200, 90.0), ("denied", "no_rule", 403, 3.2), ("denied", "denied_by_rule", 403, 0.8),
     ("limited", "rate_limited", 429, 1.6), ("unauthenticated", "invalid_credential", 401, 0.7),
@@ -78,7 +85,10 @@ def shapes(rng: random.Random, number: int, keys: list[tuple[str, str, str, str]
             tool = rng.choice(["delete_customer", "merge_pull_request", "export_table", "send_mail", tool])
         known = outcome != "unauthenticated"
         modern = rng.random() < 0.4
-        arguments = {"id": rng.randint(1000, 99999), "query": rng.choice(["open orders", "invoice 2026", "contact", "all"])}
+        arguments = {
+            "id": rng.randint(1000, 99999),
+            "query": rng.choice(["open orders", "invoice 2026", "contact", "all"]),
+        }
         if rng.random() < 0.05:
             arguments["token"] = f"[REDACTED:api_key:{rng.getrandbits(32):08x}]"
         request = {"name": tool, "arguments": arguments}
@@ -90,7 +100,11 @@ def shapes(rng: random.Random, number: int, keys: list[tuple[str, str, str, str]
             "unauthenticated": "authenticate", "invalid": "parse", "denied": "authorize", "limited": "rate-limit"
         }.get(outcome, "forward")  # fmt: skip
         stages = [
-            {"stage": way, "result": "ok" if way != settled or outcome == "allowed" else "refused", "us": rng.randint(2, 60)}
+            {
+                "stage": way,
+                "result": "ok" if way != settled or outcome == "allowed" else "refused",
+                "us": rng.randint(2, 60),
+            }
             for way in ways[: ways.index(settled) + 1]
         ]
         decision = {
@@ -110,7 +124,9 @@ def shapes(rng: random.Random, number: int, keys: list[tuple[str, str, str, str]
             "" if modern or not known else f"{rng.getrandbits(64):016x}", str(rng.randint(1, 900)), "tools/call", tool, "tool",
             outcome, reason, json.dumps(decision, separators=(",", ":")), status,
         ]  # fmt: skip
-        search = " ".join(filter(None, (before[2], before[3], upstream, "tools/call", tool, outcome, reason, before[1])))
+        search = " ".join(
+            filter(None, (before[2], before[3], upstream, "tools/call", tool, outcome, reason, before[1]))
+        )
         after = [
             json.dumps(request, separators=(",", ":")),
             json.dumps(result, separators=(",", ":")) if outcome == "allowed" else None,
@@ -122,7 +138,9 @@ def shapes(rng: random.Random, number: int, keys: list[tuple[str, str, str, str]
     return made
 
 
-def lines(rng: random.Random, stock: list[Shape], low: datetime, high: datetime, number: int, seq: int) -> Iterator[str]:
+def lines(
+    rng: random.Random, stock: list[Shape], low: datetime, high: datetime, number: int, seq: int
+) -> Iterator[str]:
     """Make `number` lines for COPY, their times spread over [low, high) as a working day would."""
     start = int(low.timestamp() * 1_000_000)
     span = int((high - low).total_seconds() * 1_000_000)
@@ -178,7 +196,9 @@ def buckets() -> str:
     bounds = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000]
     parts, low = [], -1
     for bound in bounds:
-        parts.append(f"count(*) FILTER (WHERE upstream_ms IS NOT NULL AND latency_ms > {low} AND latency_ms <= {bound})")
+        parts.append(
+            f"count(*) FILTER (WHERE upstream_ms IS NOT NULL AND latency_ms > {low} AND latency_ms <= {bound})"
+        )
         low = bound
     parts.append(f"count(*) FILTER (WHERE upstream_ms IS NOT NULL AND latency_ms > {low})")
     return ", ".join(parts)
@@ -208,7 +228,9 @@ def load(dsn: str, events: int, days: int, *, seed: int = 7, say: Any = print) -
     began = time.perf_counter()
     with psycopg.connect(dsn, autocommit=True) as connection:
         stock = shapes(rng, 6_000, keys_of(connection, rng))
-        seq = connection.execute("SELECT coalesce(max(seq), 0) + 1 FROM audit_auditevent WHERE writer = 'sample'").fetchone()[0]
+        seq = connection.execute(
+            "SELECT coalesce(max(seq), 0) + 1 FROM audit_auditevent WHERE writer = 'sample'"
+        ).fetchone()[0]
         first = (now - timedelta(days=days - 1)).date()
         for number in range(days):
             day = first + timedelta(days=number)

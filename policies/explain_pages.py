@@ -17,9 +17,7 @@ from django.utils import timezone
 
 from audit.people import record
 from policies import preview, vocabulary
-from policies.compiled import PolicySet
 from policies.conditions import ERROR, YES
-from policies.document import parse
 from policies.engine import ABSENT, Context, Principal, Target
 from policies.explain import explain
 from policies.models import ApiKey, Role
@@ -125,7 +123,7 @@ def _answer(asked: dict[str, Any]) -> dict[str, Any]:
     notes = next(
         (
             notes
-            for upstream, tool, notes in preview.known_tools()
+            for upstream, tool, notes, _ in preview.known_tools()
             if (upstream, tool) == (asked["upstream"], asked["tool"])
         ),
         None,
@@ -206,8 +204,7 @@ def replay_view(request: HttpRequest) -> HttpResponse:
 
 
 def _replay(document: str, since: Any) -> dict[str, Any]:
-    draft = PolicySet(parse(document).spec)
-    report = replay(draft, since, timezone.now()).as_dict()
+    report = replay(document, since=since).as_dict()
     report["more"] = max(0, len(report["groups"]) - MOST_GROUPS)
     report["groups"] = report["groups"][:MOST_GROUPS]
     return report

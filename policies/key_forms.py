@@ -72,7 +72,9 @@ class KeyForm(forms.Form):
 class NewKeyForm(KeyForm):
     """What a new key needs, on one short page."""
 
-    holds = forms.ChoiceField(choices=[("role", "an agent"), ("duty", "the API")], initial="role", required=False)
+    holds = forms.ChoiceField(
+        choices=[("role", "an agent"), ("duty", "the API")], initial="role", required=False, widget=forms.RadioSelect
+    )
     duty = forms.ChoiceField(required=False)
     expires = forms.ChoiceField(choices=EXPIRY, required=False, initial="90d")
     query_allowed = forms.BooleanField(required=False, initial=True, label="May be sent in the address (?api_key=)")

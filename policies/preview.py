@@ -34,6 +34,7 @@ class Row:
     upstream: str
     tool: str
     cells: tuple[Cell, ...]
+    waits: bool = False  # its definition waits for approval, so that nobody may call it yet
 
 
 def policy() -> PolicySet:
@@ -41,18 +42,18 @@ def policy() -> PolicySet:
     return PolicySet(current_spec())
 
 
-def known_tools() -> list[tuple[str, str, Any]]:
-    """Return (upstream, tool, annotations) of the catalogue; the site knows where it is kept."""
+def known_tools() -> list[tuple[str, str, Any, bool]]:
+    """Return (upstream, tool, annotations, waits for approval) of the catalogue; the site knows where it is kept."""
     ask = getattr(admin.site, "known_tools", None)
     return ask(MOST) if ask else []
 
 
-def matrix(roles: Iterable[str], tools: Iterable[tuple[str, str, Any]], compiled: PolicySet) -> list[Row]:
+def matrix(roles: Iterable[str], tools: Iterable[tuple[str, str, Any, bool]], compiled: PolicySet) -> list[Row]:
     """Answer for each role and tool."""
     principals = [Principal(None, "", "", role) for role in roles]
     return [
-        Row(upstream, tool, tuple(_cell(compiled, principal, upstream, tool, notes) for principal in principals))
-        for upstream, tool, notes in tools
+        Row(upstream, tool, tuple(_cell(compiled, principal, upstream, tool, notes) for principal in principals), waits)
+        for upstream, tool, notes, waits in tools
     ]
 
 
@@ -80,6 +81,6 @@ def reach_of(key: ApiKey) -> list[Row]:
     compiled = policy()
     principal = Principal(key.pk, key.name, key.prefix, key.role.name if key.role else "", frozenset(key.upstreams))
     return [
-        Row(upstream, tool, (_cell(compiled, principal, upstream, tool, notes),))
-        for upstream, tool, notes in known_tools()
+        Row(upstream, tool, (_cell(compiled, principal, upstream, tool, notes),), waits)
+        for upstream, tool, notes, waits in known_tools()
     ]

@@ -320,7 +320,7 @@ def matched(spec: RuleSpec) -> list[tuple[str, str]] | None:
     matches = glob.matcher(spec.pattern)
     return [
         (upstream, tool)
-        for upstream, tool, _ in preview.known_tools()
+        for upstream, tool, *_ in preview.known_tools()
         if matches(tool) and (not spec.upstreams or upstream in spec.upstreams)
     ]
 

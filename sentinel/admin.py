@@ -126,7 +126,7 @@ class UserAdmin(admin.ModelAdmin):
                 raise PermissionDenied
             if form.is_valid() and again.is_valid():
                 chosen = form.chosen()
-                if user.pk == request.user.pk and (not form.cleaned_data["is_active"] or set(chosen) < form.held):
+                if user.pk == request.user.pk and (not form.cleaned_data["is_active"] or not form.held <= set(chosen)):
                     form.add_error(None, "Nobody takes their own duties away: ask another administrator.")
                 else:
                     with transaction.atomic():

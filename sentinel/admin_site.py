@@ -115,14 +115,14 @@ class SentinelAdminSite(AdminSite):
             found[kind].append((value, label))
         return found | {"reason": [(word, word) for word in REASONS]}
 
-    def known_tools(self, most: int) -> list[tuple[str, str, Any]]:
-        """Return the tools that upstreams list: (upstream, tool, annotations)."""
+    def known_tools(self, most: int) -> list[tuple[str, str, Any, bool]]:
+        """Return the tools that upstreams list: (upstream, tool, annotations, waits for approval)."""
         from proxy.models import CatalogueItem
 
         tools = CatalogueItem.objects.filter(kind="tool", present=True).order_by("upstream__slug", "name")
         return [
-            (slug, name, _annotations(definition))
-            for slug, name, definition in tools.values_list("upstream__slug", "name", "definition")[:most]
+            (slug, name, _annotations(definition), status == "quarantined")
+            for slug, name, definition, status in tools.values_list("upstream__slug", "name", "definition", "status")[:most]
         ]
 
     def grantable(self, user: Any) -> list[str]:

@@ -127,7 +127,7 @@ def pulse() -> dict[str, Any]:
         cursor.execute(PULSE)
         behind, drained, reported, writers, running, outbox, quarantined, size = cursor.fetchone()
     now = timezone.now()
-    stale = reported is not None and now - reported > timedelta(minutes=2)
+    stale = reported is None or now - reported > timedelta(minutes=2)
     return {
         "behind": int(behind),
         "drained_at": drained,

@@ -72,6 +72,12 @@ def visible(value: Any, newlines: str = "") -> SafeString:
     return mark_safe(f'<span class="text">{"".join(parts)}</span>')  # noqa: S308 - every part is escaped above
 
 
+@register.filter
+def plain(value: Any) -> str:
+    """Name what is invisible, for places that hold no markup: titles and labels."""
+    return "".join(escape_char(char) if _invisible(char) else char for char in str("" if value is None else value))
+
+
 @register.simple_tag
 def icon(name: str, label: str = "") -> SafeString:
     """Draw an icon of the sprite; without a label it is decoration."""

@@ -1,0 +1,162 @@
+"""Log-in, log-out, refusals, headers, and the second factor."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from django.conf import settings
+from django.core.management import call_command
+from django.test import Client
+
+from sentinel.models import User
+from tests.admin.conftest import PASSWORD, acts
+
+pytestmark = pytest.mark.django_db
+
+
+def test_created_superuser_logs_in_by_username(monkeypatch):
+    monkeypatch.setenv("DJANGO_SUPERUSER_PASSWORD", PASSWORD)
+    call_command("createsuperuser", username="first", email="first@example.com", interactive=False)
+    client = Client()
+    assert client.get("/admin/login/").status_code == 200
+    answer = client.post("/admin/login/", {"username": "first", "password": PASSWORD, "next": "/admin/"})
+    assert (answer.status_code, answer["Location"]) == (302, "/admin/")
+    assert client.get("/admin/").status_code == 200
+    assert [record["method"] for record in acts()] == ["admin.login"]
+    assert acts()[0]["outcome"] == "changed"
+
+
+def test_a_wrong_password_is_told_and_recorded_without_what_was_typed(person):
+    person("viewer", username="vera")
+    client = Client()
+    answer = client.post("/admin/login/", {"username": "vera", "password": "wrong"})
+    assert answer.status_code == 200
+    assert b"Please enter the correct username and password" in answer.content
+    record = acts("admin.login.failed")[0]
+    assert record["tool_name"] == "vera"
+    # A password typed into the wrong field is kept nowhere.
+    client.post("/admin/login/", {"username": "hunter2-my-secret-password", "password": "x"})
+    assert "hunter2" not in repr(acts())
+    from axes.models import AccessAttempt
+
+    assert not any("hunter2" in repr(vars(attempt)) for attempt in AccessAttempt.objects.all())
+
+
+def test_guessing_is_throttled_for_that_name_and_address_only(person):
+    person("viewer", username="vera")
+    client = Client()
+    statuses = [
+        client.post("/admin/login/", {"username": "vera", "password": f"wrong{n}"}).status_code for n in range(6)
+    ]
+    assert statuses[:4] == [200] * 4
+    assert statuses[-1] == 429
+    answer = client.post("/admin/login/", {"username": "vera", "password": PASSWORD})
+    assert answer.status_code == 429
+    assert answer["Retry-After"]
+    assert b"Too many wrong attempts" in answer.content
+    elsewhere = Client(REMOTE_ADDR="192.0.2.9")
+    assert (
+        elsewhere.post("/admin/login/", {"username": "vera", "password": PASSWORD, "next": "/admin/"}).status_code
+        == 302
+    )
+
+
+def test_log_out_is_an_event(as_duty):
+    client = as_duty("viewer")
+    assert client.post("/admin/logout/").status_code == 200
+    assert acts("admin.logout")
+    assert client.get("/admin/").status_code == 302
+
+
+def test_refusals_are_events(as_duty):
+    client = as_duty("viewer")
+    assert client.get("/admin/policies/apikey/").status_code == 403
+    record = acts("admin.refused")[0]
+    assert record["status_code"] == 403
+    assert record["key_name"] == "viewer"
+    assert record["tool_name"] == "/admin/policies/apikey/"
+
+
+def test_a_missing_form_token_is_refused_and_recorded(person):
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(person("administrator"), backend="django.contrib.auth.backends.ModelBackend")
+    answer = client.post("/admin/preferences/", {"theme": "dark", "time_zone": "UTC"})
+    assert answer.status_code == 403
+    assert b"reload the page" in answer.content
+    assert acts("admin.refused")
+
+
+@pytest.mark.parametrize("path", ["/admin/login/", "/admin/", "/admin/audit/auditevent/", "/admin/nowhere/"])
+def test_headers_are_strict_everywhere(path, admin_client):
+    answer = admin_client.get(path)
+    policy = answer["Content-Security-Policy"]
+    assert policy.startswith("default-src 'self'")
+    assert "unsafe" not in policy
+    assert "frame-ancestors 'none'" in policy
+    assert answer["X-Content-Type-Options"] == "nosniff"
+    assert answer["X-Frame-Options"] == "DENY"
+    assert answer["Referrer-Policy"] == "same-origin"
+
+
+def test_no_page_has_inline_script_or_style(admin_client, event):
+    made = event()
+    for path in (
+        "/admin/",
+        "/admin/audit/auditevent/",
+        f"/admin/audit/auditevent/{made.id}/change/",
+        "/admin/policies/apikey/add/",
+    ):
+        text = admin_client.get(path).content.decode()
+        assert " style=" not in text
+        assert "<style" not in text
+        assert "<script>" not in text
+
+
+def test_cookies_are_closed(person):
+    person("viewer", username="vera")
+    client = Client()
+    client.post("/admin/login/", {"username": "vera", "password": PASSWORD})
+    cookie = client.cookies[settings.SESSION_COOKIE_NAME]
+    assert cookie["httponly"]
+    assert cookie["samesite"] == "Lax"
+    assert settings.SENTINEL.instance in settings.SESSION_COOKIE_NAME
+
+
+def test_a_second_factor_is_demanded_per_group(person, settings):
+    from django_otp.oath import totp
+    from django_otp.plugins.otp_totp.models import TOTPDevice
+
+    settings.SENTINEL = dataclasses.replace(settings.SENTINEL, second_factor_groups=("auditor",))
+    viewer, auditor = Client(), Client()
+    viewer.force_login(person("viewer"), backend="django.contrib.auth.backends.ModelBackend")
+    auditor.force_login(person("auditor"), backend="django.contrib.auth.backends.ModelBackend")
+    assert viewer.get("/admin/").status_code == 200
+    answer = auditor.get("/admin/audit/auditevent/")
+    assert (answer.status_code, answer["Location"]) == (302, "/admin/second-factor/")
+    assert auditor.get("/admin/second-factor/").status_code == 200
+    assert b"not right" in auditor.post("/admin/second-factor/", {"token": "000000"}).content
+    device = TOTPDevice.objects.get(user__username="auditor")
+    device.throttle_reset()
+    token = f"{totp(device.bin_key):06d}"
+    assert auditor.post("/admin/second-factor/", {"token": token}).status_code == 302
+    assert auditor.get("/admin/audit/auditevent/").status_code == 200
+    assert acts("admin.second_factor.enrolled")
+    # Once it is proven, the secret is not shown again.
+    assert b'class="secret"' not in auditor.get("/admin/second-factor/").content
+
+
+def test_a_person_who_is_switched_off_is_out_at_once(as_duty):
+    client = as_duty("viewer")
+    assert client.get("/admin/").status_code == 200
+    User.objects.update(is_active=False)
+    assert client.get("/admin/").status_code == 302
+
+
+def test_preferences_change_zone_and_theme(as_duty, event):
+    client = as_duty("viewer")
+    made = event()
+    client.post("/admin/preferences/", {"theme": "dark", "time_zone": "Asia/Tokyo"})
+    text = client.get(f"/admin/audit/auditevent/{made.id}/change/").content.decode()
+    assert 'data-theme="dark"' in text
+    assert "JST" in text

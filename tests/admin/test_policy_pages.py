@@ -1,0 +1,330 @@
+"""Keys, roles, rules, limits, versions, explain and replay through their pages; each change leaves its event."""
+
+from __future__ import annotations
+
+import html
+import re
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.test import Client
+
+from audit.acts import Actor
+from policies import services
+from policies.credentials import parse
+from policies.models import ApiKey, KeySecret, PolicyVersion, RateLimit, Revision, Role, Rule
+from proxy.models import CatalogueItem, Upstream
+from tests.admin.conftest import HOSTILE, acts
+
+pytestmark = pytest.mark.django_db
+KEYS = "/admin/policies/apikey/"
+
+
+@pytest.fixture
+def manager(as_duty) -> Client:
+    return as_duty("policy-manager")
+
+
+@pytest.fixture
+def tools(db):
+    upstream = Upstream.objects.create(slug="crm", url="https://crm.example.com/mcp")
+    for name in ("list_customers", "delete_customer"):
+        CatalogueItem.objects.create(
+            upstream=upstream, kind="tool", name=name, definition=f'{{"name":"{name}"}}', hash="a" * 64, status="new"
+        )
+
+
+def make_key(manager: Client, **fields) -> tuple[str, str]:
+    role = Role.objects.get(name="user").pk
+    answer = manager.post(
+        f"{KEYS}add/", {"name": "bot", "holds": "role", "role": role, "expires": "90d", "query_allowed": "on", **fields}
+    )
+    assert answer.status_code == 200, answer
+    text = html.unescape(answer.content.decode())
+    found = re.search(r"mcps_live_[0-9A-Za-z]{12}_[0-9A-Za-z]{49}", text)
+    assert found, re.findall(r"errorlist.*?</ul>", text)
+    return found[0], text
+
+
+def test_a_secret_is_shown_once_with_ready_lines(manager, tools):
+    secret, text = make_key(manager)
+    assert parse(secret)
+    for line in (
+        "curl -sS http://testserver/mcp/crm",
+        "claude mcp add --transport http crm",
+        "mcpServers",
+        '"servers"',
+        "mcp_servers.crm",
+        "streamablehttp_client",
+        "StreamableHTTPClientTransport",
+    ):
+        assert line in text
+    key = ApiKey.objects.get(name="bot")
+    assert key.created_by == "policy-manager"
+    for page in (KEYS, f"{KEYS}{key.pk}/change/", "/admin/"):
+        assert secret not in manager.get(page).content.decode()
+    assert secret not in repr(acts())
+    assert secret[-49:-6] not in repr(list(KeySecret.objects.values()))
+    record = acts("admin.key.created")[0]
+    assert (record["outcome"], record["key_name"], record["tool_name"]) == ("changed", "policy-manager", "bot")
+    assert LogEntry.objects.filter(object_id=str(key.pk)).exists()
+
+
+def test_the_answer_with_a_secret_is_never_kept_by_a_cache(manager):
+    role = Role.objects.get(name="user").pk
+    answer = manager.post(f"{KEYS}add/", {"name": "bot", "holds": "role", "role": role, "expires": ""})
+    assert "no-store" in answer["Cache-Control"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"name": ""},
+        {"role": ""},
+        {"expires": "date"},
+        {"networks": "nonsense"},
+        {"upstreams": "NOT A SLUG"},
+        {"name": "a\u202eb"},
+    ],
+)
+def test_a_key_that_cannot_be_is_explained(manager, wrong):
+    role = Role.objects.get(name="user").pk
+    answer = manager.post(f"{KEYS}add/", {"name": "bot", "holds": "role", "role": role, "expires": "90d", **wrong})
+    assert b"errorlist" in answer.content or b"errornote" in answer.content
+    assert not ApiKey.objects.exists()
+
+
+def test_rotating_shows_a_new_secret_and_ends_the_old_later(manager):
+    first, _ = make_key(manager)
+    key = ApiKey.objects.get(name="bot")
+    answer = manager.post(f"{KEYS}{key.pk}/rotate/", {"overlap": "3600"})
+    second = re.search(r"mcps_live_[0-9A-Za-z]{12}_[0-9A-Za-z]{49}", answer.content.decode())[0]
+    assert second != first
+    assert list(key.secrets.order_by("generation").values_list("not_after", flat=True))[0] is not None
+    assert acts("admin.key.rotated")
+
+
+def test_revoking_asks_why_and_is_for_good(manager):
+    make_key(manager)
+    key = ApiKey.objects.get(name="bot")
+    assert manager.get(f"{KEYS}{key.pk}/revoke/").status_code == 200
+    assert b"This field is required" in manager.post(f"{KEYS}{key.pk}/revoke/", {"reason": ""}).content
+    assert manager.post(f"{KEYS}{key.pk}/revoke/", {"reason": "lost laptop"}).status_code == 302
+    key.refresh_from_db()
+    assert (key.revoked_by, key.revoked_reason) == ("policy-manager", "lost laptop")
+    record = acts("admin.key.revoked")[0]
+    assert record["details"]["reason"] == "lost laptop"
+    text = manager.get(f"{KEYS}{key.pk}/change/").content.decode()
+    assert "lost laptop" in text
+    assert "/rotate/" not in text
+
+
+def test_many_are_revoked_by_choice_and_by_filter(manager):
+    for name in ("a-1", "a-2", "b-1"):
+        services.create_key(name=name, role="user", actor=Actor.system())
+    chosen = [str(ApiKey.objects.get(name="b-1").pk)]
+    asked = manager.post(f"{KEYS}revoke/", {"key": chosen})
+    assert asked.status_code == 200
+    assert not ApiKey.objects.exclude(revoked_at=None).exists()
+    assert manager.post(f"{KEYS}revoke/", {"key": chosen, "reason": "old"}).status_code == 302
+    asked = manager.post(f"{KEYS}revoke/", {"every": "1", "q": "a-"}).content.decode()
+    every = re.findall(r'name="key" value="([0-9a-f-]{36})"', asked)
+    assert len(every) == 2
+    manager.post(f"{KEYS}revoke/", {"key": every, "reason": "old"})
+    assert not ApiKey.objects.filter(revoked_at=None).exists()
+    assert len(acts("admin.key.revoked")) == 3
+
+
+def test_states_of_keys(manager):
+    from datetime import timedelta
+
+    from django.utils import timezone
+
+    services.create_key(name="soon", role="user", actor=Actor.system(), expires_at=timezone.now() + timedelta(days=3))
+    services.create_key(name="fresh", role="user", actor=Actor.system())
+    gone = services.create_key(name="gone", role="user", actor=Actor.system()).key
+    services.revoke_key(gone.pk, actor=Actor.system(), reason="x")
+    ApiKey.objects.filter(name="fresh").update(created_at=timezone.now() - timedelta(days=200))
+
+    def named(state):
+        return set(re.findall(r"<strong>(\w+)</strong></a>", manager.get(f"{KEYS}?state={state}").content.decode()))
+
+    assert named("") == {"soon", "fresh"}
+    assert named("expiring") == {"soon"}
+    assert named("unused") == {"fresh"}
+    assert named("revoked") == {"gone"}
+    assert named("all") == {"soon", "fresh", "gone"}
+
+
+def test_a_key_is_changed_in_place(manager):
+    make_key(manager)
+    key = ApiKey.objects.get(name="bot")
+    role = Role.objects.get(name="readonly").pk
+    answer = manager.post(
+        f"{KEYS}{key.pk}/change/",
+        {
+            "name": "bot 2",
+            "role": role,
+            "owner": "me",
+            "networks": "10.1.2.3/8",
+            "upstreams": "crm, files",
+            "query_allowed": "on",
+        },
+    )
+    assert answer.status_code == 302
+    key.refresh_from_db()
+    assert (key.name, key.role.name, key.upstreams) == ("bot 2", "readonly", ["crm", "files"])
+    record = acts("admin.key.changed")[0]
+    assert record["details"]["before"]["role"] == "user"
+    assert record["details"]["after"]["role"] == "readonly"
+
+
+FORM = {
+    "when-TOTAL_FORMS": "2",
+    "when-INITIAL_FORMS": "0",
+    "effect": "deny",
+    "roles": ["user"],
+    "kinds": ["tool"],
+    "pattern": "delete_*",
+    "enabled": "on",
+    "time_zone": "UTC",
+}
+CONDITION = {"when-0-subject": "arguments", "when-0-path": "amount", "when-0-operator": "gt", "when-0-value": "100"}
+
+
+def test_a_rule_reads_back_before_it_is_saved(manager, tools):
+    answer = manager.post("/admin/policies/rule/add/", {**FORM, **CONDITION, "preview": "1"})
+    text = html.unescape(answer.content.decode())
+    assert "Denies role user tools delete_* on every upstream when amount is greater than 100." in text
+    assert "delete_customer" in text
+    before = Rule.objects.count()
+    saved = manager.post("/admin/policies/rule/add/", {**FORM, **CONDITION, "save": "1"})
+    assert saved.status_code == 302
+    assert Rule.objects.count() == before + 1
+    record = acts("admin.rule.created")[0]
+    assert record["details"]["policy_version"]
+    rule = Rule.objects.latest("pk")
+    assert rule.conditions.get().value == 100
+    # It comes back as it was written.
+    shown = html.unescape(manager.get(f"/admin/policies/rule/{rule.pk}/change/").content.decode())
+    assert 'value="amount"' in shown
+    assert 'value="100"' in shown
+    again = manager.post(
+        f"/admin/policies/rule/{rule.pk}/change/",
+        {**FORM, **CONDITION, "when-0-value": "250", "reason": "Ask first.", "save": "1"},
+    )
+    assert again.status_code == 302
+    rule.refresh_from_db()
+    assert (rule.conditions.get().value, rule.reason) == (250, "Ask first.")
+    assert manager.post(f"/admin/policies/rule/{rule.pk}/delete/").status_code == 302
+    assert acts("admin.rule.deleted")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"roles": []}, {"pattern": ""}, {"kinds": []}, {"networks": "x"}, {"from_time": "08:00"}, {"when-0-path": "amount"},
+        {"when-0-operator": "gt", "when-0-path": "amount", "when-0-value": "many"}, {"when-0-operator": "matches", "when-0-path": "a", "when-0-value": "(" },
+        {"when-0-operator": "gt", "when-0-path": "]][", "when-0-value": "1"},
+    ],
+)  # fmt: skip
+def test_a_rule_that_cannot_be_is_explained(manager, wrong):
+    before = Rule.objects.count()
+    answer = manager.post("/admin/policies/rule/add/", {**FORM, **wrong, "save": "1"})
+    assert answer.status_code == 200
+    assert b"errorlist" in answer.content or b"errornote" in answer.content
+    assert Rule.objects.count() == before
+
+
+def test_limits(manager):
+    fields = {
+        "requests": "3",
+        "window_seconds": "60",
+        "per": ["key"],
+        "kind": "tool",
+        "pattern": "public.echo",
+        "enabled": "on",
+    }
+    text = manager.post("/admin/policies/ratelimit/add/", {**fields, "preview": "1"}).content.decode()
+    assert "At most 3 calls of tool public.echo in any minute, for each key on its own." in text
+    assert manager.post("/admin/policies/ratelimit/add/", {**fields, "save": "1"}).status_code == 302
+    limit = RateLimit.objects.get()
+    assert (limit.requests, limit.pattern) == (3, "public.echo")
+    assert acts("admin.limit.created")
+    assert (
+        b"Not more than the requests"
+        in manager.post("/admin/policies/ratelimit/add/", {**fields, "burst": "9", "save": "1"}).content
+    )
+    assert manager.post(f"/admin/policies/ratelimit/{limit.pk}/delete/").status_code == 302
+
+
+def test_roles_and_their_matrix(manager, tools):
+    assert manager.post("/admin/policies/role/add/", {"name": "ops", "description": "On call"}).status_code == 302
+    role = Role.objects.get(name="ops")
+    assert b"already exists" in manager.post("/admin/policies/role/add/", {"name": "ops"}).content
+    text = manager.get("/admin/policies/role/matrix/").content.decode()
+    for name in ("admin", "ops", "readonly", "user", "list_customers", "delete_customer"):
+        assert name in text
+    services.create_key(name="held", role="ops", actor=Actor.system())
+    assert b"held" in manager.post(f"/admin/policies/role/{role.pk}/delete/").content
+    assert Role.objects.filter(name="ops").exists()
+
+
+def test_versions_can_be_read_and_gone_back_to(manager):
+    manager.post("/admin/policies/role/add/", {"name": "one"})
+    Revision.objects.update(txid=0)  # as if the test's transaction had ended: a version is one transaction's work
+    manager.post("/admin/policies/role/add/", {"name": "two"})
+    older = PolicyVersion.objects.order_by("-number")[1]
+    text = manager.get(f"/admin/policies/policyversion/{older.number}/change/").content.decode()
+    assert "Go back to this version" in text
+    Revision.objects.update(txid=0)
+    assert manager.post(f"/admin/policies/policyversion/{older.number}/change/").status_code == 302
+    assert set(Role.objects.filter(name__in=("one", "two")).values_list("name", flat=True)) == {"one"}
+
+
+def test_explain_names_rule_near_misses_and_limits(manager, tools):
+    text = html.unescape(
+        manager.get("/admin/policies/rule/explain/?role=user&tool=list_customers&upstream=crm").content.decode()
+    )
+    assert "may use tool" in text
+    assert "Allows role user tools list_* on every upstream." in text
+    text = manager.get("/admin/policies/rule/explain/?role=user&tool=delete_customer&upstream=crm").content.decode()
+    assert "may not use tool" in text
+    assert "no_rule" in text
+    wrong = manager.get(
+        "/admin/policies/rule/explain/", {"role": "user", "tool": "t", "arguments": "{"}
+    ).content.decode()
+    assert "That is not JSON" in wrong
+    assert (
+        "There is no key"
+        in manager.get("/admin/policies/rule/explain/", {"key": "nobody", "tool": "t"}).content.decode()
+    )
+
+
+def test_replay_tells_what_a_draft_would_change(manager, event):
+    event(decision={"allowed": True, "reason": "allowed_by_rule", "rule": {"id": 1}}, tool_name="list_customers")
+    draft = "roles:\n  user: {allow: [nothing_else]}\n"
+    text = manager.post("/admin/policies/rule/replay/", {"document": draft, "since": "1"}).content.decode()
+    assert "Newly denied" in text
+    assert "list_customers" in text
+    assert (
+        "errornote"
+        in manager.post("/admin/policies/rule/replay/", {"document": "roles: [", "since": "1"}).content.decode()
+    )
+    assert acts("admin.policy.replayed")
+
+
+def test_hostile_names_are_inert(manager, tools):
+    key = services.create_key(name="bot", role="user", actor=Actor.system()).key
+    ApiKey.objects.filter(pk=key.pk).update(name=HOSTILE[:100], owner=HOSTILE, description=HOSTILE)
+    services.revoke_key(key.pk, actor=Actor.system(), reason=HOSTILE)
+    for page in (
+        f"{KEYS}?state=all",
+        f"{KEYS}{key.pk}/change/",
+        f"{KEYS}?q=%3Cscript%3E",
+        "/admin/policies/rule/explain/?tool=%22%3E%3Cscript%3Ealert(1)%3C/script%3E&role=user",
+    ):
+        text = manager.get(page).content.decode()
+        assert "<script>alert" not in text
+        assert "<img src=x" not in text
+        assert "\u202e" not in text
