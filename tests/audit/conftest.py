@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import itertools
+import os
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 import pytest
+from django.conf import settings
+from django.core.management import call_command
+from django.db import connections
+from psycopg.conninfo import conninfo_to_dict
 
 from audit.drainer import Drainer
 from audit.event import Event
 from audit.journal import Journal
 from audit.logger import AuditLogger
-from audit.watchdog import connect, connection_parameters
+from audit.watchdog import connect
 
 KEY = uuid.UUID("0199b6a0-0000-7000-8000-000000000001")
 _numbers = itertools.count(1)
@@ -42,10 +48,31 @@ ANSWER = {"outcome": "allowed", "status_code": 200, "latency_ms": 1.5, "response
 
 
 @pytest.fixture(scope="session")
-def log_dsn(django_db_setup: None, django_db_blocker: Any) -> dict[str, Any]:
-    """Where the tests' database is, for connections of the tests' own: what the drainer commits must be seen by others."""
+def log_url(django_db_blocker: Any) -> Iterator[str]:
+    """A database of the log's own: what the drainer commits must be seen by others, and the log cannot be emptied."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    name = f"log_tests_{os.getpid()}{worker}"
+    known = settings.DATABASES["default"]
+    at = {"dbname": "postgres", "user": known["USER"], "password": known["PASSWORD"], "host": known["HOST"], "port": known["PORT"]}
+    at = {key: value for key, value in at.items() if value}
+    with psycopg.connect(**at, autocommit=True) as server:
+        server.execute(f"CREATE DATABASE {name}")
+    connections.databases["log"] = {**connections.databases["default"], "NAME": name}
     with django_db_blocker.unblock():
-        return connection_parameters()
+        call_command("migrate", "audit", database="log", verbosity=0)
+        connections["log"].close()
+    del connections["log"], connections.databases["log"]
+    password = f":{quote(known['PASSWORD'])}" if known["PASSWORD"] else ""
+    port = f"&port={known['PORT']}" if known["PORT"] else ""
+    yield f"postgresql://{quote(known['USER'])}{password}@/{name}?host={quote(known['HOST'], safe='')}{port}"
+    with psycopg.connect(**at, autocommit=True) as server:
+        server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def log_dsn(log_url: str) -> dict[str, Any]:
+    """Where that database is, as libpq's parameters."""
+    return conninfo_to_dict(log_url)
 
 
 @pytest.fixture
