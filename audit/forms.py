@@ -70,6 +70,8 @@ def looks_random(value: bytes, hexadecimal: bool = True, least: int = 12) -> boo
         return hexadecimal and size >= 16 and not value.isdigit() and _entropy(value) > 2.5
     if _UUID_RE.match(value):
         return hexadecimal
+    if value[:2] == b"0x" and _HEX.match(value, 2):
+        return hexadecimal and size >= 66
     digits = sum(48 <= c <= 57 for c in value)
     if value.isdigit():
         return False

@@ -60,7 +60,7 @@ _AFTER = re.compile(
     rb"(?P<op>=>|:=|===?|=|:|->|\xe2\x86\x92|%3[aAdD]|%253[aAdD])"
     rb"(?P<more>(?:[ \t\r\n]|\\{1,8}[rnt]|\+(?=[^ ])|%20){0,64})"
 )
-_XML = re.compile(rb"(?:[ \t][^<>]{0,512})?>(?P<value>(?:<!\[CDATA\[)?[^<]{1,16384})")
+_XML = re.compile(rb"(?:[ \t][^<>]{0,512})?>(?P<value>(?:<!\[CDATA\[)?[^<]{1,16384}+)(?=</|\Z)")
 _PAIR = re.compile(
     rb"(?P<q>\\{0,16}[\"'])(?P<between>\s{0,64}[,:]\s{0,64}(?:(?P=q)(?:[Tt]ype|[Ee]nabled|[Ss]ecret|[Ss]ensitive|[Dd]escription|[Rr]equired)(?P=q)\s{0,8}:\s{0,8}"
     rb"(?:(?P=q)[^\"'\\]{0,200}(?P=q)|[a-z]{1,8})\s{0,8},\s{0,8})?"
@@ -80,14 +80,17 @@ _PLAIN_VALUE = re.compile(
     rb"(?:[^\s;&\"'`<>,)\]}\\|]|\\(?![\"'nrt])|\|(?!\|)|[,)\]}](?=[^\s,;&\"'`<>)\]}\\])(?![A-Za-z_][A-Za-z0-9_.\-]{0,40}\s?[=:])){1,16384}"
 )
 _LINE_VALUE = re.compile(rb"[^\r\n\"'`]{1,16384}")
+_WHOLE_LINE = re.compile(rb"[^\r\n]{1,16384}")
 _COOKIES = re.compile(rb"[^\r\n\"'`\\]{1,16384}")
 _ENV_LINE = re.compile(rb"(?:^|[\r\n])[ \t]{0,16}(?:export[ \t]{1,8}|set[ \t]{1,8}|ENV[ \t]{1,8}|-e[ \t]{1,8})?\Z")
 _ENV_NAME = re.compile(rb"[A-Z][A-Z0-9_]{1,80}\Z")
 _REFERENCE = re.compile(
     rb"(?:\$\{[^}\s]{1,80}\}|\$\{\{[^}]{1,120}\}\}|\$\([^)]{1,80}\)|\$[A-Za-z_][A-Za-z0-9_]{0,60}|\{\{[^}]{1,80}\}\}|<[A-Za-z][A-Za-z0-9 _\-]{0,60}>|"
+    rb"(?i:your|insert|enter|example|sample|placeholder|replace)(?:[-_][A-Za-z]+){0,6}|[A-Za-z]+(?:[-_][A-Za-z]+){0,6}[-_](?i:here)|"
     rb"\{[a-z_][a-z0-9_.]{0,40}\}|%[sdr]|%\([a-z_]+\)s|%[A-Z_]{2,40}%|\*{3,}|x{4,}|X{4,}|\.{3,}|\xe2\x80\xa6|\xe2\x80\xa2+|-|\?|\[\]|\{\}|\(none\)|N/A|n/a)\Z"
 )
 _REFERENCE_AT = re.compile(
+    rb"[\[(](?:[a-z]{2,20}[ \-]?){1,5}[\])]|"
     rb"\$\{[^}\s]{1,80}\}|\$\{\{[^}]{1,120}\}\}|\$\([^)]{1,80}\)|\{\{[^}]{1,80}\}\}|"
     rb"(?:self|settings|config|cfg|conf|os|process|env|environ|secrets|args|request|req|options|opts|params|ctx|context|this|props|vault|keyring|"
     rb"var|local|module|credentials|creds|user|form|session|app|state|data)(?:\.|\?\.|->)[A-Za-z_][A-Za-z0-9_.\[\]\"']{0,80}(?![A-Za-z0-9_.])"
@@ -118,7 +121,7 @@ _QUANTITY = re.compile(
 )
 _CONNECT = re.compile(
     rb"(?i)(?:(?:[ \t]{1,4}(?:for|of|on|in|at|to)[ \t]{1,4}[^\s\"'`,;]{1,40}(?:[ \t]{1,4}[^\s\"'`,;]{1,40}){0,2}?)?)"
-    rb"(?:[ \t]{1,4}(?:is|was|are|equals|being|reads|=|:)|[ \t]{0,4}[,:]?[ \t]{1,4}(?:set|changed|equal|reset|rotated|updated)[ \t]{1,4}to|[ \t]{1,4}(?:i[ \t]{1,4}(?:use|used)|we[ \t]{1,4}use|you[ \t]{1,4}need|to[ \t]{1,4}use|provided|given|used|found|sent|received|value|here)[ \t]{0,4}(?:is|was|:|=)?|(?P<loose>[ \t]{1,4}as|[ \t]{1,4}of|[ \t]{1,4}to)|\xe2\x80\x99s|'s)"
+    rb"(?:[ \t]{1,4}(?:is|was|are|equals|being|reads|=|:|-|\xe2\x80\x93|\xe2\x80\x94)|[ \t]{0,4}[,:]?[ \t]{1,4}(?:set|changed|equal|reset|rotated|updated)[ \t]{1,4}to|[ \t]{1,4}(?:i[ \t]{1,4}(?:use|used)|we[ \t]{1,4}use|you[ \t]{1,4}need|to[ \t]{1,4}use|provided|given|used|found|sent|received|value|here)[ \t]{0,4}(?:is|was|:|=)?|(?P<loose>[ \t]{1,4}as|[ \t]{1,4}of|[ \t]{1,4}to)|\xe2\x80\x99s|'s)"
     rb"[ \t]{0,4}(?:(?:now|just|still|currently|simply|always|probably|the|new|set[ \t]{1,4}to|called|this|following|string|value)[ \t:]{1,4}){0,3}"
 )
 _WITHIN = re.compile(rb"(?:[ \t]{1,4}[A-Za-z'()]{1,20}){1,5}[ \t]{0,4}(?::|=|->|-|\xe2\x80\x93|\xe2\x80\x94)[ \t]{0,4}")
@@ -169,11 +172,19 @@ _USER_FLAG = re.compile(
 )
 _COMMANDS = re.compile(
     rb"\b(?P<command>mysql|mysqldump|mysqladmin|mariadb|mariadb-dump|sshpass|7za?|zip|unzip|docker[ \t]+login|podman[ \t]+login|helm[ \t]+registry[ \t]+login|ldapsearch|redis-cli|mongo|mongosh|mongodump|sqlcmd|bcp|smbclient|kinit|htpasswd|wget|az[ \t]+login|cf[ \t]+login|oc[ \t]+login|rabbitmqctl|snmpwalk|openssl|gpg|pscp|plink|winrs|xfreerdp|rdesktop|impacket-[a-z]+|crackmapexec|hydra|net[ \t]+use)\b"
-    rb"[^\n|;&]{0,400}?[\s\"',](?:-p|-P|-w|-a|-pw|/p:|-passin[ \t]pass:|-k)(?:[\s\"',]{1,6}|(?=[^\s\-]))(?P<value>[^\s\-\"',][^\s\"',]{2,512})"
+    rb"[^\n|;&]{0,400}?[\s\"',](?:(?:-p|/p:|-passin[ \t]pass:)(?:[\s\"',]{1,6}|(?=[^\s\-]))|(?:-P|-w|-a|-pw|-k)[\s\"',]{1,6})(?P<value>[^\s\-\"',][^\s\"',]{2,512})"
 )
 _SQL = re.compile(
-    rb"(?i)(?:identified[ \t]+(?:with[ \t]+[a-z0-9_']{1,40}[ \t]+)?by|set[ \t]+password[^=\n]{0,80}=|password\()[ \t]*(?P<q>\\{0,4}['\"])(?P<value>[^'\"\s\\]{1,512})"
+    rb"(?i)(?:(?:with|encrypted)[ \t]+password|identified[ \t]+(?:with[ \t]+[a-z0-9_']{1,40}[ \t]+)?by|set[ \t]+password[^=\n]{0,80}=|password\()[ \t]*(?P<q>\\{0,4}['\"])(?P<value>[^'\"\s\\]{1,512})"
 )
+_ORACLE = re.compile(
+    rb"(?:jdbc:oracle:[a-z]{2,5}:|\b(?:sqlplus|expdp|impdp|exp|imp|rman)[ \t]+(?:-[A-Za-z]+[ \t]+){0,3})[^/\s@\"']{1,64}/(?P<value>[^@\s\"']{3,256})@"
+)
+_NETRC = re.compile(rb"\blogin[ \t\n]{1,8}\S{1,200}[ \t\n]{1,8}password[ \t\n]{1,8}(?P<value>[^\s\"'\\]{3,512})")
+_LOGIN = re.compile(
+    rb"(?i)\b(?:log[ -]?in|credentials?|creds|account|user(?:name)?)\b[^\n/]{0,24}?[: ][^\s/]{1,64}[ \t]{1,4}/[ \t]{1,4}(?P<value>[^\s\"'<>]{6,256})"
+)
+_FILE = re.compile(rb"[A-Za-z0-9]\.[a-z][a-z0-9]{1,3}\Z")
 _BASE64_OF_TEXT = _compile(
     r"(?:[I-Za-f][C-HS-Xi-nyz0-3][ABEFIJMNQRUVYZcdghklopstwx014589][A-Za-z0-9+/_\-]){4}", case_sensitive=True
 )
@@ -216,9 +227,19 @@ def _by_place(text: bytes) -> Iterator[Found]:
             if found["name"].lower() in _ALWAYS_IN_QUERY or looks_random(found["value"], least=10):
                 yield Found(*found.span("value"), "signature" if b"sig" in found["name"].lower() else "code")
     if b"-" in text:
-        for found in _USER_FLAG.finditer(text):
+        for found in (*_USER_FLAG.finditer(text), *_COMMANDS.finditer(text)):
+            value = found["value"]
+            if not (_REFERENCE.match(value) or _FILE.search(value) or (value.isdigit() and len(value) <= 5)):
+                yield Found(*found.span("value"), "password")
+    if b"/" in text:
+        for found in _ORACLE.finditer(text):
             yield Found(*found.span("value"), "password")
-        for found in _COMMANDS.finditer(text):
+        for found in _LOGIN.finditer(text):
+            value = found["value"].rstrip(_TRAILING)
+            if any(48 <= c <= 57 for c in value) and not _is_words(value) and not _DATE.match(value):
+                yield Found(found.start("value"), found.start("value") + len(value), "password")
+    for found in _NETRC.finditer(text):
+        if not looks_like_our_token(found["value"]):
             yield Found(*found.span("value"), "password")
     for found in _SQL.finditer(text):
         yield Found(*found.span("value"), "password")
@@ -285,16 +306,23 @@ def _after(text: bytes, start: int, end: int, name: Name, cut: bool) -> Found | 
             return found
     if text[start - 1 : start] in (b"<", b":") and (xml := _XML.match(text, end)):
         value = xml["value"].strip()
-        if value and not looks_like_our_token(value) and _accepts(name, value):
+        closed = xml.end() < len(text) or cut or b" " not in value
+        if value and closed and not looks_like_our_token(value) and _accepts(name, value):
             return Found(*xml.span("value"), name.kind)
         return None
+    if (yaml := _YAML_PAIR.match(text, end)) and _YAML_NAME.search(text, max(0, start - 40), start):
+        return _value(text, yaml.end(), name, cut, quoted_name=True)
     if text[end : end + 1] in _QUOTES_AND_BACKSLASH:
         if pair := _PAIR.match(text, end):
             return _value(text, pair.end(), name, cut, quoted_name=True)
         if before := _PAIR_BEFORE.search(text, max(0, start - 600), start):
             return Found(*before.span("value"), name.kind) if _accepts(name, before["value"]) else None
         written = text[start:end]
-        header = b"-" in written or written.lower() in (b"authorization", b"cookie")
+        header = (
+            _CALLED.search(text, max(0, start - 48), start)
+            or b"-" in written
+            or written.lower() in (b"authorization", b"cookie")
+        )
         if header and (item := _NEXT_ITEM.match(text, end)):
             if text[item.end() : item.end() + 2].lstrip(b"\\\"'`")[:1] == b"-":
                 return None
@@ -303,9 +331,16 @@ def _after(text: bytes, start: int, end: int, name: Name, cut: bool) -> Found | 
         flag = _BLANKS.match(text, end)
         if flag and text[flag.end() : flag.end() + 1] not in (b"-", b"", b"|", b">", b"<", b"&"):
             return _value(text, flag.end(), name, cut, quoted_name=True)
-    return _prose(text, end, name)
+    return _prose(text, end, name) or _said_before(text, start, name)
 
 
+_YAML_PAIR = re.compile(
+    rb"[\"']?[ \t]{0,16}(?:\r?\n|\\{1,8}n)[ \t]{0,64}[\"']?(?:value|val|content|default|Value)[\"']?:[ \t]{1,16}"
+)
+_YAML_NAME = re.compile(rb"(?:name|key|header|Name|Key)[\"']?:[ \t]{1,16}[\"']?\Z")
+_CALLED = re.compile(
+    rb"(?:define|[Ss]et|put|add|append|setdefault|header|environ|config|store|save)[A-Za-z]{0,16}\([ \t]{0,4}\\{0,8}[\"']\Z"
+)
 _QUOTES_AND_BACKSLASH = (b'"', b"'", b"`", b"\\")
 _BLANKS = re.compile(rb"[ \t]{1,16}")
 
@@ -326,6 +361,7 @@ def _operand(text: bytes, start: int, match: re.Match[bytes], name: Name, cut: b
         spaced=spaced,
         colon=match["op"] == b":",
         written=text[start : match.start()],
+        start=start,
     )
 
 
@@ -340,9 +376,12 @@ def _value(
     spaced: bool = False,
     colon: bool = False,
     written: bytes = b"",
+    start: int = -1,
 ) -> Found | None:
     """Read the value that begins at a place: quoted, bracketed or plain."""
     opener = _OPENER.match(text, at)
+    if opener and spaced and not quoted_name and _closes(text, start, opener[0][-1:]):
+        return None
     if opener:
         return _quoted(text, opener, name, cut)
     first = text[at : at + 1]
@@ -353,11 +392,14 @@ def _value(
             return None
         return Found(at, _closing(text, at), name.kind)
     if name.kind == "cookie" and not quoted_name and (cookies := _COOKIES.match(text, at)):
-        return Found(*cookies.span(), "cookie") if not looks_like_our_token(cookies[0].strip()) else None
+        value = cookies[0].strip()
+        if looks_like_our_token(value) or not (b"=" in value or looks_random(value)):
+            return None
+        return Found(*cookies.span(), "cookie")
     begin = at
     if scheme := _SCHEME.match(text, at):
         begin = scheme.end()
-        if _WHOLE_LINE_SCHEMES.match(scheme[0]) and (rest := _LINE_VALUE.match(text, begin)):
+        if _WHOLE_LINE_SCHEMES.match(scheme[0]) and (rest := _WHOLE_LINE.match(text, begin)):
             return (
                 Found(begin, rest.end(), name.kind)
                 if b"=" in rest[0]
@@ -368,27 +410,42 @@ def _value(
         if _REFERENCE.match(value) or looks_like_our_token(value) or not _accepts(name, value):
             return None
         return Found(at, at + len(value), name.kind)
-    return _plain(text, begin, name, spaced and not scheme, quoted_name, colon=colon, written=written)
+    return _plain(text, begin, name, spaced and not scheme, quoted_name, colon=colon, written=written, start=start)
+
+
+def _closes(text: bytes, before: int, quote: bytes) -> bool:
+    """Whether a quote closes the text in which a name stands, as in `ask("Password: ")`."""
+    line = text[max(0, before - 120) : before]
+    return line[line.rfind(b"\n") + 1 :].count(quote) % 2 == 1
 
 
 def _plain(
-    text: bytes, at: int, name: Name, spaced: bool, quoted_name: bool, *, colon: bool, written: bytes = b""
+    text: bytes,
+    at: int,
+    name: Name,
+    spaced: bool,
+    quoted_name: bool,
+    *,
+    colon: bool,
+    written: bytes = b"",
+    start: int = -1,
 ) -> Found | None:
     plain = _PLAIN_VALUE.match(text, at)
-    if plain is None:
+    if plain is None or _REFERENCE_AT.match(text, at):
         return None
     value = plain[0]
     stripped = value.rstrip(b".,") if not quoted_name else value
     if _REFERENCE.match(value) or TOKEN.match(value) or not stripped:
         return None
-    begin = at - len(written) - 1
-    before = text[begin - 1 : begin] if written and begin > 0 else b""
     after = text[plain.end() : plain.end() + 1]
+    before = text[start - 1 : start] if start > 0 else b""
     if name.textual and (value.isdigit() or value in (b"true", b"false", b"null")):
         return None
     if value in (b"null", b"None", b"undefined", b"nil"):
         return None
     if not quoted_name:
+        if spaced and _is_words(stripped) and start > 0 and _FAULT.search(text, max(0, start - 24), start):
+            return None  # "unexpected token: identifier"
         lowered = stripped.lower()
         if lowered in _WORDS_NOT_VALUES or lowered == written.lower() or _CALL.match(value):
             return None
@@ -409,13 +466,16 @@ def _plain(
                 return None
         if colon and not spaced and before == b":" and not looks_random(stripped):
             return None  # a part of a name such as an ARN
-        if spaced and (_ALGORITHM.match(stripped) or _QUANTITY.match(stripped) and name.kind != "password"):
+        if spaced and (_ALGORITHM.match(stripped) or (_QUANTITY.match(stripped) and name.kind not in _NUMERIC)):
             return None
         if written[:1] in (b"P", b"p", b"O") and written.lower() in (b"pwd", b"oldpwd") and value[:1] in (b"/", b"~"):
             return None
     if not _accepts(name, stripped):
         return None
     return Found(at, at + len(stripped), name.kind)
+
+
+_FAULT = re.compile(rb"(?i)(?:unexpected|invalid|unknown|missing|duplicate|expected|unrecognized|illegal)[ \t]\Z")
 
 
 def _own_line(text: bytes, end: int) -> bool:
@@ -449,7 +509,7 @@ def _quoted(text: bytes, opener: re.Match[bytes], name: Name, cut: bool) -> Foun
         begin += scheme.end()
         if looks_like_our_token(text[begin:at].strip()):
             return None
-    if name.strong or looks_random(inner, name.hexadecimal):
+    if _accepts(name, inner):
         return Found(begin, at, name.kind)
     return None
 
@@ -472,7 +532,12 @@ def _closing(text: bytes, at: int) -> int:
 
 
 def _accepts(name: Name, value: bytes) -> bool:
+    if name.kind == "credential" and value in (b"include", b"same-origin", b"omit"):
+        return False  # what a browser's fetch() takes
     return name.strong or looks_random(value, name.hexadecimal)
+
+
+_NUMERIC = frozenset(("password", "pin"))
 
 
 def _secretish(value: bytes, name: Name, quoted: bool) -> bool:
@@ -491,7 +556,7 @@ def _secretish(value: bytes, name: Name, quoted: bool) -> bool:
     if (
         _ALGORITHM.match(value)
         or _DATE.match(value)
-        or (_QUANTITY.match(value) and not (name.kind == "password" and value.isdigit() and len(value) >= 4))
+        or (_QUANTITY.match(value) and not (name.kind in _NUMERIC and value.isdigit() and len(value) >= 3))
     ):
         return False
     if not name.strong:
@@ -505,13 +570,15 @@ def _secretish(value: bytes, name: Name, quoted: bool) -> bool:
         ):
             return False
         return (digit or symbol or len(value) >= 6) and not (value.istitle() and not digit)
+    if name.kind == "password" and value.count(b"-") >= 3 and len(value) >= 16:
+        return True  # a phrase of words
     if b"(" in value or value[:1] in (b"/", b"."):
         return looks_random(value)
-    return len(value) >= 4 and (
+    return len(value) >= (3 if name.kind == "pin" else 4) and (
         (digit and letter)
         or (symbol and letter and len(value) >= 6)
         or looks_random(value)
-        or (digit and name.kind == "password")
+        or (digit and name.kind in _NUMERIC)
     )
 
 
@@ -529,23 +596,43 @@ def _prose(text: bytes, end: int, name: Name) -> Found | None:
         if found and looks_random(text[found.start : found.end], name.hexadecimal, least=8):
             return found
     direct = _DIRECT.match(text, end)
-    if direct is None:
+    if direct is None or name.textual:
         return None
     quoted = _QUOTED_TOKEN.match(text, direct.end())
     if quoted:
-        if _secretish(quoted["value"], name, True) and not _is_words(quoted["value"]):
+        value = quoted["value"]
+        digits = len(value) >= 8 and any(48 <= c <= 57 for c in value)
+        if _secretish(value, name, True) and (digits or not _is_words(value)):
             return Found(*quoted.span("value"), name.kind)
         return None
     bare = _BARE_TOKEN.match(text, direct.end())
     if bare is None or not name.strong:
         return None
     value = bare[0].rstrip(_TRAILING)
-    if len(value) < 6 or b"=" in value[:24] or b":" in value or _is_words(value) or not _secretish(value, name, False):
+    if len(value) < 6 or b"=" in value[:24] or b":" in value or not _secretish(value, name, False):
+        return None
+    if _is_words(value) and not (name.kind == "password" and _WORD_AND_DIGITS.match(value)):
         return None
     return Found(bare.start(), bare.start() + len(value), name.kind)
 
 
-_DIRECT = re.compile(rb"[ \t]{0,4}[:(\[]?[ \t]{1,4}|[ \t]{0,4}\((?=\S)")
+def _said_before(text: bytes, start: int, name: Name) -> Found | None:
+    """Find a secret that stands in front of its name, as in `use "x" as the password`."""
+    match = _SAID_BEFORE.search(text, max(0, start - 160), start)
+    if match is None:
+        return None
+    value = match["value"].rstrip(_TRAILING)
+    if _is_words(value) or not _secretish(value, name, False):
+        return None
+    return Found(match.start("value"), match.start("value") + len(value), name.kind)
+
+
+_SAID_BEFORE = re.compile(
+    rb"(?:(?<=[\s\"'`(*])|^)(?P<value>[^\s\"'`(*]{6,150})[\"'`*]{0,2},?[ \t]{1,4}(?:as|is|was|for)[ \t]{1,4}"
+    rb"(?:(?:the|my|your|our|his|her|their|this|its|a|an|new|old|current|correct|temporary|initial|default|root|admin|db|database|user)[ \t]{1,4}){0,4}[\"'`*]?\Z"
+)
+_DIRECT = re.compile(rb"[ \t]{0,4}[(\[](?=\S)|[ \t]{0,4}[:(\[]?[ \t]{1,4}")
+_WORD_AND_DIGITS = re.compile(rb"[A-Za-z]{3,}[0-9]{1,4}\Z")
 _is_words_re = re.compile(rb"(?:[A-Za-z]+[0-9]{0,2}|[0-9]{1,4})(?:[-_./'][A-Za-z]+[0-9]{0,2}|[-_./][0-9]{1,4})*\Z")
 
 
@@ -577,11 +664,12 @@ def _nearby(text: bytes, spoken: list[int]) -> Iterator[Found]:
         if spoken[ahead] > match.end() + 160:
             continue
         value = match[0].rstrip(b".-")
-        if len(value) >= 20 and _MIXED(value) and looks_random(value, False, 20):
+        if len(value) >= 20 and value[:8] not in _PUBLIC_KEYS and _MIXED(value) and looks_random(value, False, 20):
             yield Found(match.start(), match.start() + len(value), "token")
 
 
 _MIXED = _mixed(2, 2, 2)
+_PUBLIC_KEYS = (b"AAAAB3Nz", b"AAAAC3Nz", b"AAAAE2Vj")
 _PREFIXES = _compile(
     r"(?:" + "|".join([
         "mcps_", "gh[pousr]_", "github_pat_", "gl(?:pat|oas|dt|rt|cbt|ptt|ft|imt|agent|soat)-", "xox[a-z]-", "xapp-", r"\bAKIA", r"\bASIA", "AIza", r"ya29\.", "GOCSPX-",

@@ -65,7 +65,7 @@ _ABOUT = frozenset(
     missing found match matches mismatch matching form input page screen prompt button link help message error errors less
     attempts retries tries history list listing lists review protected protection visible hidden show shown mask masked
     keyref nameref lastset needed supported needsreset parser validator checker generator factory handler service helper
-    middleware guard interceptor header headername params bucket quota owner issuer audience""".split()
+    middleware guard hasher hashers validators backend backends generators checkers origins trustedorigins interceptor header headername params bucket quota owner issuer audience""".split()
 )
 # What only says which of several secrets it is: password2, token_prod.
 _WHICH = re.compile(
@@ -103,7 +103,15 @@ _EXACT = frozenset(
     verificationcode onetimecode twofactorcode twofacode 2fa 2facode onetimepassword recoverycode recoverycodes backupcode
     backupcodes recoveryphrase seedphrase mnemonic mnemonicphrase ssn socialsecuritynumber psk wpapsk netrc pgpass htpasswd
     dockerconfigjson dockerconfig csrf xsrf csrfmiddlewaretoken jwt jws senha haslo heslo parola lozinka mysqlpwd authn
-    secretid vaultsecretid approlesecretid pepper peppers keypepper keypeppers privkey privatekeypem pem keypem sshprivatekey sas sastoken passwordsalt""".split()
+    pepper peppers keypepper keypeppers privkey privatekeypem pem keypem sshprivatekey sas sastoken passwordsalt""".split()
+)
+_PIN = re.compile(
+    r"^(?:(?:card|user)?pin(?:code)?|cv[vc]2?|(?:h|t)?otp(?:code)?|.*(?:security|mfa|verification|onetime|twofactor|2fa|twofa)code|2fa|ssn|socialsecuritynumber)$"
+)
+_CSRF = re.compile(r"(?:x|http|django)*[cx]srf(?:middleware)?(?:token|cookie|key|secret|value)*")
+# "hasPassword": true is an answer, not a password.
+_ASKS = frozenset(
+    "has is show hide require requires required use uses enable enabled allow need needs forgot reset save remember change no with without can should".split()
 )
 _LAST_WORD = frozenset("pass pin otp totp pw psw cvv cvc psk jwt pword passwrd auth cookie cookies creds".split())
 _PASS = re.compile(
@@ -143,7 +151,7 @@ _BENIGN_KEY = re.compile(
     r"rate|limit|bucket|etag|version|locale|ui|store|external|internal|reference|ref|resource|tenant|customer|mon|don|tur|hoc|joc|whis)*keys?$"
 )
 _WEAK = frozenset(
-    """signature sig xamzsignature xgoogsignature xhubsignature xhubsignature256 sid session pat sast salt nonce
+    """secretid vaultsecretid approlesecretid signature sig xamzsignature xgoogsignature xhubsignature xhubsignature256 sid session pat sast salt nonce
     hmac mac ticket assertion samlresponse samlassertion grant invite invitecode activationcode
     xamzcredential xgoogcredential voucher ottoken seed""".split()
 )
@@ -158,10 +166,14 @@ def _judge(name: str) -> Name:
         return NOTHING
     found = _judge_folded(folded, name.lower())
     if found is not NOTHING:
+        if found.strong and not found.textual and words(name)[0] in _ASKS:
+            return Name(found.kind, strong=True, textual=True)
         return found
     last = words(name)[-1:]
     if last and last[0] in _LAST_WORD:
-        return Name("password" if last[0].startswith(("p", "w")) else "secret", strong=True, textual=last[0] == "pass")
+        if _PIN.match(last[0]):
+            return Name("pin", strong=True)
+        return Name("password" if last[0].startswith("p") else "secret", strong=True, textual=last[0] == "pass")
     return Name("token") if last == ["pat"] else NOTHING
 
 
@@ -187,10 +199,10 @@ def _judge_folded(folded: str, lowered: str) -> Name:
     if "sess" in folded and _SESSION.search(folded):
         return Name("session", strong=True)
     if folded in _EXACT or _PASS.search(folded):
-        return Name("secret", strong=True)
-    if folded.startswith(("csrf", "xsrf")) or folded.endswith(("csrf", "xsrf")):
+        return Name("pin" if _PIN.search(folded) else "secret", strong=True)
+    if _CSRF.fullmatch(folded):
         return Name("token", strong=True)
-    if "token" in folded:
+    if "token" in folded and "csrf" not in folded:
         return _judge_token(folded)
     if folded in _WEAK:
         return Name("secret", hexadecimal=True)

@@ -12,6 +12,7 @@ the full walk).
 from __future__ import annotations
 
 import hmac
+import html
 import json
 import re
 from collections.abc import Callable
@@ -60,8 +61,8 @@ _HARMLESS = frozenset(("include", "same-origin", "omit"))
 _PLACES = (
     r":[^\s@:/\"'<>(),;]{3,}@|(?:^|[^A-Za-z0-9])(?:-u|-U|--user|--proxy-user|--basic)(?:[^A-Za-z0-9]|$)|"
     r"[?&#;](?:amp;)?(?i:sig|sign|code|hmac|oauth_|code_|client_|hdn|policy|access|pass|pin|otp|pw|p|u|crumb|state|invite|t|k|s|m|l|x-amz|x-goog|auth|id_token|logout)[a-z_\-]*(?:=|%3)|"
-    r"://[^\s\"'<>]*@|%[0-9A-Fa-f]{2}|\\u00|\\u\{|\x7f|(?i:identified|connection[ \t]+string|(?:recovery|backup|verification|security|time|activation|factor)[ \t_\-]*codes?)|"
-    r"[\s\"',](?:-p|-P|-a|-w|-pw|/p:|-passin|-k)|"
+    r"://[^\s\"'<>]*@|%[0-9A-Fa-f]{2}|&(?:[a-z]{2,6}|#[0-9]{2,4}|#x[0-9a-fA-F]{2,4});|\\u00|\\u\{|\x7f|(?i:identified|connection[ \t]+string|(?:recovery|backup|verification|security|time|activation|factor)[ \t_\-]*codes?)|"
+    r"/[^@\s\"']{3,256}@|[^\s/][ \t]{1,4}/[ \t]{1,4}[^\s\"'<>]{6}|[\s\"',](?:-p|-P|-a|-w|-pw|/p:|-passin|-k)|"
     r"(?:[I-Za-f][C-HS-Xi-nyz0-3][ABEFIJMNQRUVYZcdghklopstwx014589][A-Za-z0-9+/_\-]){4}|"
     r"-----BEGIN|PRIVATE KEY|Private-Lines|MII[A-Za-z0-9+/]{3,5}IBA|b3BlbnNzaC1rZXktdjE|RWRTY0Iy|(?i:bearer|basic)|data:"
 )
@@ -249,6 +250,16 @@ class _Walk:
                 user_flag = False
                 continue
             user_flag = False
+            if (
+                command
+                and index
+                and isinstance(item, str)
+                and len(item) > 3
+                and item[:2] == "-p"
+                and "[REDACTED:" not in item
+            ):
+                made.append("-p" + self.replace("password", item[2:]))
+                continue
             if isinstance(item, str) and 1 < len(item) <= 128:
                 user_flag = item in _USER_FLAGS
                 if command and item in ("-p", "-a", "-w", "-P") and index:
@@ -409,6 +420,13 @@ class _Walk:
             if plain != raw:
                 new = self.spans(plain, self.found(plain, cut))
                 raw = raw if new == plain else new
+        if b"&" in raw and _ENTITY.search(raw):
+            text = html.unescape(raw.decode("utf-8", "replace"))
+            before = self.count
+            new_text = self.redacted(text, wrapped + 1, cut)
+            if new_text != text:
+                return _bytes(new_text)
+            self.count = before
         return self.base64(raw, wrapped)
 
     def found(self, raw: bytes, cut: bool) -> list[Found]:
@@ -516,6 +534,7 @@ class _Walk:
 
 _OWN_KINDS = frozenset(("text", "bearer", "basic"))
 _PERCENT_RUN = re.compile(rb"[^\s\"'<>]{0,8192}?%[0-9A-Fa-f]{2}[^\s\"'<>]{0,8192}")
+_ENTITY = re.compile(rb"&(?:quot|apos|lt|gt|amp|equals|colon|#[0-9]{2,4}|#x[0-9a-fA-F]{2,4});")
 _UNICODE_ESCAPE = re.compile(rb"\\u00([2-7][0-9a-fA-F])")
 _EVENT_STREAM = re.compile(rb"(?:(?:event|id|retry):[^\r\n]*\r?\n|:[^\r\n]*\r?\n){0,4}data:(?![a-z]{2,20}/)")
 _BLANK_LINE = re.compile(rb"\r?\n\r?\n")
