@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+import orjson
 from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import Q
@@ -20,7 +21,11 @@ from proxy.definitions import diff, status_of, visible
 from proxy.models import CatalogueItem, Upstream, UpstreamStatus
 from proxy.probe import expired
 from proxy.services import ServiceError, locked
-from proxy.upstreams import UpstreamSpec, build_transport, spec_of
+from proxy.specs import UpstreamSpec, spec_of
+from proxy.transports.base import UpstreamError, UpstreamRequest
+from proxy.transports.hosted import pool
+from proxy.transports.streamable_http import Limits
+from proxy.upstreams import build_transport, host_folder
 
 log = logging.getLogger("sentinel.proxy")
 
@@ -169,7 +174,7 @@ def approve(
             before = {"hash": item.pinned_hash} if item.pinned_hash else None
             change = diff(item.pinned_definition, item.definition)[:200]
             item.pinned_definition, item.pinned_hash, item.status = item.definition, item.hash, "pinned"
-            item.approved_at, item.approved_by = timezone.now(), actor.name[:200]
+            item.approved_at, item.approved_by, item.held = timezone.now(), actor.name[:200], False
             item.save()
             record_act(
                 method="admin.catalogue.approved",
@@ -182,12 +187,54 @@ def approve(
     return chosen
 
 
+def stderr(slug: str) -> list[str]:
+    """Give what a stdio upstream last wrote to its standard error, from the process that runs it; [] when none does."""
+
+    async def read() -> list[str]:
+        transport = pool(host_folder(settings.SENTINEL), Limits(connect=0.2, first_byte=2.0))
+        try:
+            response = await transport.send(UpstreamRequest(b"GET"), b"/stderr/" + slug.encode())
+            lines: list[str] = orjson.loads(await response.body(1 << 20))
+            return [visible(line) for line in lines]
+        except UpstreamError:
+            return []
+        finally:
+            await transport.close()
+
+    return asyncio.run(read())
+
+
+def quarantine(*, actor: Actor, slug: str, item: tuple[str, str], reason: str = "") -> CatalogueItem:
+    """Withdraw a definition: hidden and refused until somebody approves it, whatever the upstream's policy says."""
+    with transaction.atomic():
+        upstream = locked(slug)
+        kind, name = item
+        found = CatalogueItem.objects.select_for_update().filter(upstream=upstream, kind=kind, name=name).first()
+        if found is None:
+            raise ServiceError(f"{slug} has no {kind} {visible(name)}.", "name")
+        if found.status == "quarantined" and found.held:
+            return found
+        before = {"status": found.status, "hash": found.pinned_hash}
+        found.status, found.held, found.pinned_hash, found.pinned_definition = "quarantined", True, "", ""
+        found.approved_at, found.approved_by = None, ""
+        found.save()
+        record_act(
+            method="admin.catalogue.quarantined",
+            actor=actor,
+            target=f"{slug}/{kind}/{visible(name)}",
+            before=before,
+            after={"status": "quarantined", "hash": found.hash},
+            details={"reason": reason[:500]} if reason else None,
+        )
+    return found
+
+
 def apply_policy(slug: str) -> None:
     """Judge the catalogue again under the upstream's present policy (after that setting was changed)."""
     with transaction.atomic():
         upstream = locked(slug)
         for item in CatalogueItem.objects.select_for_update().filter(upstream=upstream).exclude(status="pinned"):
-            status = status_of(item.hash, item.pinned_hash, upstream.catalogue_policy)
+            status = "quarantined" if item.held else status_of(item.hash, item.pinned_hash, upstream.catalogue_policy)
             if status != item.status:
                 item.status = status
                 item.save(update_fields=["status"])
@@ -228,7 +275,7 @@ def _store(upstream: Upstream, found: list[Found], kinds: Sequence[str], *, firs
             continue
         if item.hash != one.hash:
             item.definition, item.hash, item.flags, item.changed_at = one.definition, one.hash, list(one.flags), now
-            item.status = status_of(one.hash, item.pinned_hash, policy)
+            item.status = "quarantined" if item.held else status_of(one.hash, item.pinned_hash, policy)
             into = {"pinned": changes.back, "quarantined": changes.quarantined}.get(item.status, changes.changed)
             into.append(title)
         else:

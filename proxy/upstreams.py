@@ -112,6 +112,7 @@ class UpstreamRegistry:
         self._seen: Mapping[str, UpstreamSpec] = {}
         self._transports: dict[str, tuple[Way, Guard]] = {}
         self._streams: dict[str, HttpSseTransport] = {}
+        self._leaving: set[Transport] = set()
         self._background: set[asyncio.Task[None]] = set()
         self._told: dict[str, float] = {}
 
@@ -180,19 +181,27 @@ class UpstreamRegistry:
                 continue
             log.info("upstream changed: its connections are replaced", extra={"upstream": slug})
             del self._transports[slug]
-            self._later(guard.close(REPLACE_GRACE))
+            self._leave(guard)
             if slug in self._streams:
-                self._later(self._streams.pop(slug).close(REPLACE_GRACE))
+                self._leave(self._streams.pop(slug))
 
     async def close(self, grace: float = 0.0) -> None:
         """Close every transport."""
-        closing = [guard.close(grace) for _, guard in self._transports.values()]
-        closing += [stream.close(grace) for stream in self._streams.values()]
-        self._transports.clear()
-        self._streams.clear()
         for task in list(self._background):
             task.cancel()
-        await asyncio.gather(*closing, *self._background, return_exceptions=True)
+        every = [guard for _, guard in self._transports.values()] + list(self._streams.values()) + list(self._leaving)
+        self._transports.clear()
+        self._streams.clear()
+        self._leaving.clear()
+        await asyncio.gather(*(each.close(grace) for each in every), *self._background, return_exceptions=True)
+
+    def _leave(self, transport: Transport) -> None:
+        async def leave() -> None:
+            await transport.close(REPLACE_GRACE)
+            self._leaving.discard(transport)
+
+        self._leaving.add(transport)
+        self._later(leave())
 
     def _differs(self, slug: str) -> None:
         now = asyncio.get_running_loop().time()

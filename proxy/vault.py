@@ -9,6 +9,7 @@ A stored value has one of two forms:
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -29,7 +30,7 @@ class VaultError(Exception):
 def seal(key: bytes, place: str, value: str) -> str:
     """Encrypt a value for one place, such as `header:authorization`."""
     nonce = os.urandom(12)
-    return _PREFIX + base64.b64encode(nonce + AESGCM(key).encrypt(nonce, value.encode(), place.encode())).decode()
+    return _PREFIX + base64.b64encode(nonce + _cipher(key).encrypt(nonce, value.encode(), place.encode())).decode()
 
 
 def store(key: bytes, place: str, value: str) -> str:
@@ -57,7 +58,7 @@ def reveal(key: bytes, place: str, stored: str, environ: Mapping[str, str] = os.
         raise VaultError("A stored value has no known form.")
     try:
         raw = base64.b64decode(stored[len(_PREFIX) :], validate=True)
-        return AESGCM(key).decrypt(raw[:12], raw[12:], place.encode()).decode()
+        return _cipher(key).decrypt(raw[:12], raw[12:], place.encode()).decode()
     except (InvalidTag, ValueError):
         raise VaultError("A stored value cannot be decrypted: the data key has changed, or it was moved.") from None
 
@@ -65,3 +66,8 @@ def reveal(key: bytes, place: str, stored: str, environ: Mapping[str, str] = os.
 def shown(stored: str) -> str:
     """Give what may be shown of a stored value."""
     return stored if stored.startswith("env:") else HIDDEN
+
+
+def _cipher(key: bytes) -> AESGCM:
+    # the data key may have any length from 16 bytes on
+    return AESGCM(hashlib.blake2b(key[:64], digest_size=32, person=b"upstream-vault").digest())

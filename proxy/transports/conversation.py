@@ -198,6 +198,7 @@ class Conversation:
         session: bytes = b"",
         modern: bool = False,
         first_byte: float = 60.0,
+        idle: float | None = None,
     ) -> UpstreamResponse:
         """Send a request; gives its answer as JSON when nothing came before it, else as a stream."""
         spans = find(raw, _ID, _TOKEN)
@@ -216,7 +217,8 @@ class Conversation:
             if self._calls.pop(serial, None) is not None and modern:
                 self._cancel(serial)  # on HTTP the stream's end would say it
 
-        response = call.response = QueueResponse(idle=self._idle, limit=self._limit, abandoned=abandoned)
+        silence = self._idle if idle is None else idle
+        response = call.response = QueueResponse(idle=silence, limit=self._limit, abandoned=abandoned)
         self._calls[serial] = call
         try:
             async with asyncio.timeout(first_byte or None):
@@ -259,7 +261,8 @@ class Conversation:
             if self._listeners.get(session) is response:
                 del self._listeners[session]
 
-        response = QueueResponse(idle=self._idle, limit=self._limit, abandoned=abandoned)
+        # it may be silent for as long as it likes
+        response = QueueResponse(idle=0.0, limit=self._limit, abandoned=abandoned)
         self._listeners[session] = response
         return response
 

@@ -205,7 +205,9 @@ class _Stream:
     async def request(self, request: UpstreamRequest, message: dict[str, Any], session: bytes) -> UpstreamResponse:
         """Send a request; its answer comes on the stream."""
         limit = self._first_byte if request.first_byte_timeout is None else request.first_byte_timeout
-        return await self.conversation.request(request.body, message, session=session, first_byte=limit)
+        return await self.conversation.request(
+            request.body, message, session=session, first_byte=limit, idle=request.idle_timeout
+        )
 
     async def close(self) -> None:
         """Close the stream."""

@@ -228,7 +228,7 @@ class StdioTransport:
         limit = self._limits.first_byte if request.first_byte_timeout is None else request.first_byte_timeout
         if isinstance(message.get("method"), str) and "id" in message:
             return await process.conversation.request(
-                request.body, message, session=session, modern=modern, first_byte=limit
+                request.body, message, session=session, modern=modern, first_byte=limit, idle=request.idle_timeout
             )
         await process.conversation.accept(request.body, message, session=session)
         return BufferedResponse(202, [])

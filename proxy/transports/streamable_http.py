@@ -49,13 +49,15 @@ class StreamableHttpTransport:
     def __init__(
         self,
         origin: Origin,
-        egress: Egress,
+        egress: Egress | None,
         *,
         headers: Headers | None = None,
         context: ssl.SSLContext | None = None,
         limits: Limits | None = None,
+        unix: str = "",
     ) -> None:
         self.origin = origin
+        self._unix = unix
         self.limits = limits or Limits()
         self._egress = egress
         self._context = context if origin.secure else None
@@ -139,6 +141,7 @@ class StreamableHttpTransport:
         self._closing = True
         while self._idle:
             self._idle.pop().abort()
+        await asyncio.sleep(0)  # the loop closes what was aborted
         if self._running and grace > 0:
             self._drained = asyncio.Event()
             try:
@@ -148,6 +151,7 @@ class StreamableHttpTransport:
                 pass
         for exchange in list(self._running):
             exchange.abort()
+        await asyncio.sleep(0)
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
@@ -180,6 +184,9 @@ class StreamableHttpTransport:
         failure: Unreachable | None = None
         try:
             async with asyncio.timeout_at(deadline):
+                if self._unix:
+                    return await self._connect_unix(loop, deadline)
+                assert self._egress is not None  # noqa: S101 - only a unix socket needs none
                 addresses = await self._egress.addresses(origin)
                 for position, address in enumerate(addresses):
                     # every address gets its share of the time that is left
@@ -207,6 +214,18 @@ class StreamableHttpTransport:
         except TimeoutError:
             failure = failure or unreachable(f"no address for {origin.host} in {self.limits.connect:g} s")
         raise failure or unreachable(f"no address for {origin.host}")
+
+    async def _connect_unix(self, loop: asyncio.AbstractEventLoop, deadline: float) -> Connection:
+        while True:
+            try:
+                _, connection = await loop.create_unix_connection(
+                    lambda: Connection(loop, self.limits, self._released, self._closed), self._unix
+                )
+                return connection
+            except OSError as error:  # it is being started; nothing was sent
+                if loop.time() + 0.1 > deadline:
+                    raise unreachable(f"{os.path.basename(self._unix)}: {cause_of(error)}") from None
+                await asyncio.sleep(0.05)
 
     def _released(self, connection: Connection, exchange: Exchange) -> None:
         self._running.pop(exchange, None)

@@ -44,7 +44,7 @@ def everything() -> str:
         return text
 
 
-def test_an_upstream_is_added_changed_and_removed_each_with_its_event():
+def test_an_upstream_is_added_changed_and_removed_each_with_its_event(settings):
     services.create_upstream(
         actor=ACTOR, slug="a", url="http://127.0.0.1:9000/mcp", headers={"Authorization": SECRET, "X-T": "env:T"}
     )
@@ -52,7 +52,7 @@ def test_an_upstream_is_added_changed_and_removed_each_with_its_event():
     stored = Upstream.objects.get(slug="a")
     assert list(stored.headers) == ["Authorization"]
     assert (
-        vault.reveal(upstreams.settings.SENTINEL.data_key, "header:authorization", stored.headers["Authorization"])
+        vault.reveal(settings.SENTINEL.data_key, "header:authorization", stored.headers["Authorization"])
         == SECRET
     )
     assert services.describe(stored)["headers"] == {"Authorization": vault.HIDDEN}

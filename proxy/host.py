@@ -1,0 +1,284 @@
+"""The one process of an installation that holds what all workers share of upstreams.
+
+It runs the commands of stdio upstreams and the sessions of old HTTP+SSE ones, serves them to the workers on a unix
+socket in the state folder (0700), and reads catalogues again when they are due or when a worker has seen a difference.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+import psycopg
+import uvicorn
+from django.conf import settings
+from django.db import close_old_connections
+
+from policies import loading
+from proxy import upstreams
+from proxy.transports.base import UpstreamError, UpstreamRequest, UpstreamResponse
+from proxy.transports.hosted import ANSWER, ERROR, FIRST_BYTE, IDLE, MARK, SOCKET, socket_path
+
+log = logging.getLogger("sentinel.proxy")
+
+POLL_SECONDS = 0.5
+REFRESH_SECONDS = 30.0
+#: calls that run when it is told to stop may end within this
+GRACE_SECONDS = 2.0
+#: a difference that workers saw is looked into at most this often
+AGAIN_SECONDS = 10.0
+_INNER = frozenset(
+    (MARK, FIRST_BYTE, IDLE, *b"host accept-encoding content-length transfer-encoding connection".split())
+)
+_OUTER = frozenset(b"content-length transfer-encoding connection keep-alive".split())
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+class Specs:
+    """The upstreams as the database has them now."""
+
+    def __init__(self, dsn: str) -> None:
+        self.extras: dict[str, Any] = {"upstreams": {}}
+        self._dsn = dsn
+        self._revision = -1
+        self._lock = threading.Lock()
+
+    def reload(self) -> None:
+        """Read the upstreams if they have changed; called in threads."""
+        with self._lock, psycopg.connect(self._dsn, autocommit=True, connect_timeout=5) as connection:
+            revision = loading.revisions(connection).get("upstreams", 0)
+            if revision != self._revision:
+                self.extras["upstreams"] = upstreams.load(connection)
+                self._revision = revision
+
+
+class Host:
+    """Serves transports to the workers."""
+
+    def __init__(self, config: Any = None) -> None:
+        self._config = config or settings.SENTINEL
+        self.specs = Specs(self._config.dsn)
+        self.registry = upstreams.UpstreamRegistry(self.specs, self._config, hosted=False)
+        self._due: dict[str, float] = {}
+        self._refresh = asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request of a worker."""
+        if scope["type"] != "http":
+            return
+        act, _, slug = scope["path"].strip("/").partition("/")
+        body = await _body(receive)
+        if body is None:
+            return
+        if act == "send":
+            await self._send(scope, slug, body, receive, send)
+        elif act == "stderr":
+            await _reply(send, 200, orjson.dumps(self.registry.stderr(slug)))
+        elif act == "refresh":
+            self._due.setdefault(slug, 0.0)
+            self._refresh.set()
+            await _reply(send, 202, b"")
+        else:
+            await _reply(send, 404, b"")
+
+    async def tend(self) -> None:
+        """Follow the database, and read catalogues when they are due; never ends by itself."""
+        loop = asyncio.get_running_loop()
+        refresher = loop.create_task(self._refresh_catalogues())
+        try:
+            while True:
+                try:
+                    await asyncio.to_thread(self.specs.reload)
+                    self.registry.reconcile()
+                except (psycopg.Error, OSError) as error:
+                    log.warning("upstreams cannot be read: %s", error)
+                await asyncio.sleep(POLL_SECONDS)
+        finally:
+            refresher.cancel()
+
+    async def _send(self, scope: Scope, slug: str, body: bytes, receive: Receive, send: Send) -> None:
+        headers = dict(scope["headers"])
+        spec = self.registry.spec(slug)
+        if spec is None or spec.mark.encode() != headers.get(MARK, b""):
+            try:  # the worker has seen a change that was not seen here yet, or the other way round
+                await asyncio.to_thread(self.specs.reload)
+            except (psycopg.Error, OSError):
+                log.warning("upstreams cannot be read")
+        request = UpstreamRequest(
+            scope["method"].encode(),
+            [(name, value) for name, value in scope["headers"] if name not in _INNER],
+            body,
+            float(headers[FIRST_BYTE]) if FIRST_BYTE in headers else None,
+            float(headers[IDLE]) if IDLE in headers else None,
+        )
+        gone = asyncio.ensure_future(_gone(receive))
+        call = asyncio.ensure_future(self._relay(slug, request, send))
+        try:
+            await asyncio.wait((gone, call), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
+            if not call.done():
+                call.cancel()
+            await asyncio.gather(gone, call, return_exceptions=True)
+
+    async def _relay(self, slug: str, request: UpstreamRequest, send: Send) -> None:
+        try:
+            response = await self.registry.transport(slug).send(request)
+        except UpstreamError as error:
+            told = {
+                "message": error.message,
+                "detail": error.detail,
+                "executed": error.executed,
+                "retry_after": error.retry_after,
+            }
+            await _reply(send, 200, orjson.dumps(told), [(ERROR, type(error).__name__.encode())])
+            return
+        try:
+            await _pass_on(response, send)
+        finally:
+            response.abort()
+
+    async def _refresh_catalogues(self) -> None:
+        from proxy import catalogue_services
+        from proxy.services import ServiceError
+
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                async with asyncio.timeout(REFRESH_SECONDS):
+                    await self._refresh.wait()
+            except TimeoutError:
+                pass
+            self._refresh.clear()
+            wanted = [slug for slug, last in self._due.items() if loop.time() - last > AGAIN_SECONDS]
+            for slug in wanted:
+                del self._due[slug]
+
+            def work(slugs: list[str] = wanted) -> None:
+                close_old_connections()
+                try:
+                    for slug in slugs:
+                        catalogue_services.check_upstream(slug=slug)
+                    catalogue_services.refresh_due()
+                except ServiceError:
+                    return  # removed meanwhile
+                finally:
+                    close_old_connections()
+
+            try:
+                await asyncio.to_thread(work)
+            except Exception:
+                log.exception("catalogues could not be read again; the next round tries anew")
+                await asyncio.sleep(AGAIN_SECONDS)
+            await asyncio.sleep(1.0)
+
+
+async def _pass_on(response: UpstreamResponse, send: Send) -> None:
+    headers = [(name, value) for name, value in response.headers if name not in _OUTER]
+    await send({"type": "http.response.start", "status": response.status, "headers": [(ANSWER, b"1"), *headers]})
+    # an error from here on cuts the connection, which is what it means
+    while piece := await response.read():
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _body(receive: Receive) -> bytes | None:
+    pieces: list[bytes] = []
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        pieces.append(message.get("body", b""))
+        if not message.get("more_body"):
+            return b"".join(pieces)
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        continue
+
+
+async def _reply(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]] | None = None) -> None:
+    length = (b"content-length", b"%d" % len(body))
+    await send({"type": "http.response.start", "status": status, "headers": [(ANSWER, b"1"), length, *(headers or [])]})
+    await send({"type": "http.response.body", "body": body})
+
+
+def listen(folder: Path) -> tuple[socket.socket, int]:
+    """Open the host's socket; gives it and the lock that keeps a second host out. Raises BlockingIOError."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    lock = os.open(folder / "upstreams.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise
+    (folder / SOCKET).unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX)
+    before = os.umask(0o177)
+    try:
+        listener.bind(socket_path(folder))
+    finally:
+        os.umask(before)
+    listener.listen(1024)
+    listener.setblocking(False)
+    return listener, lock
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own handling of signals, which would end the process before it has tidied up."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone."""
+        yield
+
+
+async def run(folder: Path, *, stopped: Callable[[], bool] = lambda: False) -> None:
+    """Run the host until SIGTERM or SIGINT, or until `stopped` says so."""
+    listener, lock = listen(folder)
+    host = Host()
+    server = _Server(
+        uvicorn.Config(
+            host, http="httptools", lifespan="off", log_config=None, access_log=False, server_header=False, date_header=False,
+            timeout_keep_alive=120, timeout_graceful_shutdown=3,
+        )
+    )  # fmt: skip
+
+    asked = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, asked.set)
+
+    async def end() -> None:
+        await asked.wait()
+        await host.registry.close(GRACE_SECONDS)  # whoever still waits is answered, and only then the server ends
+        server.should_exit = True
+
+    async def watch() -> None:
+        while not stopped():  # noqa: ASYNC110 - the end of another process is no event
+            await asyncio.sleep(0.5)
+        asked.set()
+
+    beside = [asyncio.create_task(host.tend()), asyncio.create_task(watch()), asyncio.create_task(end())]
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
+        await host.registry.close()
+        (folder / SOCKET).unlink(missing_ok=True)
+        os.close(lock)

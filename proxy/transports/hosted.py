@@ -1,0 +1,92 @@
+"""A worker's way to a transport that lives in the installation's one host process (proxy.host).
+
+Processes and old-style streams have state that every worker must share: which process is a session's, which call a
+cancellation means. So under `serve` they live in one process, and workers speak to it over a unix socket, through the
+same pool and the same seam as to any upstream.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import orjson
+
+from proxy.egress import Origin
+from proxy.transports import base
+from proxy.transports.base import Broken, Unreachable, UpstreamError, UpstreamRequest, UpstreamResponse
+from proxy.transports.connection import Exchange
+from proxy.transports.streamable_http import Limits, StreamableHttpTransport
+
+SOCKET = "upstreams.sock"
+ANSWER = b"x-upstream-answer"
+ERROR = b"x-upstream-error"
+MARK = b"x-upstream-mark"
+FIRST_BYTE = b"x-upstream-first-byte"
+IDLE = b"x-upstream-idle"
+_ERRORS: dict[str, type[UpstreamError]] = {
+    kind.__name__: kind
+    for kind in (
+        base.Unreachable, base.EgressRefused, base.TimedOut, base.Broken, base.Redirected, base.TooLarge, base.Busy
+    )
+}  # fmt: skip
+_folders: dict[str, int] = {}
+
+
+def socket_path(folder: Path) -> str:
+    """Give a path of the host's socket that is short enough for a socket, however deep the state folder lies."""
+    plain = str(folder / SOCKET)
+    if len(plain.encode()) < 100 or not os.path.isdir("/proc/self/fd"):
+        return plain
+    if plain not in _folders:
+        _folders[plain] = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    return f"/proc/self/fd/{_folders[plain]}/{SOCKET}"
+
+
+def pool(folder: Path, limits: Limits | None = None) -> StreamableHttpTransport:
+    """Make the pool of connections to the host."""
+    return StreamableHttpTransport(
+        Origin("http", "upstreams", 80, "/"), None, limits=limits or Limits(), unix=socket_path(folder)
+    )
+
+
+class HostedTransport:
+    """One upstream's transport in the host process."""
+
+    def __init__(self, slug: str, mark: str, folder: Path, limits: Limits) -> None:
+        # the host keeps the limits; here only the host itself can be too slow
+        slack = replace(
+            limits, connect=max(limits.connect, 5.0), first_byte=0, idle=0, answer_seconds=3600.0, keep_alive=60.0
+        )
+        self._pool = pool(folder, slack)
+        self._target = b"/send/" + slug.encode()
+        self._mark = mark.encode()
+
+    async def send(self, request: UpstreamRequest) -> UpstreamResponse:
+        """Send through the host; its errors are raised here as they were there."""
+        headers = [*request.headers, (MARK, self._mark)]
+        if request.first_byte_timeout is not None:
+            headers.append((FIRST_BYTE, b"%g" % request.first_byte_timeout))
+        if request.idle_timeout is not None:
+            headers.append((IDLE, b"%g" % request.idle_timeout))
+        response = await self._pool.send(UpstreamRequest(request.verb, headers, request.body), self._target)
+        if not response.header(ANSWER):  # the host's server spoke for itself: it is being stopped
+            response.abort()
+            raise Broken("The gateway's process for this upstream was stopped.", detail=f"status {response.status}")
+        if response.header(ERROR):
+            raise await _error(response)
+        return response
+
+    async def close(self, grace: float = 0.0) -> None:
+        """Close the connections to the host; what lives there is the host's."""
+        await self._pool.close(grace)
+
+
+async def _error(response: Exchange) -> UpstreamError:
+    kind = _ERRORS.get(response.header(ERROR).decode("latin-1"), Unreachable)
+    told = orjson.loads(await response.body(1 << 20))
+    error = kind(told["message"], detail=told["detail"])
+    error.executed = told["executed"]
+    error.retry_after = told["retry_after"]
+    return error
