@@ -165,7 +165,7 @@ class _Walk:
 
     def possible(self, node: yaml.Node, members: dict[str, yaml.Node], spec: RuleSpec) -> None:
         """Refuse conditions that no arguments can meet together."""
-        if spec.conditions and pattern_is_fine(spec):
+        if len(spec.conditions) > 1 and pattern_is_fine(spec):
             try:
                 never = some_arguments([CompiledRule(spec)], []).found is False
             except PolicyError as error:

@@ -250,15 +250,20 @@ class RuleCondition(models.Model):
                 name="condition_value_fits",
                 condition=(Q(operator__in=["present", "absent"]) & Q(value__isnull=True))
                 | (
-                    Q(operator__in=["lt", "le", "gt", "ge", "min_length", "max_length"])
-                    & Exact(_json_type("value"), Value("number"))
-                )
-                | (Q(operator__in=["in", "not_in"]) & Exact(_json_type("value"), Value("array")))
-                | (
-                    Q(operator__in=["like", "not_like", "matches", "not_matches", "under", "not_under", "type"])
-                    & Exact(_json_type("value"), Value("string"))
-                )
-                | (Q(operator__in=["eq", "ne"]) & In(_json_type("value"), ["string", "number", "boolean"])),
+                    Q(value__isnull=False)
+                    & (
+                        (
+                            Q(operator__in=["lt", "le", "gt", "ge", "min_length", "max_length"])
+                            & Exact(_json_type("value"), Value("number"))
+                        )
+                        | (Q(operator__in=["in", "not_in"]) & Exact(_json_type("value"), Value("array")))
+                        | (
+                            Q(operator__in=["like", "not_like", "matches", "not_matches", "under", "not_under", "type"])
+                            & Exact(_json_type("value"), Value("string"))
+                        )
+                        | (Q(operator__in=["eq", "ne"]) & In(_json_type("value"), ["string", "number", "boolean"]))
+                    )
+                ),
                 violation_error_message="The value does not fit the operator.",
             ),
         ]
@@ -371,3 +376,53 @@ class Revision(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} {self.number}"
+
+
+class ReplayJob(models.Model):
+    """A draft policy on its way through recorded events, and what was found when it is over."""
+
+    STATES = ("waiting", "running", "done", "failed")
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    created_at = models.DateTimeField(default=timezone.now)
+    created_by = models.CharField(max_length=150)
+    document = models.TextField()
+    since = models.DateTimeField()
+    until = models.DateTimeField()
+    state = models.CharField(max_length=9, choices=_choices(STATES), default="waiting")
+    done = models.PositiveIntegerField(default=0)
+    of = models.PositiveIntegerField(default=0)
+    beat_at = models.DateTimeField(default=timezone.now, help_text="When whoever works on it was last heard of.")
+    finished_at = models.DateTimeField(null=True, blank=True)
+    report: models.JSONField[Any, Any] = models.JSONField(null=True, blank=True)
+    error = models.TextField(blank=True, default="")
+
+    class Meta:
+        ordering = ["-created_at"]
+        constraints = [
+            models.CheckConstraint(
+                name="replayjob_state_word",
+                condition=Q(state__in=("waiting", "running", "done", "failed")),
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.id} {self.state}"
+
+
+class IdempotentRequest(models.Model):
+    """What a request with an Idempotency-Key was answered, so that its repetition is answered the same. No secret is kept."""
+
+    caller = models.CharField(max_length=60)
+    key = models.CharField(max_length=255)
+    digest = models.CharField(max_length=128)
+    status = models.PositiveSmallIntegerField(default=0)
+    headers: models.JSONField[Any, Any] = models.JSONField(default=dict)
+    body: models.JSONField[Any, Any] = models.JSONField(null=True)
+    created_at = models.DateTimeField(default=timezone.now, db_index=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["caller", "key"], name="idempotent_request_once")]
+
+    def __str__(self) -> str:
+        return f"{self.caller} {self.key}"

@@ -35,7 +35,10 @@ class DocumentError(ValueError):
         super().__init__("; ".join(problems))
 
 
-class _Loader(yaml.SafeLoader):
+_Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a policy of ten thousand rules wants libyaml
+
+
+class _Loader(_Base):  # type: ignore[misc]
     """Composes nodes; scalars by the core schema only."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
@@ -197,6 +200,8 @@ def compose(text: str) -> yaml.Node | None:
         for event in yaml.parse(text, Loader=_Loader):
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
                 raise DocumentError([f"{_mark(event.start_mark)}: anchors and aliases are not used here"])
+            if getattr(event, "tag", None) is not None:
+                raise DocumentError([f"{_mark(event.start_mark)}: tags are not used here"])
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_DEPTH:
                 raise DocumentError([f"{_mark(event.start_mark)}: nested too deep"])
