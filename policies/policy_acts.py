@@ -70,7 +70,7 @@ def editing_policy(
     """Change the policy inside this: one lock, one transaction, refused whole when the result would not compile."""
     editing = Editing()
     with transaction.atomic():
-        _lock()
+        lock_policy()
         before = current_spec()
         yield editing
         after = current_spec()
@@ -103,7 +103,7 @@ def _record(editing: Editing, actor: Actor, method: str, target: str, details: d
     record_act(method=method, actor=actor, target=target, before=before, after=after, details=about)
 
 
-def _lock() -> None:
+def lock_policy() -> None:
     """Let one change of policy happen at a time, so that versions form one line."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(hashtext('sentinel.policy'))")

@@ -191,6 +191,11 @@ class CatalogueItem(models.Model):
     status = models.CharField(max_length=12, choices=Status.choices)
     flags = models.JSONField(blank=True, default=list, help_text="Hidden text and other things to look at.")
     present = models.BooleanField(default=True, help_text="Whether the upstream's last list had it.")
+    held = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="Quarantined by a person: refused until approved, whatever the upstream's policy.",
+    )
     first_seen_at = models.DateTimeField(auto_now_add=True)
     changed_at = models.DateTimeField(null=True, blank=True)
     approved_at = models.DateTimeField(null=True, blank=True)

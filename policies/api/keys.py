@@ -1,0 +1,253 @@
+"""Keys: listed, created, changed, rotated, revoked. A secret is in the answer that made it, and nowhere else."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from django.contrib import admin
+from django.db import transaction
+from django.db.models import Q
+from django.utils import timezone
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from audit.api.base import FIELDS, ApiView, Operation, Parameter, actor_of, paging
+from audit.api.fields import read
+from audit.api.problems import Problem
+from audit.export import moment
+from policies import services, vocabulary
+from policies.api import serializers as forms
+from policies.api.idempotency import once
+from policies.models import ApiKey
+
+__all__ = ["KeyRevocation", "KeyRotation", "Keys", "OneKey"]
+
+ADMINISTRATIVE_LIFE = timedelta(days=90)
+STATES = ("live", "expired", "revoked")
+
+
+def shown(key: ApiKey) -> dict[str, Any]:
+    """Return a key as it is answered."""
+    usage = getattr(key, "usage", None)
+    return {
+        **services.shown(key),
+        "expires_at": moment(key.expires_at),
+        "state": "live" if key.is_live else "revoked" if key.revoked_at else "expired",
+        "revoked_at": moment(key.revoked_at),
+        "revoked_by": key.revoked_by,
+        "created_at": moment(key.created_at),
+        "created_by": key.created_by,
+        "secrets": [
+            {
+                "generation": secret.generation,
+                "last4": secret.last4,
+                "created_at": moment(secret.created_at),
+                "not_after": moment(secret.not_after),
+            }
+            for secret in sorted(key.secrets.all(), key=lambda secret: -secret.generation)
+        ],
+        "last_used_at": moment(usage.last_used_at) if usage else None,
+        "last_ip": usage.last_ip if usage else None,
+    }
+
+
+def made(created: services.CreatedKey) -> dict[str, Any]:
+    """Return a key with its new secret."""
+    return {**shown(find(created.key.pk)), "key": created.secret, "key_already_shown": False}
+
+
+def find(key_id: UUID, *, lock: bool = False) -> ApiKey:
+    """Return a key, or say that there is none."""
+    keys = ApiKey.objects.select_related("role", "usage").prefetch_related("secrets")
+    key = (keys.select_for_update(of=("self",)) if lock else keys).filter(pk=key_id).first()
+    if key is None:
+        raise Problem("not_found", "There is no such key.")
+    return key
+
+
+class _KeyView(ApiView):
+    volatile = frozenset(("last_used_at", "last_ip", "state", "key", "key_already_shown"))
+
+    def may_hold(self, duty: str | None) -> None:
+        """Refuse whoever would handle more than they hold: an administrative key is worth its duty."""
+        ask = getattr(admin.site, "grantable", None)
+        if duty and duty not in (ask(self.request.user) if ask else ()):
+            raise Problem("permission_denied", f"Only who holds all that the duty {duty} holds may do this.")
+
+    def live(self, key_id: UUID) -> ApiKey:
+        """Return a live key, locked, that this caller may handle and that has not changed since it was read."""
+        key = find(key_id, lock=True)
+        self.may_hold(key.duty)
+        self.check_match(shown(key))
+        if not key.is_live:
+            raise Problem(
+                "conflict", f"The key {key.name} is {'revoked' if key.revoked_at else 'expired'}; that is for good."
+            )
+        return key
+
+
+class Keys(_KeyView):
+    """All keys."""
+
+    operations = {
+        "get": Operation(
+            id="listKeys",
+            tag="keys",
+            summary="List keys, never their secrets",
+            permissions=("policies.view_apikey",),
+            query=(
+                *paging("uuid"),
+                Parameter(name="state", description="Only keys in this state.", choices=STATES),
+                Parameter(name="role", description="Only keys with this role.", longest=64),
+                Parameter(
+                    name="duty", description="Only administrative keys with this duty.", choices=vocabulary.DUTIES
+                ),
+                Parameter(name="name", description="Only keys of this name.", longest=100),
+            ),
+            response=forms.Key,
+            page=True,
+        ),
+        "post": Operation(
+            id="createKey",
+            tag="keys",
+            summary="Create a key and show its secret this once",
+            description="Say a role (for an agent) or a duty (an administrative key, for this API). Nobody gives a duty that "
+            "holds more than they hold.",
+            permissions=("policies.add_apikey",),
+            request=forms.KeyCreation,
+            response=forms.NewKey,
+            status=201,
+            creates=True,
+        ),
+    }
+
+    def get(self, request: Request) -> Response:
+        """Return one page."""
+        keys = ApiKey.objects.select_related("role", "usage").prefetch_related("secrets")
+        now = timezone.now()
+        live = Q(revoked_at=None) & (Q(expires_at=None) | Q(expires_at__gt=now))
+        states = {"live": live, "expired": Q(revoked_at=None, expires_at__lte=now), "revoked": ~Q(revoked_at=None)}
+        if state := self.query.get("state"):
+            keys = keys.filter(states[state])
+        for name, column in (("role", "role__name"), ("duty", "duty"), ("name", "name")):
+            if name in self.query:
+                keys = keys.filter(**{column: self.query[name]})
+        return self.page_of(keys, shown)
+
+    def post(self, request: Request) -> Response:
+        """Create one."""
+        asked = read(forms.KeyCreation, request.data)
+        duty, role = asked.pop("duty", None), asked.pop("role", None)
+        if bool(duty) == bool(role):
+            wrong = {"field": "role", "message": "Say a role or a duty, and not both.", "code": "invalid"}
+            raise Problem("invalid", "A key holds a role or an administrative duty, and not both.", errors=[wrong])
+        self.may_hold(duty)
+        if duty and asked.get("expires_at") is None:
+            asked["expires_at"] = timezone.now() + ADMINISTRATIVE_LIFE
+
+        def act() -> Response:
+            created = services.create_key(actor=actor_of(request), role=role, duty=duty, **asked)
+            return self.one(made(created), status=201, location=f"{request.path}{created.key.pk}/")
+
+        return once(request, act)
+
+
+class OneKey(_KeyView):
+    """One key."""
+
+    operations = {
+        "get": Operation(
+            id="getKey",
+            tag="keys",
+            summary="Read one key, without its secret",
+            permissions=("policies.view_apikey",),
+            query=(FIELDS,),
+            response=forms.Key,
+            problems=(404,),
+        ),
+        "patch": Operation(
+            id="changeKey",
+            tag="keys",
+            summary="Change what may be changed of a live key",
+            permissions=("policies.change_apikey",),
+            request=forms.KeyChange,
+            response=forms.Key,
+            problems=(404, 409),
+            conditional=True,
+        ),
+    }
+
+    def get(self, request: Request, key_id: UUID) -> Response:
+        """Return it."""
+        return self.one(shown(find(key_id)))
+
+    @transaction.atomic
+    def patch(self, request: Request, key_id: UUID) -> Response:
+        """Change it."""
+        asked = read(forms.KeyChange, request.data, partial=True)
+        key = self.live(key_id)
+        if key.duty and "expires_at" in asked and asked["expires_at"] is None:
+            wrong = {"field": "expires_at", "message": "An administrative key always expires.", "code": "invalid"}
+            raise Problem("invalid", "An administrative key always expires.", errors=[wrong])
+        services.update_key(key.pk, actor=actor_of(request), **asked)
+        return self.one(shown(find(key_id)))
+
+
+class KeyRotation(_KeyView):
+    """A new secret for a key."""
+
+    operations = {
+        "post": Operation(
+            id="rotateKey",
+            tag="keys",
+            summary="Give a key a new secret and show it this once",
+            description="The old secret stays good for the overlap, at most seven days.",
+            permissions=("policies.revoke_apikey",),
+            request=forms.Rotation,
+            response=forms.NewKey,
+            problems=(404, 409),
+            creates=True,
+            conditional=True,
+        )
+    }
+
+    def post(self, request: Request, key_id: UUID) -> Response:
+        """Rotate it."""
+        asked = read(forms.Rotation, request.data)
+
+        def act() -> Response:
+            key = self.live(key_id)
+            overlap = timedelta(seconds=asked["overlap_seconds"])
+            return self.one(made(services.rotate_key(key.pk, actor=actor_of(request), overlap=overlap)))
+
+        return once(request, act)
+
+
+class KeyRevocation(_KeyView):
+    """The end of a key."""
+
+    operations = {
+        "post": Operation(
+            id="revokeKey",
+            tag="keys",
+            summary="Revoke a key for good",
+            description="Workers stop accepting it within a second; its open streams end within five. Doing it again changes nothing.",
+            permissions=("policies.revoke_apikey",),
+            request=forms.Revocation,
+            response=forms.Key,
+            problems=(404,),
+            conditional=True,
+        )
+    }
+
+    @transaction.atomic
+    def post(self, request: Request, key_id: UUID) -> Response:
+        """Revoke it."""
+        asked = read(forms.Revocation, request.data)
+        key = find(key_id, lock=True)
+        self.may_hold(key.duty)
+        self.check_match(shown(key))
+        services.revoke_key(key.pk, actor=actor_of(request), reason=asked["reason"])
+        return self.one(shown(find(key_id)))

@@ -1,0 +1,31 @@
+"""Addresses of keys, roles, rules, limits and policy."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from audit.api import converters  # noqa: F401 - makes <id:...> known
+from policies.api import keys, policy, rules
+
+urlpatterns = [
+    path("keys/", keys.Keys.as_view()),
+    path("keys/<uuid:key_id>/", keys.OneKey.as_view()),
+    path("keys/<uuid:key_id>/rotate/", keys.KeyRotation.as_view()),
+    path("keys/<uuid:key_id>/revoke/", keys.KeyRevocation.as_view()),
+    path("roles/", rules.Roles.as_view()),
+    path("roles/<id:pk>/", rules.OneRole.as_view()),
+    path("rules/", rules.Rules.as_view()),
+    path("rules/<id:pk>/", rules.OneRule.as_view()),
+    path("limits/", rules.Limits.as_view()),
+    path("limits/<id:pk>/", rules.OneLimit.as_view()),
+    path("policy/", policy.Policy.as_view()),
+    path("policy/apply/", policy.Apply.as_view()),
+    path("policy/check/", policy.Check.as_view()),
+    path("policy/diff/", policy.Diff.as_view()),
+    path("policy/explain/", policy.Explain.as_view()),
+    path("policy/versions/", policy.Versions.as_view()),
+    path("policy/versions/<id:number>/", policy.OneVersion.as_view()),
+    path("policy/versions/<id:number>/restore/", policy.Restore.as_view()),
+    path("policy/replays/", policy.Replays.as_view()),
+    path("policy/replays/<uuid:job_id>/", policy.OneReplay.as_view()),
+]
