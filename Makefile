@@ -13,7 +13,7 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3 python3
   $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { command -v $$python; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --no-deps --require-hashes --prefer-binary
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --no-deps --require-hashes --prefer-binary --no-compile
 HOST ?= 127.0.0.1
 PORT ?= 8000
 TESTS ?= tests

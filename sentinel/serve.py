@@ -27,7 +27,7 @@ from sentinel.postgres import EmbeddedPostgres
 BACKLOG = 2048
 STEADY = 10.0  # a child that lived this long starts again without delay
 FIRST_DELAY, MOST_DELAY = 0.1, 5.0
-START_ATTEMPTS = 3  # how often a child may fail before the installation was ever ready
+START_ATTEMPTS = 2  # how often a child may fail before the installation was ever ready
 DRAIN_PATIENCE = 15.0
 
 
