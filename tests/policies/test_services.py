@@ -265,8 +265,8 @@ def test_one_thing_at_a_time():
     methods = [e["method"] for e in events()]
     assert methods == ["admin.role.created", "admin.rule.created", "admin.rule.changed", "admin.limit.created", "admin.limit.changed",
                        "admin.role.changed", "admin.limit.deleted", "admin.role.deleted"]  # fmt: skip
-    changed = events()[2]["details"]
-    assert json.loads(changed["before"])["tool"] == "x" and json.loads(changed["after"])["tool"] == "y"
+    changed = json.loads(events()[2]["details"])
+    assert changed["before"]["tool"] == "x" and changed["after"]["tool"] == "y"
 
 
 def test_every_version_can_come_back():
