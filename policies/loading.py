@@ -51,9 +51,9 @@ REVISIONS = "SELECT kind, number FROM policies_revision"
 Connection = psycopg.Connection[Any]
 
 
-def _rows(connection: Connection, query: str) -> list[dict[str, Any]]:
+def _rows(connection: Connection, query: str, *parameters: Any) -> list[dict[str, Any]]:
     cursor = connection.cursor(row_factory=psycopg.rows.dict_row)
-    return cursor.execute(query).fetchall()
+    return cursor.execute(query, parameters or None).fetchall()
 
 
 def revisions(connection: Connection) -> dict[str, int]:
@@ -61,9 +61,10 @@ def revisions(connection: Connection) -> dict[str, int]:
     return {row["kind"]: row["number"] for row in _rows(connection, REVISIONS)}
 
 
-def load_keys(connection: Connection) -> dict[str, KeyRecord]:
-    """Every key, live or not (events name revoked ones too), by public id."""
-    return {row["public_id"]: _key(row) for row in _rows(connection, KEYS)}
+def load_keys(connection: Connection, public_id: str = "") -> dict[str, KeyRecord]:
+    """Every key, live or not (events name revoked ones too), or the one of this public id; by public id."""
+    rows = _rows(connection, f"{KEYS} WHERE k.public_id = %s", public_id) if public_id else _rows(connection, KEYS)
+    return {row["public_id"]: _key(row) for row in rows}
 
 
 def _key(row: Mapping[str, Any]) -> KeyRecord:

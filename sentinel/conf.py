@@ -215,6 +215,12 @@ class Config:
         "SENTINEL_LIMITER_FAIL", parsers.choice("closed", "local"), "closed",
         "When Redis does not answer: refuse (503), or count on this machine alone.",
     )  # fmt: skip
+    api_rate: int = setting(
+        "SENTINEL_API_RATE",
+        parsers.integer(1, 10_000_000),
+        6000,
+        "Requests that one administrative key, or one person, may make to the REST API in any minute, per machine.",
+    )
     second_factor_groups: tuple[str, ...] = setting(
         "SENTINEL_SECOND_FACTOR_GROUPS",
         parsers.words,

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from sentinel import admin_settings, conf, databases, parsers
+from sentinel.api import config as api_config
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 SENTINEL = conf.load()
@@ -40,6 +41,7 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "django.contrib.postgres",
     "rest_framework",
+    "drf_spectacular",
     *admin_settings.APPS,
 ]
 # Static files come from where they lie, indexed once at start: nothing has to be collected first.
@@ -78,5 +80,8 @@ TEMPLATES = [
     }
 ]
 
+
+REST_FRAMEWORK = api_config.REST_FRAMEWORK
+SPECTACULAR_SETTINGS = api_config.SPECTACULAR_SETTINGS
 
 globals().update(admin_settings.settings_for(SENTINEL))

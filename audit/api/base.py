@@ -17,7 +17,6 @@ from uuid import UUID
 from django.conf import settings
 from django.http import HttpRequest, HttpResponseBase
 from rest_framework import serializers
-from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -25,6 +24,7 @@ from rest_framework.views import APIView
 from audit.acts import Actor
 from audit.api.fields import read_moment
 from audit.api.json import dumps
+from audit.api.permissions import HoldsPermissions
 from audit.api.problems import Problem
 from audit.people import actor as person
 from audit.people import client_ip
@@ -123,20 +123,6 @@ class Operation:
     streams: tuple[str, ...] = ()
     tag: str = ""
     defaults: Mapping[str, Any] = field(default_factory=dict)
-
-
-class HoldsPermissions(BasePermission):
-    """Whoever calls holds every permission that the operation names."""
-
-    def has_permission(self, request: Request, view: Any) -> bool:
-        """Refuse by name."""
-        user: Any = request.user
-        if user is None or not user.is_authenticated:
-            return False
-        operation: Operation | None = view.operation
-        if operation is not None:
-            view.demand(*operation.permissions)
-        return True
 
 
 class ApiView(APIView):

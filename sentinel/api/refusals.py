@@ -1,0 +1,67 @@
+"""What the API refuses leaves an event; a flood of refusals does not become a flood of rows."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from django.db import DatabaseError, transaction
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from audit.acts import Actor, record_act
+from audit.api import problems
+from audit.api.base import actor_of
+from audit.people import client_ip
+from sentinel.acts import Flood
+
+log = logging.getLogger("sentinel.api")
+
+RECORDED = frozenset((401, 403, 429))
+_flood = Flood(per_second=20)
+
+
+def handle(error: Exception, context: Mapping[str, Any]) -> Response:
+    """Answer an exception of a view, and record it where somebody was refused."""
+    response = problems.handle(error, context)
+    request = context.get("request")
+    if response.status_code in RECORDED and request is not None:
+        problem = problems.of(error)
+        if problem is not None:
+            record(request, problem)
+    return response
+
+
+def record(request: Request, problem: problems.Problem) -> None:
+    """Leave the event; one that cannot be written must not turn a refusal into something else."""
+    dropped = _flood.admit()
+    if dropped is None:
+        return
+    details: dict[str, Any] = {"http": {"verb": request.method, "path": request.path[:300]}}
+    if "permission" in problem.more:
+        details["permission"] = problem.more["permission"]
+    if dropped:
+        details["not_recorded_before"] = dropped
+    try:
+        with transaction.atomic():
+            record_act(
+                method="api.refused",
+                actor=problem.actor or _actor(request, problem),
+                target=request.path[:300],
+                details=details,
+                reason=problem.reason,
+                status_code=problem.status,
+            )
+    except DatabaseError as failure:
+        log.warning("a refusal could not be recorded: %s", failure)
+
+
+def _actor(request: Request, problem: problems.Problem) -> Actor:
+    if problem.status != 401 and getattr(request, "_user", None) is not None:
+        return actor_of(request)
+    return Actor(
+        kind="anonymous",
+        ip=client_ip(request._request) or None,
+        user_agent=request.META.get("HTTP_USER_AGENT", "")[:500],
+    )
