@@ -66,7 +66,7 @@ def stacked(bars: Sequence[Bar], series: Sequence[str], label: str) -> SafeStrin
             format_html('<a href="{}" tabindex="-1"><title>{}</title>{}{}</a>', bar.link, bar.label, _join(pieces), hit)
         )
     return format_html(
-        '<svg class="chart bars" viewBox="0 0 {} {}" preserveAspectRatio="none" role="img" aria-label="{}">{}</svg>',
+        '<svg class="chart bars" viewBox="0 0 {} {}" preserveAspectRatio="none" role="group" aria-label="{}">{}</svg>',
         WIDTH,
         HEIGHT,
         label,

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
-import time
 import uuid
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,7 +14,6 @@ from django.test import Client
 from audit.models import AuditEvent, OutboxEvent
 from sentinel import duties
 from sentinel.models import User
-from tests.support.browser import chromium
 
 PASSWORD = "correct-horse-battery-7"
 HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>{{7*7}} \u202egnp\u200b \x1b[31mred {% now 'Y' %} javascript:alert(3)"
@@ -94,66 +90,3 @@ def acts(method: str = "") -> list[dict[str, Any]]:
             if isinstance(record.get(name), str):
                 record[name] = json.loads(record[name])
     return [record for record in found if not method or record.get("method") == method]
-
-
-class Server:
-    """The Django side in this process, on a port of its own."""
-
-    def __init__(self) -> None:
-        import uvicorn
-        from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
-        from django.core.asgi import get_asgi_application
-
-        class Static(ASGIStaticFilesHandler):
-            """Serves static files as they lie in the source tree."""
-
-            def serve(self, request: Any) -> Any:
-                from django.contrib.staticfiles.views import serve
-
-                return serve(request, self.file_path(request.path), insecure=True)
-
-        config = uvicorn.Config(
-            Static(get_asgi_application()), host="127.0.0.1", port=0, log_level="error", lifespan="off"
-        )
-        self.server = uvicorn.Server(config)
-        self.thread = threading.Thread(target=self.server.run, daemon=True)
-        self.thread.start()
-        for _ in range(400):
-            if self.server.started:
-                break
-            time.sleep(0.025)
-        self.port = self.server.servers[0].sockets[0].getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-
-    def stop(self) -> None:
-        """Stop serving."""
-        self.server.should_exit = True
-        self.thread.join(10)
-
-
-@pytest.fixture
-def site(transactional_db: None) -> Iterator[Server]:
-    """Serve the admin over HTTP on the test database."""
-    server = Server()
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """Start one real Chromium for the tests of this worker."""
-    from playwright.sync_api import sync_playwright
-
-    found = chromium()
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=found.executable, args=list(found.args), env=found.env)
-        yield running
-        running.close()
-
-
-@pytest.fixture(scope="session")
-def shots() -> Path:
-    """Return the folder that keeps what the pages looked like."""
-    folder = Path(__file__).resolve().parent.parent.parent / "out" / "screenshots"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder

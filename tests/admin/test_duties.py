@@ -13,8 +13,8 @@ from tests.admin.conftest import acts
 
 pytestmark = pytest.mark.django_db
 
-V, A, P, O, X = "viewer", "auditor", "policy-manager", "operator", "administrator"
-EVERYONE = {V, A, P, O, X}
+V, A, P, OP, X = "viewer", "auditor", "policy-manager", "operator", "administrator"
+EVERYONE = {V, A, P, OP, X}
 # page -> who may open it
 PAGES = {
     "/admin/": EVERYONE,
@@ -25,7 +25,7 @@ PAGES = {
     "/admin/audit/auditevent/add/": set(),
     "/admin/audit/auditevent/export/": {A, X},
     "/admin/audit/auditevent/integrity/": {A, X},
-    "/admin/health/": {O, X},
+    "/admin/health/": {OP, X},
     "/admin/policies/apikey/": {P, X},
     "/admin/policies/apikey/add/": {P, X},
     "/admin/policies/apikey/{key}/change/": {P, X},
@@ -46,12 +46,12 @@ PAGES = {
     "/admin/policies/ratelimit/": {P, X},
     "/admin/policies/ratelimit/add/": {P, X},
     "/admin/policies/policyversion/": {P, X},
-    "/admin/proxy/upstream/": {P, O, X},
-    "/admin/proxy/upstream/add/": {O, X},
-    "/admin/proxy/upstream/{upstream}/change/": {P, O, X},
-    "/admin/proxy/upstream/{upstream}/delete/": {O, X},
-    "/admin/proxy/catalogueitem/": {P, O, X},
-    "/admin/proxy/catalogueitem/{item}/change/": {P, O, X},
+    "/admin/proxy/upstream/": {P, OP, X},
+    "/admin/proxy/upstream/add/": {OP, X},
+    "/admin/proxy/upstream/{upstream}/change/": {P, OP, X},
+    "/admin/proxy/upstream/{upstream}/delete/": {OP, X},
+    "/admin/proxy/catalogueitem/": {P, OP, X},
+    "/admin/proxy/catalogueitem/{item}/change/": {P, OP, X},
     "/admin/sentinel/user/": {X},
     "/admin/sentinel/user/add/": {X},
     "/admin/sentinel/user/{user}/change/": {X},
@@ -74,9 +74,9 @@ ACTS = {
     "/admin/policies/role/add/": {P, X},
     "/admin/policies/rule/add/": {P, X},
     "/admin/policies/ratelimit/add/": {P, X},
-    "/admin/proxy/upstream/add/": {O, X},
-    "/admin/proxy/upstream/{upstream}/change/": {O, X},
-    "/admin/proxy/upstream/{upstream}/check/": {O, X},
+    "/admin/proxy/upstream/add/": {OP, X},
+    "/admin/proxy/upstream/{upstream}/change/": {OP, X},
+    "/admin/proxy/upstream/{upstream}/check/": {OP, X},
     "/admin/proxy/catalogueitem/approve/": {P, X},
     "/admin/sentinel/user/add/": {X},
     "/admin/sentinel/user/{user}/change/": {X},
@@ -155,7 +155,7 @@ def test_groups_are_made_equal_to_the_table():
 def test_payloads_are_for_those_who_may_see_them_and_looking_is_an_event(event, as_duty):
     made = event(request_json={"name": "get_customer", "arguments": {"note": "only-for-auditors"}})
     page = f"/admin/audit/auditevent/{made.id}/change/"
-    for duty in (V, P, O):
+    for duty in (V, P, OP):
         assert "only-for-auditors" not in as_duty(duty).get(page).content.decode()
     assert acts("admin.payloads.viewed") == []
     assert "only-for-auditors" in as_duty(A).get(page).content.decode()

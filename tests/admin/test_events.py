@@ -273,7 +273,7 @@ def test_export_is_complete_and_an_event(event, as_duty):
 
 
 def test_a_cut_off_export_says_so():
-    from audit.export_pages import _Counted, _sync
+    from audit.exporting import _Counted, _sync
 
     counted, ended = _Counted(iter([b"1\n", b"2\n", b"3\n"])), []
     stream = _sync(counted, lambda: ended.append((counted.complete, counted.lines)))
