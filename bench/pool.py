@@ -22,7 +22,11 @@ from proxy.egress import Egress, parse_url
 from proxy.transports.base import UpstreamRequest
 from proxy.transports.streamable_http import StreamableHttpTransport
 
-BODY = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{"text":"' + b"x" * 290 + b'"}}}'
+BODY = (
+    b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{"text":"'
+    + b"x" * 290
+    + b'"}}}'
+)
 ANSWER = b'{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"' + b"y" * 530 + b'"}]}}'
 CANNED = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(ANSWER) + ANSWER
 HEADERS = [
