@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gc
+import http.client
 import json
 import os
 import threading
@@ -179,7 +180,7 @@ class TestPages:
         for _ in range(3):
             page = client.ask("tools/list", dict(cursor)).result
             found.append([tool["name"] for tool in page["tools"]])
-            assert page["cacheScope"] == "private"
+            assert page["cacheScope"] == ("private" if era == "modern" else "public")
             cursor = {"cursor": page["nextCursor"]} if "nextCursor" in page else {}
         assert found == [[], names[1], names[2]]
         assert not cursor
@@ -262,8 +263,6 @@ class TestCancellation:
         fake.script(slow(2.5), method="tools/call")
         since = stage.gateway.now()
         client = stage.client(era="modern")
-        import http.client
-
         body = json.dumps(client.body("tools/call", {"name": "public.echo"})).encode()
         connection = http.client.HTTPConnection("127.0.0.1", stage.gateway.port, timeout=5)
         headers = client.headers("tools/call", "public.echo") | {"Content-Type": "application/json"}
@@ -355,13 +354,16 @@ class TestLongLines:
         assert len(json.dumps(event["response_json"], separators=(",", ":"), ensure_ascii=False).encode()) <= 8192
         assert event["response_bytes"] >= len(image)
 
-    @pytest.mark.parametrize("kind", ["text/event-stream", "application/json"])
-    def test_above_the_limit_is_a_clear_error(self, stage: Stage, fake: FakeUpstream, kind: str) -> None:
+    @pytest.mark.parametrize("how", ["stream", "length", "chunks"])
+    def test_above_the_limit_is_a_clear_error(self, stage: Stage, fake: FakeUpstream, how: str) -> None:
         message = {"jsonrpc": "2.0", "id": 1, "result": {"content": [{"type": "text", "text": "y" * (18 * 1024**2)}]}}
         data = json.dumps(message).encode()
-        line = b"data: " + data + b"\n\n" if kind == "text/event-stream" else data
 
         async def behave(exchange: Exchange) -> None:
+            if how == "length":
+                return await exchange.answer(200, data, [("Content-Type", "application/json")])
+            line = b"data: " + data + b"\n\n" if how == "stream" else data
+            kind = "text/event-stream" if how == "stream" else "application/json"
             await exchange.head(200, [("Content-Type", kind)])
             for at in range(0, len(line), 1 << 16):
                 await exchange.chunk(line[at : at + (1 << 16)])
@@ -370,12 +372,14 @@ class TestLongLines:
         fake.script(behave, method="tools/call")
         since = stage.gateway.now()
         begun = time.monotonic()
-        try:
-            answer = stage.client().call("get_customer", {})
-        except (OSError, EOFError, Exception) as cut:  # noqa: BLE001 - a stream that has begun can only be cut
-            assert kind == "text/event-stream", cut
+        if how == "chunks":
+            # What has begun without a length can only be cut, and a client sees that it was.
+            with pytest.raises(http.client.IncompleteRead):
+                stage.client().call("get_customer", {})
         else:
-            assert answer.status == 502 or answer.error, answer.body[:200]
+            answer = stage.client().call("get_customer", {})
+            assert answer.error["code"] == 502, answer.body[:200]
+            assert answer.error["data"]["reason"] == "upstream_too_large"
             assert b"yyyy" not in answer.body
         assert time.monotonic() - begun < 15
         event = one(stage, since)
@@ -543,7 +547,7 @@ def test_a_limit_an_agent_can_read(stage: Stage, fake: FakeUpstream, style: str)
     assert refused.json["id"] == "r3"
     assert refused.error["code"] == 429
     wait = refused.error["data"]["retry_after"]
-    assert 0 < wait <= 3.1
+    assert 0 < wait <= 4  # whole seconds, and a place may come free a little late
     assert int(refused.header("retry-after") or 0) >= 1
     assert fake.count(name="limited") == 2
     time.sleep(wait + 0.1)
