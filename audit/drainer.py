@@ -326,7 +326,7 @@ class Drainer:
                 self.status.alarms.append(f"{self.status.default_rows} events are in the default partition")
             if self.retention_days:
                 self._drop_old(connection)
-        except errors_of_partitions() as error:
+        except PARTITION_ERRORS as error:
             self.status.alarms.append(f"partitions: {str(error).splitlines()[0]}")
             log.error("partitions: %s", error)
 

@@ -178,7 +178,7 @@ class WriterPosition(models.Model):
     started_at = models.DateTimeField(null=True)
     drained_at = models.DateTimeField(null=True)
     closed_at = models.DateTimeField(null=True)
-    clean = models.BooleanField(default=False)
+    ended_well = models.BooleanField(default=False, db_column="clean")
     details = ExactJSONField(default=dict)
 
     class Meta:

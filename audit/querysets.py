@@ -41,7 +41,10 @@ class AuditEventQuerySet(models.QuerySet["AuditEvent"]):
     def search(self, text: str) -> AuditEventQuerySet:
         """Keep the events whose names, reason or ids contain the text, whatever its case."""
         escaped = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-        return self.extra(where=["search ILIKE %s"], params=[f"%{escaped}%"]) if text else self
+        if not text:
+            return self
+        found: AuditEventQuerySet = self.extra(where=["search ILIKE %s"], params=[f"%{escaped}%"])  # type: ignore[assignment]
+        return found
 
     def with_text(self) -> AuditEventQuerySet:
         """Add `request_text` and `response_text`: the payloads exactly as stored."""

@@ -434,7 +434,7 @@ class Migration(migrations.Migration):
                 ("started_at", models.DateTimeField(null=True)),
                 ("drained_at", models.DateTimeField(null=True)),
                 ("closed_at", models.DateTimeField(null=True)),
-                ("clean", models.BooleanField(default=False)),
+                ("ended_well", models.BooleanField(db_column="clean", default=False)),
                 ("details", audit.fields.ExactJSONField(default=dict)),
             ],
             options={

@@ -13,8 +13,8 @@ from urllib.parse import quote
 import psycopg
 import pytest
 from django.conf import settings
-from django.core.management import call_command
 from django.db import connections
+from django.db.migrations.executor import MigrationExecutor
 from psycopg.conninfo import conninfo_to_dict
 
 from audit.drainer import Drainer
@@ -53,13 +53,20 @@ def log_url(django_db_blocker: Any) -> Iterator[str]:
     worker = os.environ.get("PYTEST_XDIST_WORKER", "")
     name = f"log_tests_{os.getpid()}{worker}"
     known = settings.DATABASES["default"]
-    at = {"dbname": "postgres", "user": known["USER"], "password": known["PASSWORD"], "host": known["HOST"], "port": known["PORT"]}
+    at = {
+        "dbname": "postgres",
+        "user": known["USER"],
+        "password": known["PASSWORD"],
+        "host": known["HOST"],
+        "port": known["PORT"],
+    }
     at = {key: value for key, value in at.items() if value}
     with psycopg.connect(**at, autocommit=True) as server:
         server.execute(f"CREATE DATABASE {name}")
     connections.databases["log"] = {**connections.databases["default"], "NAME": name}
     with django_db_blocker.unblock():
-        call_command("migrate", "audit", database="log", verbosity=0)
+        executor = MigrationExecutor(connections["log"])  # without the signals that fill other apps' tables
+        executor.migrate(executor.loader.graph.leaf_nodes("audit"))
         connections["log"].close()
     del connections["log"], connections.databases["log"]
     password = f":{quote(known['PASSWORD'])}" if known["PASSWORD"] else ""

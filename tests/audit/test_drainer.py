@@ -50,7 +50,8 @@ def die(journal: Journal) -> None:
 
 def open_calls(database: Database, instance: str) -> list[tuple[Any, ...]]:
     return database.execute(
-        "SELECT id, kind, seq, answered, method, tool_name FROM audit_opencall WHERE writer LIKE %s ORDER BY seq", (f"{instance}%",)
+        "SELECT id, kind, seq, answered, method, tool_name FROM audit_opencall WHERE writer LIKE %s ORDER BY seq",
+        (f"{instance}%",),
     ).fetchall()
 
 
@@ -73,8 +74,15 @@ def test_calls_become_rows(open_journal: Opener, drainer: Drainer, stored: Store
     assert [row["id"] for row in rows] == [event.id for event in made]
     assert [row["seq"] for row in rows] == [1, 2, 3, 4, 5]
     first = rows[0]
-    assert (first["outcome"], first["status_code"], first["api_key_id"], first["tool_name"]) == ("allowed", 200, KEY, "tool-0")
-    assert first["request_json"] == {"method": "tools/call", "params": {"name": "echo"}}, "the intent's request is in the row"
+    assert (first["outcome"], first["status_code"], first["api_key_id"], first["tool_name"]) == (
+        "allowed",
+        200,
+        KEY,
+        "tool-0",
+    )
+    assert first["request_json"] == {"method": "tools/call", "params": {"name": "echo"}}, (
+        "the intent's request is in the row"
+    )
     assert first["response_json"] == ANSWER["response_json"]
     assert "tool-0" in first["search"] and first["ts"].tzinfo is not None
     assert position(database, journal)[:4] == (11, 5, False, False)
@@ -137,7 +145,9 @@ def test_what_a_dead_writer_left_is_adopted(
     (counted,) = [row for row in stored() if row["count"] > 1]
     assert counted["count"] == 10 and counted["outcome"] == "unauthenticated"
     gaps = [row for row in stored(f"{instance}-d") if row["outcome"] == "unrecorded"]
-    assert [gap["details"]["gap"]["counted"] for gap in gaps] == [str(counted["id"])], "what a kill may have lost is told"
+    assert [gap["details"]["gap"]["counted"] for gap in gaps] == [str(counted["id"])], (
+        "what a kill may have lost is told"
+    )
     # Again and again changes nothing.
     before = stored()
     again = Drainer(drainer.dsn, drainer.root, instance, housekeeping=False)
@@ -160,7 +170,12 @@ def test_a_bad_row_never_blocks_the_rest(
 ) -> None:
     journal = open_journal()
     logger = AuditLogger(journal)
-    bad = {**make_event(tool_name="bad").as_record(), "status_code": 99_999, "writer": journal.writer, "boot": journal.boot}
+    bad = {
+        **make_event(tool_name="bad").as_record(),
+        "status_code": 99_999,
+        "writer": journal.writer,
+        "boot": journal.boot,
+    }
     for number in range(40):
         if number == 17:
             _, ticket = journal.open_event(Kind.EVENT, lambda seq: orjson.dumps({**bad, "seq": seq}))
@@ -179,7 +194,9 @@ def test_a_bad_row_never_blocks_the_rest(
     assert drainer.status.quarantined == 3
 
 
-def test_an_id_that_is_taken_is_kept_aside(open_journal: Opener, drainer: Drainer, stored: Stored, database: Database) -> None:
+def test_an_id_that_is_taken_is_kept_aside(
+    open_journal: Opener, drainer: Drainer, stored: Stored, database: Database
+) -> None:
     journal = open_journal()
     logger = AuditLogger(journal)
     first = call(logger)
@@ -317,7 +334,8 @@ def test_recovery_may_be_killed_as_often_as_it_likes(
     assert {row["id"] for row in rows if row["outcome"] == "interrupted"} == unfinished
     assert open_calls(database, instance) == []
     requests = database.execute(
-        "SELECT sum(requests) FROM audit_rollup WHERE key_id = %s AND tool_name LIKE 't%%' AND outcome = 'interrupted'", (str(KEY),)
+        "SELECT sum(requests) FROM audit_rollup WHERE key_id = %s AND tool_name LIKE 't%%' AND outcome = 'interrupted'",
+        (str(KEY),),
     ).fetchone()
     assert requests is not None and requests[0] >= len(unfinished)
 
@@ -341,7 +359,9 @@ def test_damage_is_told_and_what_follows_is_stored(
     assert (gap["outcome"], gap["reason"], gap["count"]) == ("unrecorded", "journal_damaged", 1)
     told = gap["details"]["gap"]
     assert (told["writer"], told["boot"], told["first_seq"], told["last_seq"]) == (journal.writer, journal.boot, 2, 2)
-    ((kept,),) = database.execute("SELECT data FROM audit_quarantinedframe WHERE writer = %s", (journal.writer,)).fetchall()
+    ((kept,),) = database.execute(
+        "SELECT data FROM audit_quarantinedframe WHERE writer = %s", (journal.writer,)
+    ).fetchall()
     assert bytes(kept) == bytes(data[found[2].offset : found[2].end])
 
 

@@ -50,7 +50,9 @@ def test_a_flipped_bit_costs_one_frame(payloads: list[bytes], data_: st.DataObje
     broken[place] ^= 1 << bit
     hit = next(number for number, end in enumerate(ends, 1) if place < end)
     found = list(frames.scan(bytes(broken)))
-    assert [item.number for item in found if isinstance(item, Frame)] == [n for n in range(1, len(ends) + 1) if n != hit]
+    assert [item.number for item in found if isinstance(item, Frame)] == [
+        n for n in range(1, len(ends) + 1) if n != hit
+    ]
     assert len([item for item in found if isinstance(item, Damage)]) == 1
 
 
@@ -67,7 +69,9 @@ def test_reading_in_parts_gives_the_same(payloads: list[bytes], size: int) -> No
     length = size
     while offset < len(data):
         part = data[offset : offset + length]
-        found = [item for item in frames.scan(part, offset, final=offset + length >= len(data)) if isinstance(item, Frame)]
+        found = [
+            item for item in frames.scan(part, offset, final=offset + length >= len(data)) if isinstance(item, Frame)
+        ]
         if not found:
             length *= 2
             continue

@@ -169,7 +169,9 @@ def test_a_broken_device_refuses_calls_and_comes_back_by_itself(open_journal: Op
         await journal.append(Kind.EVENT, PAYLOAD, True)
 
     asyncio.run(scene())
-    assert numbers(read_all(journal.directory, journal.boot, live=True)) == [1, 2, 3], "what was kept in memory is written"
+    assert numbers(read_all(journal.directory, journal.boot, live=True)) == [1, 2, 3], (
+        "what was kept in memory is written"
+    )
 
 
 def test_a_full_disk_refuses_calls_but_not_their_outcomes(open_journal: Opener) -> None:

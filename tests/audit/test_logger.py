@@ -150,7 +150,9 @@ def test_best_effort_serves_and_tells_the_gap(open_journal: Opener) -> None:
     gaps = [record for _, record in found if record.get("outcome") == "unrecorded"]
     assert len(gaps) == 1 and gaps[0]["count"] == 3 and gaps[0]["reason"] == "audit_unavailable"
     assert orjson.loads(gaps[0]["details"])["gap"]["count"] == 3
-    assert sorted(record["seq"] for kind, record in found if kind != Kind.OUTCOME) == [1, 2, 3], "no number was spent on them"
+    assert sorted(record["seq"] for kind, record in found if kind != Kind.OUTCOME) == [1, 2, 3], (
+        "no number was spent on them"
+    )
     logger.close()
 
 

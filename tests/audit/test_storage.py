@@ -62,7 +62,9 @@ def test_maintenance_empties_payloads_and_nothing_else(database: Database, row: 
             with pytest.raises(errors.InsufficientPrivilege), database.transaction():
                 database.execute(statement, (row,))
         database.execute("UPDATE audit_auditevent SET request_json = NULL WHERE id = %s", (row,))
-        found = database.execute("SELECT request_json, request_digest FROM audit_auditevent WHERE id = %s", (row,)).fetchone()
+        found = database.execute(
+            "SELECT request_json, request_digest FROM audit_auditevent WHERE id = %s", (row,)
+        ).fetchone()
         assert found == (None, "d")
 
 
@@ -165,7 +167,9 @@ def test_old_partitions_leave_tombstones_and_an_event(database: Database, instan
         copy_rows(database, [(None, values) for values in rows])  # type: ignore[misc]
     name = f"audit_auditevent_p{old:%Y%m%d}"
     assert partitions.drop_old(database, 90) == [name]
-    left = database.execute("SELECT seq FROM audit_auditevent WHERE writer = %s ORDER BY 1", (f"{instance}-w0",)).fetchall()
+    left = database.execute(
+        "SELECT seq FROM audit_auditevent WHERE writer = %s ORDER BY 1", (f"{instance}-w0",)
+    ).fetchall()
     assert left == [(4,), (5,), (6,)]
     assert database.execute(
         "SELECT first_seq, last_seq FROM audit_tombstone WHERE writer = %s ORDER BY 1", (f"{instance}-w0",)
@@ -178,7 +182,9 @@ def test_at_most_five_indexes_and_the_planner_prunes(database: Database, instanc
     indexes = database.execute("SELECT count(*) FROM pg_indexes WHERE tablename = 'audit_auditevent'").fetchone()
     assert indexes is not None and indexes[0] <= 5
     for _, low, high in partitions.id_ranges(partitions.listed(database)):
-        plan = database.execute(f"EXPLAIN SELECT 1 FROM audit_auditevent WHERE {partitions.within(low, high)}").fetchall()
+        plan = database.execute(
+            f"EXPLAIN SELECT 1 FROM audit_auditevent WHERE {partitions.within(low, high)}"
+        ).fetchall()
         assert sum("audit_auditevent_" in line for (line,) in plan if "Scan" in line) <= 2
 
 

@@ -20,7 +20,9 @@ from tests.audit.test_segments import frames_in
 
 Opener = Callable[..., Journal]
 Database = psycopg.Connection[Any]
-RANGES = st.lists(st.tuples(st.integers(1, 60), st.integers(0, 8)).map(lambda pair: (pair[0], pair[0] + pair[1])), max_size=12)
+RANGES = st.lists(
+    st.tuples(st.integers(1, 60), st.integers(0, 8)).map(lambda pair: (pair[0], pair[0] + pair[1])), max_size=12
+)
 
 
 @given(RANGES, st.integers(0, 70))
@@ -32,7 +34,9 @@ def test_holes_are_what_is_not_there(have: list[tuple[int, int]], last: int) -> 
 
 
 @given(RANGES, RANGES, st.integers(1, 70))
-def test_each_missing_number_is_told_once(have: list[tuple[int, int]], excused: list[tuple[int, int]], last: int) -> None:
+def test_each_missing_number_is_told_once(
+    have: list[tuple[int, int]], excused: list[tuple[int, int]], last: int
+) -> None:
     findings = check("w", 1, last, have, [(span, "because", True) for span in excused])
     stored = {n for first, end in have for n in range(first, end + 1)}
     excuses = {n for first, end in excused for n in range(first, end + 1)}
@@ -95,14 +99,17 @@ def test_a_lost_disk_is_named(open_journal: Opener, drainer: Drainer, database: 
     die(journal)
     shutil.rmtree(journal.directory)
     database.execute(
-        "UPDATE audit_writerposition SET reported_at = now() - interval '2 minutes' WHERE writer = %s", (journal.writer,)
+        "UPDATE audit_writerposition SET reported_at = now() - interval '2 minutes' WHERE writer = %s",
+        (journal.writer,),
     )
     (finding,) = findings_of(database, journal)
     assert (finding.first, finding.last, finding.explained) == (5, 7, False)
     assert "its journal is not there" in finding.why
 
 
-def test_a_lost_end_of_a_boot_is_known_from_the_next(open_journal: Opener, drainer: Drainer, database: Database) -> None:
+def test_a_lost_end_of_a_boot_is_known_from_the_next(
+    open_journal: Opener, drainer: Drainer, database: Database
+) -> None:
     first = open_journal()
     logger = AuditLogger(first)
     for _ in range(3):
@@ -114,7 +121,9 @@ def test_a_lost_end_of_a_boot_is_known_from_the_next(open_journal: Opener, drain
     for path in first.directory.glob(f"{first.boot:016d}*"):
         path.unlink()
     assert drainer.finish(5)
-    assert [(f.boot, f.first, f.last, f.explained) for f in findings_of(database, second)] == [(first.boot, 4, 4, False)]
+    assert [(f.boot, f.first, f.last, f.explained) for f in findings_of(database, second)] == [
+        (first.boot, 4, 4, False)
+    ]
 
 
 def test_quarantine_and_told_gaps_explain(open_journal: Opener, drainer: Drainer, database: Database) -> None:
