@@ -1,0 +1,68 @@
+"""Which limits count a request, and in which bucket."""
+
+from types import SimpleNamespace
+
+from policies.compiled import PolicySet
+from policies.document import parse
+from policies.engine import Principal, Target
+from policies.limits import limits_for
+from policies.specs import LimitSpec, PolicySpec, numbered
+
+TEXT = """
+roles: {user: {allow: ["*"]}, bot: {allow: ["*"]}}
+rate_limits:
+  per_api_key: {requests: 120, window_seconds: 60}
+  per_tool:
+    default: [{requests: 60, window_seconds: 60}, {requests: 5, window_seconds: 1}]
+    overrides: {public.echo: {requests: 3, window_seconds: 60}, "@crm/del_*": {requests: 1, window_seconds: 60}}
+  limits:
+    - {name: bots, role: bot, per: [role], requests: 9, window_seconds: 60}
+    - {name: one key, key: mcps_live_AAAAAAAAAAAA, requests: 8, window_seconds: 60}
+    - {name: pay, upstream: pay, per: [upstream], requests: 7, window_seconds: 60}
+    - {name: prompts, prompt: "a*", per: [key, tool], requests: 6, window_seconds: 60}
+    - {name: off, requests: 1, window_seconds: 60, enabled: false}
+"""
+SNAPSHOT = SimpleNamespace(policy=PolicySet(numbered(parse(TEXT).spec)))
+A = Principal(None, "a", "mcps_live_AAAAAAAAAAAA", "user")
+B = Principal(None, "b", "mcps_live_BBBBBBBBBBBB", "bot")
+
+
+def rates(principal, *target):
+    found = limits_for(SNAPSHOT, principal, Target(*target) if target else None)
+    return sorted((ref.requests, ref.window) for ref in found)
+
+
+def test_what_counts():
+    assert rates(B) == [(9, 60), (120, 60)]
+    assert rates(A) == [(8, 60), (120, 60)]
+    assert rates(B, "tool", "crm", "get") == [(5, 1), (9, 60), (60, 60), (120, 60)]
+    assert rates(B, "tool", "crm", "public.echo") == [(3, 60), (9, 60), (120, 60)]
+    assert rates(B, "tool", "crm", "del_x") == [(1, 60), (9, 60), (120, 60)]
+    assert rates(B, "tool", "pay", "del_x") == [(5, 1), (7, 60), (9, 60), (60, 60), (120, 60)]
+    assert rates(B, "prompt", "crm", "ab") == [(6, 60), (9, 60), (120, 60)]
+    assert rates(B, "resource", "crm", "public.echo") == [(9, 60), (120, 60)]
+
+
+def test_buckets_are_apart_where_they_should_be():
+    def buckets(principal, *target):
+        return {ref.requests: ref.bucket for ref in limits_for(SNAPSHOT, principal, Target(*target))}
+
+    one, two = buckets(A, "tool", "crm", "get"), buckets(B, "tool", "crm", "get")
+    assert one[60] != two[60] and one[120] != two[120]
+    other_tool, other_upstream = buckets(A, "tool", "crm", "set"), buckets(A, "tool", "pay", "get")
+    assert one[120] == other_tool[120] == other_upstream[120]
+    assert len({one[60], other_tool[60], other_upstream[60]}) == 3
+    assert len({b for found in (one, two) for b in found.values()}) == len(one) + len(two)
+    assert len(max(buckets(A, "tool", "crm", "x" * 10_000).values(), key=len)) <= 256
+
+
+def test_no_limits_cost_nothing():
+    empty = SimpleNamespace(policy=PolicySet(PolicySpec()))
+    assert limits_for(empty, A, Target("tool", "crm", "x")) == ()
+
+
+def test_the_memory_is_bounded():
+    policy = PolicySet(PolicySpec(limits=(LimitSpec(1, 1, id=1, per=("key",)),)))
+    for at in range(10_000):
+        policy.limits.find("user", "", "tool", "crm", f"t{at}")
+    assert len(policy.limits._cache) <= 4096
