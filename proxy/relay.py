@@ -64,8 +64,11 @@ async def _plain(gateway: Gateway, call: Call, response: UpstreamResponse) -> No
     status = response.status
     if call.verb == "GET" and status < 300:
         raise Broken("The upstream answered a GET with something that is no event stream.")
-    asked = message is not None and message.kind == "request"
+    # The older transport accepts a request here and answers it on its stream.
+    asked = message is not None and message.kind == "request" and call.endpoint != "messages"
     lists = message is not None and message.method in LIST_METHODS
+    if asked and _misplaced(call, response):
+        raise Broken(f"The upstream answered HTTP {status} as no MCP server does; its address may be wrong.")
     since = time.perf_counter_ns()
     pieces: list[bytes] = []
     size = 0
@@ -112,6 +115,12 @@ async def _plain(gateway: Gateway, call: Call, response: UpstreamResponse) -> No
             body = await response.read()
     call.details["stream"] = {"bytes": call.exchange.sent_bytes, "ended": "complete"}
     await call.exchange.finish()
+
+
+def _misplaced(call: Call, response: UpstreamResponse) -> bool:
+    """Whether a refusal came from something that is no MCP server: in a text, and with no session it could speak of."""
+    status = response.status
+    return status in (403, 404, 405, 410) and response.content_type != b"application/json" and not call.session
 
 
 def _checked(gateway: Gateway, call: Call, body: bytes, lists: bool) -> bytes:

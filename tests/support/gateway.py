@@ -201,13 +201,14 @@ class Gateway:
     def events(self, since: datetime, count: int | None = None, *, timeout: float = 10, **match: Any) -> list[Event]:
         """Events of requests that began after a mark, oldest first, waiting until there are `count` of them."""
         until = time.monotonic() + timeout
-        self._follow()
         if count is None:
-            time.sleep(1.0)  # whatever has ended by now is stored and told
+            time.sleep(0.5)  # whatever has ended by now is stored
+        else:
+            self._follow()
         while True:
             found = [
                 event
-                for event in list(self._told)
+                for event in (self.export() if count is None else list(self._told))
                 if event["outcome"] != "changed"
                 and datetime.fromisoformat(event["ts"]) >= since
                 and all(event.get(name) == value for name, value in match.items())
