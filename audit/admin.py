@@ -11,10 +11,9 @@ from uuid import UUID
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseNotAllowed
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.shortcuts import render
 from django.urls import URLPattern, path, reverse
-from django.utils import timezone
 
 from audit import export_pages, integrity_pages, live, tell
 from audit.filters import FIELDS, PRESETS, Filters
@@ -108,6 +107,7 @@ class AuditEventAdmin(admin.ModelAdmin):
             "newer": filters.query(after=found.newer) if found.newer else "",
             "newest": filters.query() if before or after else "",
             "can_export": request.user.has_perm("audit.export_auditevent"),
+            "views": _views(self.admin_site, request),
             "clear": "" if filters.empty else reverse("admin:audit_auditevent_changelist"),
         }
         return render(request, "admin/audit/events.html", context)
@@ -154,6 +154,12 @@ class AuditEventAdmin(admin.ModelAdmin):
             "links": _links(event),
         }
         return render(request, "admin/audit/event.html", context)
+
+
+def _views(site: Any, request: HttpRequest) -> list[tuple[str, str, int]]:
+    """Return the views this person has saved: (name, query, id); the site keeps them."""
+    ask = getattr(site, "saved_views", None)
+    return ask(request.user) if ask else []
 
 
 def _json(value: Any) -> str:

@@ -90,6 +90,7 @@ class SentinelAdminSite(AdminSite):
             path("preferences/", wrap(pages.preferences), name="preferences"),
             path("second-factor/", wrap(pages.second_factor), name="second_factor"),
             path("components/", wrap(pages.components), name="components"),
+            path("views/", wrap(pages.save_view), name="save_view"),
             path("health/", wrap(pages.health), name="health"),
         ]
         return [*own, *super().get_urls()]
@@ -100,6 +101,10 @@ class SentinelAdminSite(AdminSite):
         context["navigation"] = navigation(request)
         context["theme"] = getattr(request.user, "theme", "auto") if request.user.is_authenticated else "auto"
         return context
+
+    def saved_views(self, user: Any) -> list[tuple[str, str, int]]:
+        """Return somebody's saved views of the log: (name, query, id)."""
+        return list(user.saved_views.values_list("name", "query", "pk")[:50])
 
     def suggestions(self) -> dict[str, list[tuple[str, str]]]:
         """Return what filters may be filled with, by parameter: (value, label)."""
@@ -122,7 +127,9 @@ class SentinelAdminSite(AdminSite):
         tools = CatalogueItem.objects.filter(kind="tool", present=True).order_by("upstream__slug", "name")
         return [
             (slug, name, _annotations(definition), status == "quarantined")
-            for slug, name, definition, status in tools.values_list("upstream__slug", "name", "definition", "status")[:most]
+            for slug, name, definition, status in tools.values_list("upstream__slug", "name", "definition", "status")[
+                :most
+            ]
         ]
 
     def grantable(self, user: Any) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.contrib.auth.models import AbstractUser
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 
 
@@ -14,3 +15,43 @@ class User(AbstractUser):
         max_length=8, default="auto", choices=[("auto", "As the system"), ("light", "Light"), ("dark", "Dark")]
     )
     external_subject = models.CharField(max_length=255, null=True, blank=True, unique=True)
+
+
+class SavedView(models.Model):
+    """A view of the log that somebody comes back to: a name and the conditions, as the query that they are."""
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="saved_views")
+    name = models.CharField(max_length=80)
+    query = models.CharField(max_length=4000, blank=True, default="")
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [models.UniqueConstraint(fields=["user", "name"], name="sentinel_view_name_once")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class OverviewSlot(models.Model):
+    """A quarter of an hour of the rollups, summed once by tool, key, upstream and reason, so that a week is read at once.
+
+    A trigger on the rollups forgets a slot when late events arrive for it; the next look sums it again.
+    """
+
+    slot = models.DateTimeField()
+    kind = models.CharField(max_length=10)
+    name = models.TextField()
+    label = models.TextField(default="")
+    outcome = models.CharField(max_length=20, default="")
+    requests = models.BigIntegerField(default=0)
+    errors = models.BigIntegerField(default=0)
+    timed = models.BigIntegerField(default=0)
+    counts = ArrayField(models.BigIntegerField(), default=list)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["slot", "kind", "name", "outcome"], name="sentinel_one_sum_per_slot")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.slot} {self.kind} {self.name}"

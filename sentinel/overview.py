@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
 from django.core.exceptions import PermissionDenied
-from django.db import connection
+from django.db import connection, transaction
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
@@ -32,20 +33,49 @@ SERIES = {
 }
 SERIES_OF = {outcome: name for name, (_, outcomes) in SERIES.items() for outcome in outcomes}
 BOUNDS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000)
-TOP = 8
 
+SLOT = timedelta(minutes=15)
+# Slots younger than this are summed from the minutes each time: events still arrive for them.
+SETTLED = timedelta(minutes=30)
+ORIGIN = datetime(2000, 1, 1, tzinfo=UTC)
+COUNTS = ", ".join(f"coalesce(sum(le_{bound}), 0)::bigint" for bound in (*BOUNDS, "inf"))
+# Sums minutes by tool, key, upstream, reason and outcome in one pass.
+SUMS = f"""
+SELECT {{time}} AS slot,
+  CASE grouping(tool_name, key_id, upstream, reason, outcome) WHEN 15 THEN 'tool' WHEN 23 THEN 'key' WHEN 27 THEN 'upstream'
+    WHEN 28 THEN 'reason' ELSE 'outcome' END AS kind,
+  coalesce(tool_name, key_id, upstream, reason, '') AS name, coalesce(max(key_name), '') AS label, coalesce(outcome, '') AS outcome,
+  sum(requests)::bigint, coalesce(sum(requests) FILTER (WHERE outcomes = 'upstream_error'), 0)::bigint,
+  sum(latency_count)::bigint, CASE WHEN grouping(upstream) = 0 THEN ARRAY[{COUNTS}] ELSE ARRAY[]::bigint[] END
+FROM (SELECT *, outcome AS outcomes FROM audit_rollup WHERE minute >= %s AND minute < %s AND outcome <> 'changed') r
+GROUP BY {{time}}, GROUPING SETS ((tool_name), (key_id), (upstream), (reason, outcome), (outcome))
+"""  # noqa: S608 - the names are constants above
+FILL = f"""
+INSERT INTO sentinel_overviewslot (slot, kind, name, label, outcome, requests, errors, timed, counts)
+{SUMS.format(time="date_bin('15 minutes', minute, '2000-01-01 00:00:00+00')")}
+ON CONFLICT DO NOTHING
+"""
+# A slot without traffic is remembered as well: it has a line of its own that says so.
+DONE = """
+INSERT INTO sentinel_overviewslot (slot, kind, name, label, outcome, requests, errors, timed, counts)
+SELECT unnest(%s::timestamptz[]), 'done', '', '', '', 0, 0, 0, '{}' ON CONFLICT DO NOTHING
+"""
+KNOWN = "SELECT slot FROM sentinel_overviewslot WHERE kind = 'done' AND slot >= %s AND slot < %s"
+STORED = f"""
+SELECT kind, name, max(label), outcome, sum(requests)::bigint, sum(errors)::bigint, sum(timed)::bigint,
+  CASE WHEN kind = 'upstream' THEN ARRAY[{", ".join(f"sum(counts[{n}])::bigint" for n in range(1, len(BOUNDS) + 2))}] END
+FROM sentinel_overviewslot WHERE slot >= %s AND slot < %s AND kind IN ('tool', 'key', 'upstream', 'reason')
+GROUP BY kind, name, outcome
+"""  # noqa: S608 - the numbers are counted above
 TIMELINE = """
-SELECT date_bin(make_interval(mins => %s), minute, %s) AS at, outcome, sum(requests)::bigint
+SELECT date_bin(make_interval(mins => %s), slot, %s) AS at, outcome, sum(requests)::bigint FROM sentinel_overviewslot
+WHERE slot >= %s AND slot < %s AND kind = 'outcome' GROUP BY 1, 2
+"""
+RECENT = """
+SELECT date_bin(make_interval(mins => %s), minute, %s), outcome, sum(requests)::bigint
 FROM audit_rollup WHERE minute >= %s AND outcome <> 'changed' GROUP BY 1, 2
 """
-# One pass over the time shown gives all the lists.
-BREAKDOWN = f"""
-SELECT grouping(tool_name, key_id, upstream, reason) AS kind, tool_name, key_id, max(key_name), upstream, reason, max(outcome),
-  sum(requests)::bigint, sum(requests) FILTER (WHERE outcome = 'upstream_error')::bigint,
-  sum(latency_count)::bigint, sum(latency_sum), {", ".join(f"sum(le_{bound})::bigint" for bound in (*BOUNDS, "inf"))}
-FROM audit_rollup WHERE minute >= %s AND outcome <> 'changed'
-GROUP BY GROUPING SETS ((tool_name), (key_id), (upstream), (outcome, reason))
-"""  # noqa: S608 - the names are constants above
+TOP = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +131,20 @@ def read(chosen: str, now: datetime) -> dict[str, Any]:
     """Read the numbers of one time range."""
     _, span, minutes = RANGES[chosen]
     bucket = timedelta(minutes=minutes)
-    origin = datetime(2000, 1, 1, tzinfo=now.tzinfo)
-    last = origin + ((now - origin) // bucket) * bucket
+    last = ORIGIN + ((now - ORIGIN) // bucket) * bucket
     first = last - span + bucket
+    # From here on minutes are read themselves; what lies before was summed once.
+    settled = first if minutes < 15 else max(first, _slot(now - SETTLED))
+    timeline, stored = _settled_part(first, settled, minutes)
+    sums: dict[tuple[str, str, str], list[Any]] = {}
+    for row in stored:
+        _add(sums, row)
     with connection.cursor() as cursor:
-        cursor.execute(TIMELINE, [minutes, origin, first])
-        timeline = cursor.fetchall()
-        cursor.execute(BREAKDOWN, [first])
-        rows = cursor.fetchall()
+        cursor.execute(RECENT, [minutes, ORIGIN, settled])
+        timeline = [*timeline, *cursor.fetchall()]
+        cursor.execute(SUMS.format(time="NULL::timestamptz"), [settled, now + bucket])
+        for _, *row in cursor.fetchall():
+            _add(sums, row)
     events = reverse("admin:audit_auditevent_changelist")
     buckets: dict[datetime, dict[str, int]] = {}
     totals: dict[str, int] = {}
@@ -140,7 +176,7 @@ def read(chosen: str, now: datetime) -> dict[str, Any]:
         "totals": totals,
         "shares": {name: _share(totals.get(name, 0), total) for name in SERIES},
         "figures": _figures(totals, total, events, chosen),
-        **_lists(rows, events, chosen),
+        **_lists(sums, events, chosen),
     }
 
 
@@ -171,7 +207,77 @@ def _ticks(first: datetime, end: datetime, chosen: str) -> list[str]:
     return [f"{timezone.localtime(first + (end - first) * number / 4):{form}}" for number in range(5)]
 
 
-def _lists(rows: list[tuple[Any, ...]], events: str, chosen: str) -> dict[str, Any]:
+def _slot(moment: datetime) -> datetime:
+    return ORIGIN + ((moment - ORIGIN) // SLOT) * SLOT
+
+
+# The settled part of a range is the same for a quarter of an hour; it is read again each minute all the same, for late events.
+KEEP_SECONDS = 60.0
+_kept: dict[tuple[datetime, datetime], tuple[float, list[Any], list[Any]]] = {}
+
+
+def _settled_part(first: datetime, settled: datetime, minutes: int) -> tuple[list[Any], list[Any]]:
+    """Return timeline and sums of the slots of [first, settled)."""
+    if first >= settled:
+        return [], []
+    place = (first, settled)
+    kept = _kept.get(place)
+    if kept is not None and time.monotonic() - kept[0] < KEEP_SECONDS:
+        return kept[1], kept[2]
+    fill(first, settled)
+    with connection.cursor() as cursor:
+        cursor.execute(TIMELINE, [minutes, ORIGIN, first, settled])
+        timeline = cursor.fetchall()
+        cursor.execute(STORED, [first, settled])
+        stored = cursor.fetchall()
+    if len(_kept) >= 8:
+        _kept.clear()
+    _kept[place] = (time.monotonic(), timeline, stored)
+    return timeline, stored
+
+
+def fill(first: datetime, end: datetime) -> None:
+    """Sum the slots of [first, end) that have not been summed yet."""
+    first, end = _slot(first), _slot(end)
+    if first >= end:
+        return
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(KNOWN, [first, end])
+        known = {slot for (slot,) in cursor.fetchall()}
+        missing = [
+            first + SLOT * number for number in range((end - first) // SLOT) if first + SLOT * number not in known
+        ]
+        if not missing:
+            return
+        # Marked first: events that arrive while we sum remove the mark, and the slot is summed again.
+        cursor.execute(DONE, [missing])
+        for start, stop in _runs(missing):
+            cursor.execute(FILL, [start, stop])
+
+
+def _runs(slots: list[datetime]) -> list[tuple[datetime, datetime]]:
+    """Join neighbouring slots into spans."""
+    runs: list[tuple[datetime, datetime]] = []
+    for slot in slots:
+        if runs and runs[-1][1] == slot:
+            runs[-1] = (runs[-1][0], slot + SLOT)
+        else:
+            runs.append((slot, slot + SLOT))
+    return runs
+
+
+def _add(sums: dict[tuple[str, str, str], list[Any]], row: Sequence[Any]) -> None:
+    """Add one summed line to what is known of its name."""
+    kind, name, label, outcome, requests, errors, timed, counts = row
+    held = sums.setdefault((kind, name, outcome), ["", 0, 0, 0, [0] * (len(BOUNDS) + 1)])
+    held[0] = held[0] or label
+    held[1] += requests
+    held[2] += errors
+    held[3] += timed
+    held[4] = [one + other for one, other in zip(held[4], counts or held[4], strict=False)]
+
+
+def _lists(sums: Mapping[tuple[str, str, str], list[Any]], events: str, chosen: str) -> dict[str, Any]:
     tools: list[tuple[str, int, str]] = []
     keys: list[tuple[str, int, str]] = []
     reasons: list[tuple[str, int, str]] = []
@@ -180,25 +286,19 @@ def _lists(rows: list[tuple[Any, ...]], events: str, chosen: str) -> dict[str, A
     def link(**query: str) -> str:
         return f"{events}?{urlencode({'range': chosen, **query})}"
 
-    for kind, tool, key, key_name, upstream, reason, outcome, requests, errors, timed, _total, *counts in rows:
-        if kind == 0b0111 and tool:
-            tools.append((tool, requests, link(tool=tool)))
-        elif kind == 0b1011 and key:
-            keys.append((key_name or key, requests, link(key=key)))
-        elif kind == 0b1101 and upstream and timed:
-            upstreams.append(
-                UpstreamLine(
-                    upstream,
-                    link(upstream=upstream),
-                    requests,
-                    errors or 0,
-                    (errors or 0) / requests if requests else 0.0,
-                    percentile(counts, 0.5),
-                    percentile(counts, 0.95),
-                )
-            )
-        elif kind == 0b1110 and reason and outcome in ("denied", "unauthenticated", "limited", "invalid"):
-            reasons.append((reason, requests, link(reason=reason)))
+    for (kind, name, outcome), (label, requests, errors, timed, counts) in sums.items():
+        if not name:
+            continue
+        if kind == "tool":
+            tools.append((name, requests, link(tool=name)))
+        elif kind == "key":
+            keys.append((label or name, requests, link(key=name)))
+        elif kind == "upstream" and timed:
+            share = errors / requests if requests else 0.0
+            p50, p95 = percentile(counts, 0.5), percentile(counts, 0.95)
+            upstreams.append(UpstreamLine(name, link(upstream=name), requests, errors, share, p50, p95))
+        elif kind == "reason" and outcome in ("denied", "unauthenticated", "limited", "invalid"):
+            reasons.append((name, requests, link(reason=name)))
     return {
         "tools": _entries(tools, "accent"),
         "keys": _entries(keys, "accent"),

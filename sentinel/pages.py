@@ -46,6 +46,36 @@ def preferences(request: HttpRequest) -> HttpResponseBase:
     return page(request, "admin/preferences.html", {"title": "Preferences", "form": form})
 
 
+def save_view(request: HttpRequest) -> HttpResponseBase:
+    """Keep a view of the log under a name, or forget one."""
+    from django.http import HttpResponseNotAllowed, QueryDict
+    from django.urls import reverse
+
+    from audit.filters import Filters
+    from sentinel.models import SavedView
+
+    if request.method != "POST":
+        return HttpResponseNotAllowed(["POST"])
+    if not request.user.has_perm("audit.view_auditevent"):
+        raise PermissionDenied
+    user: Any = request.user
+    events = reverse("admin:audit_auditevent_changelist")
+    forget = request.POST.get("forget", "")
+    if forget.isdecimal() and len(forget) < 18:
+        SavedView.objects.filter(user=user, pk=int(forget)).delete()
+        return redirect(events)
+    name = request.POST.get("name", "").replace("\0", "").strip()[:80]
+    query = Filters.read(QueryDict(request.POST.get("query", "").removeprefix("?")[:4000])).query().removeprefix("?")
+    if not name:
+        messages.warning(request, "Give the view a name.")
+    elif user.saved_views.count() >= 50:
+        messages.warning(request, "Fifty views are kept for each person; remove one first.")
+    else:
+        SavedView.objects.update_or_create(user=user, name=name, defaults={"query": query})
+        messages.success(request, f"The view “{name}” was saved.")
+    return redirect(f"{events}?{query}" if query else events)
+
+
 def components(request: HttpRequest) -> HttpResponseBase:
     """Show the components in one place."""
     from sentinel.templatetags.ui import OUTCOMES

@@ -12,7 +12,7 @@ from django.contrib.auth.models import Group
 from django.test import Client
 
 from audit.models import AuditEvent, OutboxEvent
-from sentinel import duties
+from sentinel import duties, overview
 from sentinel.models import User
 
 PASSWORD = "correct-horse-battery-7"
@@ -20,8 +20,9 @@ HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>{{7*7}} \u202
 
 
 @pytest.fixture(autouse=True)
-def _quick_passwords(settings: Any) -> None:
-    """Hash passwords cheaply: these tests make many people."""
+def _afresh(settings: Any) -> None:
+    """Forget what was kept of another test, and hash passwords cheaply: these tests make many people."""
+    overview._kept.clear()
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 
