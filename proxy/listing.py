@@ -2,7 +2,7 @@
 
 Parsing and serialising again would alter numbers, escapes and the order of schema members, so the answer is cut instead:
 the parser only says where each item begins and ends. Where nothing is hidden, nothing changes; the one exception is the
-modern `cacheScope`, which always becomes "private", since another role's list may be another.
+`cacheScope`, which always becomes "private", since another role's list may be another.
 
 An answer that cannot be read raises Unfilterable: it must not go out unfiltered.
 """
@@ -71,10 +71,9 @@ def _expect(text: str, place: int, character: str) -> int:
 class _Filter:
     """One pass over an answer: each method reads the value at a place, notes what to cut, and returns where it ends."""
 
-    def __init__(self, text: str, keep: Keep, modern: bool) -> None:
+    def __init__(self, text: str, keep: Keep) -> None:
         self.text = text
         self.keep = keep
-        self.modern = modern
         self.cuts: list[_Cut] = []
         self.kept = 0
         self.hidden = 0
@@ -97,7 +96,7 @@ class _Filter:
         if folded in _LISTS and self.text[place : place + 1] == "[":
             return self._list(place, *_LISTS[folded])
         value, end = _decode(self.text, place)
-        if self.modern and folded == "cachescope" and value != "private":
+        if folded == "cachescope" and value != "private":
             self.cuts.append(_Cut(place, end, '"private"'))
         return end
 
@@ -148,11 +147,11 @@ class _Filter:
             place = _skip(text, _expect(text, place, ","))
 
 
-def filter_result(raw: bytes, keep: Keep, modern: bool) -> FilteredList:
+def filter_result(raw: bytes, keep: Keep) -> FilteredList:
     """Filter the JSON answer to a list method; an error, or a message that is no answer, stays as it is."""
     try:
         text = raw.decode()
-        work = _Filter(text, keep, modern)
+        work = _Filter(text, keep)
         end = work.message(_skip(text, 1 if text.startswith("\ufeff") else 0))
         if _skip(text, end) != len(text):
             raise Unfilterable("something follows the JSON value")
@@ -172,11 +171,11 @@ def filter_result(raw: bytes, keep: Keep, modern: bool) -> FilteredList:
 _LINES = re.compile(rb"([^\r\n]*)(\r\n|\r|\n|\Z)")
 
 
-def filter_event(event: SseEvent, keep: Keep, modern: bool) -> FilteredList:
+def filter_event(event: SseEvent, keep: Keep) -> FilteredList:
     """Filter the list in an event's data; all other lines of the event, and its kind of line ends, stay."""
     if not event.data:
         return FilteredList(event.raw, 0, 0, False)
-    found = filter_result(event.data, keep, modern)
+    found = filter_result(event.data, keep)
     if not found.changed:
         return FilteredList(event.raw, found.kept, found.hidden, False)
     pieces: list[bytes] = []

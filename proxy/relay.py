@@ -21,8 +21,8 @@ from proxy.request import error_response
 from proxy.sse import KEEP_ALIVE, EventTooLarge, Item, SseEvent, SseReader, classify, encode, load, same_id
 from proxy.transports.base import Broken, Redirected, TimedOut, TooLarge, UpstreamError, UpstreamResponse
 
-#: a plain answer up to this size is held whole; a larger one goes out behind its durable outcome
-HOLD_BYTES = 1024 * 1024
+#: a plain answer up to this size is held whole; a larger one goes out behind its durable outcome, in constant memory
+HOLD_BYTES = 16 * 1024 * 1024
 #: how much of a larger answer the event is made from
 HEAD_BYTES = 64 * 1024
 #: how many requests of the server the event of a stream names
@@ -148,7 +148,7 @@ def _note_result(call: Call, value: dict[str, Any]) -> None:
 
 def _filtered(gateway: Gateway, call: Call, body: bytes) -> bytes:
     try:
-        found = filter_result(body, _Keep(gateway, call), _modern(call))
+        found = filter_result(body, _Keep(gateway, call))
     except Unfilterable as error:
         raise Broken("The upstream's list cannot be read.", detail=str(error)) from error
     _note_list(call, found)
@@ -271,7 +271,7 @@ class _Stream:
         result = item.value.get("result") if isinstance(item.value, dict) else None
         if self.lists or not self.asked or isinstance(item.value, list) or _looks_like_list(result):
             try:
-                found = filter_event(event, _Keep(self.gateway, call), _modern(call))
+                found = filter_event(event, _Keep(self.gateway, call))
             except Unfilterable as error:
                 raise Broken("The upstream's list cannot be read.", detail=str(error)) from error
             if found.changed:

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from proxy.upstreams import HOST_VARIABLE
 from sentinel import runtime
 from sentinel.conf import PROJECT, Config, ConfigError
 from sentinel.postgres import EmbeddedPostgres
@@ -106,6 +107,7 @@ class Supervisor:
         """Start everything, keep it running, stop it in order; return the exit status."""
         self._listen_to_signals()
         self.children = [Child("drain", lambda child: ["drain", "--parent", str(os.getpid())], ready=True)]
+        self.children += [Child("upstreams", lambda child: ["upstreamhost", "--parent", str(os.getpid())], ready=True)]
         self.children += [Child(f"worker {slot}", self._worker(slot)) for slot in range(1, self.workers + 1)]
         self.children += self.extra
         try:
@@ -137,7 +139,13 @@ class Supervisor:
             command = [sys.executable, str(PROJECT / "manage.py"), *command]
         child.started = time.monotonic()
         child.process = subprocess.Popen(  # noqa: S603 - our own commands
-            command, pass_fds=passed, stdin=subprocess.DEVNULL, start_new_session=True, cwd=PROJECT
+            command,
+            pass_fds=passed,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            cwd=PROJECT,
+            # Processes and older sessions of upstreams live in a child of their own, so that any worker can use them.
+            env={**os.environ, HOST_VARIABLE: "1"},
         )
         if reading is not None and child.pipe is not None:
             os.close(child.pipe)
@@ -201,8 +209,9 @@ class Supervisor:
     def _shut_down(self) -> None:
         """Stop accepting, let workers finish, let the drainer drain what they wrote; each within its bound."""
         self.socket.close()
-        workers = [child for child in self.children if child.name != "drain"]
+        workers = [child for child in self.children if child.name.startswith("worker")]
         self._end(workers, self.config.graceful_timeout + 10)
+        self._end([child for child in self.children if child not in workers and child.name != "drain"], 5)
         self._end([child for child in self.children if child.name == "drain"], DRAIN_PATIENCE)
         if self.database is not None:
             self.database.release()

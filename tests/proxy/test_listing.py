@@ -33,20 +33,20 @@ def allow(*names: str) -> Any:
 
 def test_nothing_hidden_nothing_changed() -> None:
     raw = answer(tools("a", "b"), ',"nextCursor":"c"')
-    found = filter_result(raw, allow("a", "b"), False)
+    found = filter_result(raw, allow("a", "b"))
     assert found.raw is raw and (found.kept, found.hidden, found.changed) == (2, 0, False)
 
 
 def test_kept_items_are_byte_identical() -> None:
     raw = answer(tools("a", "secret", "b"), ' ,"nextCursor":"c\\u0061", "other": 1.10')
-    found = filter_result(raw, allow("a", "b"), False)
+    found = filter_result(raw, allow("a", "b"))
     kept = (TOOL % '"a"' + "," + TOOL % '"b"').encode()
     assert found.raw == raw[: raw.index(b"[ ")] + b"[" + kept + b"]" + raw[raw.index(b' ,"nextCursor"') :]
     assert (found.kept, found.hidden, found.changed) == (2, 1, True)
 
 
 def test_all_hidden_keeps_the_cursor() -> None:
-    found = filter_result(answer(tools("a", "b"), ',"nextCursor":"page2"'), allow(), True)
+    found = filter_result(answer(tools("a", "b"), ',"nextCursor":"page2"'), allow())
     assert json.loads(found.raw)["result"] == {"tools": [], "nextCursor": "page2"}
     assert (found.kept, found.hidden) == (0, 2)
 
@@ -69,35 +69,34 @@ def test_every_kind_of_list(member: str, naming: str, kind: str) -> None:
         return name == "a"
 
     raw = json.dumps({"id": 1, "result": {member: [{naming: "a"}, {naming: "b"}]}}).encode()
-    assert json.loads(filter_result(raw, keep, False).raw)["result"][member] == [{naming: "a"}]
+    assert json.loads(filter_result(raw, keep).raw)["result"][member] == [{naming: "a"}]
     assert seen == [(kind, "a"), (kind, "b")]
 
 
 @pytest.mark.parametrize("item", ["1", "null", "{}", '{"name":7}', '["name"]', '{"Name":"a"}'])
 def test_what_has_no_name_is_not_shown(item: str) -> None:
-    found = filter_result(answer(item + "," + tools("a")), lambda *_: True, False)
+    found = filter_result(answer(item + "," + tools("a")), lambda *_: True)
     assert (found.kept, found.hidden) == (1, 1)
 
 
 def test_lists_said_twice_or_in_another_case_are_filtered_too() -> None:
     raw = b'{"result":{"tools":[{"name":"x"}],"tools":[{"name":"y"}],"Tools":[{"name":"z"}]},"result":{"tools":[{"name":"w"}]}}'
-    found = filter_result(raw, allow(), False)
+    found = filter_result(raw, allow())
     assert found.raw == b'{"result":{"tools":[],"tools":[],"Tools":[]},"result":{"tools":[]}}'
 
 
 @pytest.mark.parametrize(
-    ("scope", "modern", "out"),
+    ("scope", "out"),
     [
-        (', "cacheScope" : "public"', True, ', "cacheScope" : "private"'),
-        (',"cacheScope":"private"', True, ',"cacheScope":"private"'),
-        (',"cacheScope":7', True, ',"cacheScope":"private"'),
-        (',"cacheScope":"public"', False, ',"cacheScope":"public"'),
-        ("", True, ""),
+        (', "cacheScope" : "public"', ', "cacheScope" : "private"'),
+        (',"cacheScope":"private"', ',"cacheScope":"private"'),
+        (',"cacheScope":7', ',"cacheScope":"private"'),
+        ("", ""),
     ],
 )
-def test_what_is_filtered_per_caller_is_never_shared(scope: str, modern: bool, out: str) -> None:
+def test_what_is_filtered_per_caller_is_never_shared(scope: str, out: str) -> None:
     raw = answer(tools("a"), scope)
-    assert filter_result(raw, allow("a"), modern).raw == raw.replace(scope.encode(), out.encode())
+    assert filter_result(raw, allow("a")).raw == raw.replace(scope.encode(), out.encode())
 
 
 @pytest.mark.parametrize(
@@ -112,7 +111,7 @@ def test_what_is_filtered_per_caller_is_never_shared(scope: str, modern: bool, o
     ],
 )
 def test_what_is_no_list_stays(raw: bytes) -> None:
-    assert filter_result(raw, allow(), True).raw is raw
+    assert filter_result(raw, allow()).raw is raw
 
 
 @pytest.mark.parametrize(
@@ -134,12 +133,12 @@ def test_what_is_no_list_stays(raw: bytes) -> None:
 )
 def test_what_cannot_be_read_never_goes_out(raw: bytes) -> None:
     with pytest.raises(Unfilterable):
-        filter_result(raw, lambda *_: True, True)
+        filter_result(raw, lambda *_: True)
 
 
 def test_a_batch_and_a_byte_order_mark() -> None:
     raw = b'\xef\xbb\xbf[{"id":1,"result":{"tools":[{"name":"x"},{"name":"a"}]}}, {"method":"m"}]'
-    assert filter_result(raw, allow("a"), False).raw == raw.replace(b'{"name":"x"},', b"")
+    assert filter_result(raw, allow("a")).raw == raw.replace(b'{"name":"x"},', b"")
 
 
 values = st.recursive(
@@ -163,7 +162,7 @@ def test_filtering_equals_filtering_the_value(
     listed = [{"name": name, "v": value} for name, value in items]
     whole = {"jsonrpc": "2.0", "id": 1, "result": {"nextCursor": "é", "tools": listed, "cacheScope": "public"}}
     raw = json.dumps(whole, separators=space, ensure_ascii=ascii_only).encode()
-    found = filter_result(raw, lambda kind, name, item: name in allowed, True)
+    found = filter_result(raw, lambda kind, name, item: name in allowed)
     whole["result"] = {"nextCursor": "é", "tools": [t for t in listed if t["name"] in allowed], "cacheScope": "private"}
     assert json.loads(found.raw) == whole
     for item in listed:
@@ -173,7 +172,7 @@ def test_filtering_equals_filtering_the_value(
         b"event: message\r\nid: 5\r\n: note\r\ndata: " + raw.replace(b"\n", b"\r\ndata: ") + b"\r\n\r\n"
     )
     (event,) = events
-    again = filter_event(event, lambda kind, name, item: name in allowed, True)
+    again = filter_event(event, lambda kind, name, item: name in allowed)
     (sent,) = SseReader().feed(again.raw)
     assert sent.data == found.raw and (sent.event, sent.id) == ("message", b"5")
     assert again.raw.startswith(b"event: message\r\nid: 5\r\n: note\r\ndata: ") and again.raw.endswith(b"\r\n\r\n")
@@ -187,4 +186,4 @@ def test_events_without_a_list_stay() -> None:
         b'data:{"id":1,"error":{}}\n\n',
     ):
         (event,) = SseReader().feed(raw)
-        assert filter_event(event, allow(), True).raw is event.raw
+        assert filter_event(event, allow()).raw is event.raw
