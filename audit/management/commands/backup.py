@@ -1,0 +1,72 @@
+"""`manage.py backup FILE`: all that this installation is, in one file; the gateway may serve meanwhile."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+import orjson
+import psycopg
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+from django.db import connection
+
+from audit.acts import Actor, record_act
+from audit.backup import BackupError, back_up, check_value
+from audit.keeping import database
+
+
+class Command(BaseCommand):
+    """Write a backup."""
+
+    help = "Write the database, the journal and the secrets of this installation into one file (a ZIP archive that holds secrets)."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Define the arguments."""
+        parser.add_argument("file", metavar="FILE", help="The file to write; replaced when it exists.")
+        parser.add_argument("--json", action="store_true", help="Print one JSON object.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Write it."""
+        config = settings.SENTINEL
+        connection.ensure_connection()
+        target = Path(options["file"]).absolute()
+        about = {"instance": config.instance, "check": secret_checks(config)}
+        record_act(method="admin.backup.made", actor=Actor.system(), target=target.name)
+        try:
+            with database("owner" if "owner" in settings.DATABASES else "default") as source:
+                manifest = back_up(target, source, config.var, about)
+        except (BackupError, psycopg.Error, OSError) as error:
+            raise CommandError(str(error).splitlines()[0]) from None
+        events = manifest["tables"]["audit_auditevent"]["rows"]
+        found = {
+            "file": str(target),
+            "bytes": target.stat().st_size,
+            "events": events,
+            "journal_files": len(manifest["journal"]),
+            "secrets": manifest["secrets"],
+        }
+        if options["json"]:
+            self.stdout.write(orjson.dumps(found).decode())
+            return
+        self.stdout.write(
+            f"{target}: {events} events, {found['journal_files']} journal files, {found['bytes'] / 1e6:.1f} MB"
+        )
+        given = [name for name in ("SENTINEL_SECRET_KEY", "SENTINEL_KEY_PEPPERS") if is_given(config, name)]
+        if given:
+            self.stdout.write(f"not in it, because the environment gives it: {', '.join(given)}; keep it as well")
+
+
+def is_given(config: Any, variable: str) -> bool:
+    """Say whether a secret comes from the environment, not from SENTINEL_VAR."""
+    name = variable.removeprefix("SENTINEL_").lower()
+    return name not in getattr(config, "generated", frozenset())
+
+
+def secret_checks(config: Any) -> dict[str, str]:
+    """Make values that tell at a restore whether the secrets given by the environment are the same."""
+    checks = {"secret_key": check_value(config.secret_key.encode())}
+    for number, pepper in config.key_peppers.items():
+        checks[f"pepper_{number}"] = check_value(pepper)
+    return checks
