@@ -9,9 +9,9 @@ from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.plumbing import force_instance
-from rest_framework import serializers
 
 from audit.api.base import ApiView, Operation, Parameter
+from audit.api.fields import Strict
 from audit.api.problems import CODES, MEDIA_TYPE
 
 __all__ = ["Described", "document"]
@@ -101,7 +101,7 @@ class Described(AutoSchema):
             return None
         operation = self.operation
         written["parameters"] = [
-            *(one for one in written.get("parameters", []) if one["in"] == "path"),
+            *(_path_parameter(one) for one in written.get("parameters", []) if one["in"] == "path"),
             *(_parameter(one) for one in operation.query),
             *_header_parameters(operation),
         ]
@@ -190,6 +190,21 @@ def _chosen(inner: Any) -> Any:
     return {"anyOf": [inner, {"type": "object", "description": "Only the members that `fields` names."}]}
 
 
+PLACES = {
+    "id": ("Its id.", {"type": "integer", "minimum": 0, "maximum": 10**18 - 1}),
+    "number": ("The version's number.", {"type": "integer", "minimum": 0, "maximum": 10**18 - 1}),
+    "slug": ("The upstream's name, or its id.", {"type": "string", "minLength": 1, "maxLength": 63}),
+    "key_id": ("The key's id.", {"type": "string", "format": "uuid"}),
+    "job_id": ("The replay's id.", {"type": "string", "format": "uuid"}),
+    "event": ("The event's id.", {"type": "string", "format": "uuid"}),
+}
+
+
+def _path_parameter(one: dict[str, Any]) -> dict[str, Any]:
+    words, schema = PLACES[one["name"]]
+    return {"name": one["name"], "in": "path", "required": True, "description": words, "schema": schema}
+
+
 def _parameter(one: Parameter) -> dict[str, Any]:
     schema: dict[str, Any] = {"type": one.kind}
     if one.kind in ("uuid", "date-time"):
@@ -253,15 +268,33 @@ def finished(result: Any, **kwargs: Any) -> Any:
     result["components"]["schemas"] = dict(sorted(result["components"]["schemas"].items()))
     result["tags"] = [{"name": name, "description": words} for name, words in TAGS.items()]
     result["servers"] = [{"url": "/"}]
-    for schema in result["components"]["schemas"].values():
-        _strict(schema)
+    strict = {f"{prefix}{one.__name__}" for one in _all(Strict) for prefix in ("", "Patched")}
+    for name, schema in result["components"]["schemas"].items():
+        if name in strict:
+            schema["additionalProperties"] = False
+    _tidy(result)
     return result
 
 
-def _strict(schema: dict[str, Any]) -> None:
-    """Say that strangers are refused where they are."""
-    if schema.pop("x-strict", False):
-        schema["additionalProperties"] = False
+def _all(base: type) -> list[type]:
+    return [kind for one in base.__subclasses__() for kind in (one, *_all(one))]
+
+
+def _tidy(value: Any) -> None:
+    """Say what JSON Schema means by null, and leave out what is for the generator alone."""
+    if isinstance(value, list):
+        for one in value:
+            _tidy(one)
+    if not isinstance(value, dict):
+        return
+    value.pop("x-spec-enum-id", None)
+    if value.get("oneOf") == [{}, {"type": "null"}]:
+        del value["oneOf"]  # anything, null among it
+    kinds = value.get("type")
+    if isinstance(kinds, list) and "null" in kinds and None not in value.get("enum", [None]):
+        value["enum"] = [*value["enum"], None]
+    for one in value.values():
+        _tidy(one)
 
 
 @lru_cache(maxsize=1)
@@ -272,6 +305,3 @@ def document() -> dict[str, Any]:
     generator = SchemaGenerator(patterns=[urls.v1], api_version=None)  # type: ignore[no-untyped-call]
     found: dict[str, Any] = generator.get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
     return found
-
-
-Field = serializers.Field

@@ -1,0 +1,69 @@
+"""Two at once, outside any test's transaction, as two workers would; what was made is taken away again."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.db import connection
+
+from audit.acts import Actor
+from audit.models import OutboxEvent
+from policies import services
+from policies.models import ApiKey, IdempotentRequest
+from tests.api.conftest import Caller
+
+
+@pytest.fixture
+def racer(django_db_setup: None, django_db_blocker: Any) -> Iterator[Caller]:
+    """A caller whose key other threads see."""
+    with django_db_blocker.unblock():
+        yield Caller(services.create_key(name="racer", actor=Actor.system(), duty="administrator").secret)
+        ApiKey.objects.filter(name__in=("racer", "raced")).delete()
+        IdempotentRequest.objects.all().delete()
+        OutboxEvent.objects.all().delete()
+        connection.close()
+
+
+def at_once(*acts: Callable[[], Any]) -> list[Any]:
+    """Do all at the same time."""
+    start, answers = threading.Barrier(len(acts)), []
+
+    def one(act: Callable[[], Any]) -> None:
+        start.wait()
+        try:
+            answers.append(act())
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=one, args=(act,)) for act in acts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    return answers
+
+
+def test_two_creations_at_once_with_one_key_make_one(racer):
+    def send():
+        return Caller(racer.secret).post(
+            "keys/", {"name": "raced", "role": "user"}, headers={"idempotency-key": "race"}
+        )
+
+    answers = at_once(*[send] * 4)
+    assert [one.status_code for one in answers] == [201] * 4
+    assert len({one.data["id"] for one in answers}) == 1 == ApiKey.objects.filter(name="raced").count()
+    assert sorted(one.data["key_already_shown"] for one in answers) == [False, True, True, True]
+
+
+def test_two_writers_with_one_etag_one_wins(racer):
+    made = racer.post("keys/", {"name": "raced", "role": "user"})
+
+    def change(owner):
+        tag = {"if-match": made.headers["ETag"]}
+        return lambda: Caller(racer.secret).patch(f"keys/{made.data['id']}/", {"owner": owner}, headers=tag)
+
+    answers = at_once(change("one"), change("two"), change("three"))
+    assert sorted(one.status_code for one in answers) == [200, 412, 412]
