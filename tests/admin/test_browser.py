@@ -81,9 +81,7 @@ def _no_complaints(house: House) -> Iterator[None]:
 
 
 def call(house: House, secret: str, tool: str = "list_customers") -> int:
-    client = house.gateway.client(secret)
-    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": tool, "arguments": {"limit": 3}}}
-    return client.post(message).status
+    return house.gateway.client(secret).call(tool, {"limit": 3}).status
 
 
 def test_a_key_made_here_works_on_the_next_call_and_stops_within_a_second(house):
