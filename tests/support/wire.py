@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
@@ -114,11 +115,9 @@ class Stream:
 
     def close(self) -> None:
         """Close the connection."""
-        sock = self._socket
-        try:
-            sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
+        if self.response.fp is not None:
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
         self.response.close()
         self.connection.close()
 
@@ -126,10 +125,7 @@ class Stream:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        try:
-            self.close()
-        except (OSError, AttributeError):
-            pass
+        self.close()
 
 
 def send(
