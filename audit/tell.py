@@ -183,12 +183,11 @@ def stages(event: Any) -> list[Stage]:
             continue
         stage, result = str(entry.get("stage", "")), str(entry.get("result", ""))
         settled = stage == decision.get("stage") and event.outcome not in ("allowed", "changed")
-        good = (
-            None if result in ("", "skipped") else not settled and result in ("ok", "allowed", "allow", "pass", "done")
-        )
+        good = None if result in ("", "skipped") else not settled
         rest = {key: value for key, value in entry.items() if key not in ("stage", "result", "us", "reason")}
         note = words(str(entry["reason"])) if entry.get("reason") else words(event.reason) if settled else ""
         note += "".join(f"{'; ' if note else ''}{key}: {value}" for key, value in rest.items())
+        result = REASONS.get(result, result) if result != event.reason or not settled else "refused"
         us = entry.get("us")
         found.append(Stage(STAGES.get(stage, stage), result, note, us if isinstance(us, int | float) else None, good))
     return found

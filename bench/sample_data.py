@@ -221,34 +221,42 @@ def load(dsn: str, events: int, days: int, *, seed: int = 7, say: Any = print) -
     """Store `events` events over the last `days` days."""
     import psycopg
 
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        fill(connection, events, days, seed=seed, say=say)
+
+
+def fill(connection: Any, events: int, days: int, *, seed: int = 7, say: Any = print, vacuum: bool = True) -> None:
+    """Store the events through a connection of psycopg's; without `vacuum` inside a transaction of the caller's."""
     from audit.ids import uuid7_floor
 
     rng = random.Random(seed)
     now = datetime.now(UTC)
     began = time.perf_counter()
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        stock = shapes(rng, 6_000, keys_of(connection, rng))
-        seq = connection.execute(
-            "SELECT coalesce(max(seq), 0) + 1 FROM audit_auditevent WHERE writer = 'sample'"
-        ).fetchone()[0]
-        first = (now - timedelta(days=days - 1)).date()
-        for number in range(days):
-            day = first + timedelta(days=number)
-            low = datetime(day.year, day.month, day.day, tzinfo=UTC)
-            high = min(low + timedelta(days=1), now - timedelta(seconds=1))
-            part = events // days + (events % days if number == days - 1 else 0)
-            if part == 0 or high <= low:
-                continue
-            _load_day(connection, day, lines(rng, stock, low, high, part, seq))
-            seq += part
-            sql = ROLLUP.format(buckets=buckets())
-            connection.execute(sql, [uuid7_floor(low), uuid7_floor(high + timedelta(seconds=1))])
-            say(f"{day}: {part:,} events ({time.perf_counter() - began:.0f} s)")
-        connection.execute("ANALYZE audit_auditevent")
-        connection.execute("ANALYZE audit_rollup")
+    stock = shapes(rng, 6_000, keys_of(connection, rng))
+    seq = connection.execute(
+        "SELECT coalesce(max(seq), 0) + 1 FROM audit_auditevent WHERE writer = 'sample'"
+    ).fetchone()[0]
+    first = (now - timedelta(days=days - 1)).date()
+    for number in range(days):
+        day = first + timedelta(days=number)
+        low = datetime(day.year, day.month, day.day, tzinfo=UTC)
+        high = min(low + timedelta(days=1), now - timedelta(seconds=1))
+        part = events // days + (events % days if number == days - 1 else 0)
+        if part == 0 or high <= low:
+            continue
+        name = _load_day(connection, day, lines(rng, stock, low, high, part, seq))
+        # Pages of an index are read without the table only where the table is known to be all visible.
+        if vacuum:
+            connection.execute(f"VACUUM {name}")
+        seq += part
+        sql = ROLLUP.format(buckets=buckets())
+        connection.execute(sql, [uuid7_floor(low), uuid7_floor(high + timedelta(seconds=1))])
+        say(f"{day}: {part:,} events ({time.perf_counter() - began:.0f} s)")
+    connection.execute("ANALYZE audit_auditevent")
+    connection.execute("ANALYZE audit_rollup")
 
 
-def _load_day(connection: Any, day: date, rows: Iterator[str]) -> None:
+def _load_day(connection: Any, day: date, rows: Iterator[str]) -> str:
     name = f"audit_auditevent_p{day:%Y%m%d}"
     new = connection.execute("SELECT to_regclass(%s) IS NULL", [name]).fetchone()[0]
     target = "audit_auditevent"
@@ -276,8 +284,7 @@ def _load_day(connection: Any, day: date, rows: Iterator[str]) -> None:
         connection.execute(
             f"CREATE TRIGGER audit_no_truncate BEFORE TRUNCATE ON {name} FOR EACH STATEMENT EXECUTE FUNCTION audit_refuse_change()"
         )
-    # Pages of an index are read without the table only where the table is known to be all visible.
-    connection.execute(f"VACUUM {name}")
+    return name
 
 
 def main() -> None:
@@ -300,6 +307,11 @@ def main() -> None:
         **{name: value for name, value in parameters.items() if name in ("dbname", "user", "password", "host", "port")}
     )
     load(dsn, arguments.events, arguments.days, seed=arguments.seed)
+    from django.utils import timezone
+
+    from sentinel import overview
+
+    overview.read("7d", timezone.now())  # sums the quarter hours now, not at the first look
 
 
 if __name__ == "__main__":
