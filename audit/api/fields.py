@@ -38,10 +38,14 @@ class Strict(serializers.Serializer[Any]):
 
 def read(kind: type[serializers.Serializer[Any]], data: Any, *, partial: bool = False) -> dict[str, Any]:
     """Read a body into plain values, or refuse it member by member."""
-    serializer = kind(data=data, partial=partial)
+    serializer = kind(data=data)
+    if partial:
+        # Only at the top: what is given is given whole, its own members and their defaults included.
+        for field in serializer.fields.values():
+            field.required = False
     serializer.is_valid(raise_exception=True)
     found: dict[str, Any] = serializer.validated_data
-    return dict(found)
+    return {name: value for name, value in found.items() if not partial or name in data}
 
 
 class Char(serializers.CharField):

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import psycopg
 from django.conf import settings
 from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation, ValidationError
 from django.db import DatabaseError, InterfaceError, OperationalError
@@ -111,7 +112,7 @@ def of(error: Exception) -> Problem | None:
         return Problem("too_large")
     if isinstance(error, exceptions.ParseError | SuspiciousOperation):
         return Problem("malformed", str(error))
-    if isinstance(error, OperationalError | InterfaceError):
+    if isinstance(error, OperationalError | InterfaceError | psycopg.OperationalError | psycopg.InterfaceError):
         log.warning("the database does not answer: %s", error)
         return Problem("unavailable", headers={"Retry-After": "5"})
     return None

@@ -16,15 +16,21 @@ from policies.models import ApiKey, IdempotentRequest
 from tests.api.conftest import Caller
 
 
+pytestmark = pytest.mark.django_db
+
+
 @pytest.fixture
-def racer(django_db_setup: None, django_db_blocker: Any) -> Iterator[Caller]:
-    """A caller whose key other threads see."""
-    with django_db_blocker.unblock():
-        yield Caller(services.create_key(name="racer", actor=Actor.system(), duty="administrator").secret)
-        ApiKey.objects.filter(name__in=("racer", "raced")).delete()
-        IdempotentRequest.objects.all().delete()
-        OutboxEvent.objects.all().delete()
-        connection.close()
+def racer(db: None) -> Iterator[Caller]:
+    """A caller whose key other connections see."""
+    (made,) = at_once(lambda: services.create_key(name="racer", actor=Actor.system(), duty="administrator"))
+    yield Caller(made.secret)
+    at_once(clean)
+
+
+def clean() -> None:
+    ApiKey.objects.filter(name__in=("racer", "raced")).delete()
+    IdempotentRequest.objects.all().delete()
+    OutboxEvent.objects.all().delete()
 
 
 def at_once(*acts: Callable[[], Any]) -> list[Any]:
@@ -59,7 +65,7 @@ def test_two_creations_at_once_with_one_key_make_one(racer):
 
 
 def test_two_writers_with_one_etag_one_wins(racer):
-    made = racer.post("keys/", {"name": "raced", "role": "user"})
+    (made,) = at_once(lambda: Caller(racer.secret).post("keys/", {"name": "raced", "role": "user"}))
 
     def change(owner):
         tag = {"if-match": made.headers["ETag"]}
