@@ -19,6 +19,7 @@ from audit import export_pages, integrity_pages, live, tell
 from audit.filters import FIELDS, PRESETS, Filters
 from audit.ids import uuid7_floor
 from audit.models import AuditEvent, OpenCall, Outcome
+from audit.pages import Pages
 from audit.people import record
 from audit.search import BUDGET_MS, search
 
@@ -38,7 +39,7 @@ def read_filters(request: HttpRequest, known: dict[str, list[tuple[str, str]]]) 
 
 
 @admin.register(AuditEvent)
-class AuditEventAdmin(admin.ModelAdmin):
+class AuditEventAdmin(Pages):
     """Events: a list by key pages, one page for each, live view and export."""
 
     def has_add_permission(self, request: HttpRequest) -> bool:

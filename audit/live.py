@@ -131,7 +131,8 @@ def uuid7_at(ts_us: int) -> UUID:
 
 
 def _fetch(filters: Filters, floor: UUID) -> list[Row]:
-    conditions, params = ["id > %s"], [floor]
+    conditions: list[str] = ["id > %s"]
+    params: list[Any] = [floor]
     for name in filters.values:
         sql, values = filters.conditions(name)
         conditions.append(sql)

@@ -19,6 +19,7 @@ from django.shortcuts import redirect, render
 from django.urls import URLPattern, path
 from django.utils import timezone
 
+from audit.pages import Pages
 from audit.people import actor
 from policies import preview
 from policies.key_forms import KeyForm, NewKeyForm, RevokeForm, RotateForm
@@ -56,7 +57,7 @@ def in_state(keys: QuerySet[ApiKey], state: str) -> QuerySet[ApiKey]:
 
 
 @admin.register(ApiKey)
-class ApiKeyAdmin(admin.ModelAdmin):
+class ApiKeyAdmin(Pages):
     """Keys: created, rotated and revoked by the services that leave an event; never deleted."""
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:

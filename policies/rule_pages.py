@@ -12,6 +12,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import URLPattern, path
 
+from audit.pages import Pages
 from audit.people import actor
 from policies import explain_pages, glob, preview
 from policies.compiled import PolicyError
@@ -35,7 +36,7 @@ def _blame(form: Any, error: ValidationError) -> None:
 
 
 @admin.register(Role)
-class RoleAdmin(admin.ModelAdmin):
+class RoleAdmin(Pages):
     """Roles, and what each may call."""
 
     fields = ("name", "description")
@@ -171,7 +172,7 @@ def _delete(page: Any, request: HttpRequest, row: Any, name: str, about: str, se
 
 
 @admin.register(Rule)
-class RuleAdmin(admin.ModelAdmin):
+class RuleAdmin(Pages):
     """Rules: a form that reads back as a sentence, with the tools it matches shown before it is saved."""
 
     def get_urls(self) -> list[URLPattern]:
@@ -326,7 +327,7 @@ def matched(spec: RuleSpec) -> list[tuple[str, str]] | None:
 
 
 @admin.register(RateLimit)
-class RateLimitAdmin(admin.ModelAdmin):
+class RateLimitAdmin(Pages):
     """Limits, read back as sentences."""
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
@@ -413,7 +414,7 @@ class RateLimitAdmin(admin.ModelAdmin):
 
 
 @admin.register(PolicyVersion)
-class PolicyVersionAdmin(admin.ModelAdmin):
+class PolicyVersionAdmin(Pages):
     """Every version the policy had, who made it and what it changed."""
 
     def has_add_permission(self, request: HttpRequest) -> bool:

@@ -14,6 +14,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import URLPattern, path
 
+from audit.pages import Pages
 from audit.people import actor
 from proxy import definitions, vault
 from proxy.forms import UpstreamForm, pairs_as_text
@@ -26,7 +27,7 @@ WAITING = ("new", "changed", "quarantined")
 
 
 @admin.register(Upstream)
-class UpstreamAdmin(admin.ModelAdmin):
+class UpstreamAdmin(Pages):
     """MCP servers behind the gateway."""
 
     def get_urls(self) -> list[URLPattern]:
@@ -177,7 +178,7 @@ class UpstreamAdmin(admin.ModelAdmin):
         if request.method == "POST":
             from proxy import services
 
-            self.log_deletions(request, [upstream])
+            self.log_deletions(request, Upstream.objects.filter(pk=upstream.pk))
             services.remove_upstream(actor=actor(request), slug=upstream.slug)
             messages.success(request, f"{upstream.slug} was removed; its events stay.")
             return redirect("admin:proxy_upstream_changelist")
@@ -215,7 +216,7 @@ def _description(item: CatalogueItem) -> str:
 
 
 @admin.register(CatalogueItem)
-class CatalogueItemAdmin(admin.ModelAdmin):
+class CatalogueItemAdmin(Pages):
     """Tools, prompts and resources, and which definition was approved."""
 
     def has_add_permission(self, request: HttpRequest) -> bool:

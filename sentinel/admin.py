@@ -16,6 +16,7 @@ from django.urls import URLPattern, path
 from django.utils.decorators import method_decorator
 from django.views.decorators.debug import sensitive_post_parameters
 
+from audit.pages import Pages
 from audit.people import record
 from sentinel import duties
 from sentinel.forms import NewPersonForm, PersonForm, ReauthenticateForm
@@ -36,7 +37,7 @@ def shown(user: User, groups: list[str] | None = None) -> dict[str, Any]:
 
 
 @admin.register(User)
-class UserAdmin(admin.ModelAdmin):
+class UserAdmin(Pages):
     """People and their duties; nobody grants more than they hold."""
 
     def get_urls(self) -> list[URLPattern]:

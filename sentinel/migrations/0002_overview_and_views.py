@@ -5,7 +5,6 @@ import django.db.models.deletion
 from django.conf import settings
 from django.db import migrations, models
 
-
 # Events that are stored late (after an outage) change minutes that were summed already: their slots are summed anew.
 FORGET = """
 CREATE FUNCTION sentinel_forget_slots() RETURNS trigger LANGUAGE plpgsql AS $$
