@@ -528,6 +528,38 @@ def test_a_missing_key_names_no_oauth_server(stage: Stage, fake: FakeUpstream) -
     assert "resource_metadata" not in challenge
 
 
+class TestRulesOverArguments:
+    """A6 (agentgateway#3092, agentgateway/website#523), and the part of T2 about rules."""
+
+    @pytest.mark.parametrize("era", ERAS)
+    def test_the_tool_is_listed_and_each_call_decided(self, stage: Stage, fake: FakeUpstream, era: str) -> None:
+        fake.tools = [*fake.tools, {"name": "pay", "inputSchema": {"type": "object"}}]
+        client = stage.client("spender", era=era)
+        assert client.tools() == ["pay"]
+        since = stage.gateway.now()
+        tried = [{"amount": 99}, {"amount": 100}, {}, {"amount": None}, {"amount": "1"}, {"amount": 2**60}, None]
+        assert [client.call("pay", arguments).status for arguments in tried] == [200] + [403] * 6
+        assert len(fake.seen("tools/call")) == 1
+        found = stage.gateway.events(since, len(tried))
+        assert found[0]["decision"]["rule"]["name"] == "small sums"
+
+    def test_explain_says_which_rule_decides(self, stage: Stage) -> None:
+        asked = ("policy", "explain", "--role", "spender", "--tool", "pay", "--upstream", "fake", "--json", "--args")
+        allowed = json.loads(stage.gateway.manage(*asked, '{"amount": 5}').stdout)
+        refused = json.loads(stage.gateway.manage(*asked, '{"amount": 500}', check=False).stdout)
+        assert allowed["allowed"] is True
+        assert allowed["rule"]["name"] == "small sums"
+        assert refused["allowed"] is False
+
+    def test_a_misspelt_field_is_refused_with_its_name(self, stage: Stage) -> None:
+        path = stage.gateway.home / "misspelt.yaml"
+        path.write_text("roles: {a: {allow: []}}\nrules:\n  - {effect: allow, roles: [a], tool: t, whne: []}\n")
+        done = stage.gateway.manage("policy", "apply", str(path), check=False)
+        assert done.returncode != 0
+        assert "whne" in done.stderr
+        assert stage.gateway.manage("policy", "check", str(path), check=False).returncode != 0
+
+
 # --- 4 Audit: see test_canary.py --------------------------------------------------------------------------------------
 # --- 5 Rate limits ----------------------------------------------------------------------------------------------------
 

@@ -76,12 +76,15 @@ roles:
   readonly: {allow: ["list_customers"]}
   pager:    {allow: ["*"], deny: ["page_1_*"]}
   getter:   {allow: ["get_customer"]}
+  spender:  {allow: []}
+rules:
+  - {name: small sums, effect: allow, roles: [spender], tool: pay, when: [{argument: amount, lt: 100}]}
 rate_limits:
   per_tool:
     overrides:
       limited: {requests: 2, window_seconds: 3}
 """
-ROLES = ("admin", "user", "readonly", "pager", "getter")
+ROLES = ("admin", "user", "readonly", "pager", "getter", "spender")
 # Short enough for tests of what happens when they are over.
 SETTINGS = {"SENTINEL_FIRST_BYTE_TIMEOUT": "3", "SENTINEL_MAX_ANSWER_BYTES": "16MiB"}
 
