@@ -15,7 +15,15 @@ from sentinel.postgres import PostgresError
 
 OWN = ("sentinel", "audit", "policies", "proxy")
 GUARDED = ("createsuperuser", "changepassword", "runserver")
-UNGUARDED = ("migrate", "makemigrations", "serve", "worker", "drain", "upstreamhost", "openapi")  # serve asks by itself, after its other refusals
+UNGUARDED = (
+    "migrate",
+    "makemigrations",
+    "serve",
+    "worker",
+    "drain",
+    "upstreamhost",
+    "openapi",
+)  # serve asks by itself, after its other refusals
 
 
 class Utility(ManagementUtility):

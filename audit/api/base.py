@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 from urllib.parse import urlencode
 from uuid import UUID
 
@@ -195,7 +195,7 @@ class ApiView(APIView):
 
     def finalize_response(self, request: Request, response: HttpResponseBase, *args: Any, **kwargs: Any) -> Any:
         """Say how much of the rate limit is left; answers are nobody else's to keep."""
-        answer = super().finalize_response(request, response, *args, **kwargs)
+        answer: Any = super().finalize_response(request, cast(Response, response), *args, **kwargs)
         for name, value in getattr(request, "rate_headers", {}).items():
             answer.headers[name] = value
         answer.headers.setdefault("Cache-Control", "no-store")

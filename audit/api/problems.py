@@ -102,7 +102,7 @@ def of(error: Exception) -> Problem | None:
     if isinstance(error, exceptions.UnsupportedMediaType):
         return Problem("unsupported_media_type", str(error.detail))
     if isinstance(error, exceptions.Throttled):
-        wait = max(1, int(-(-(error.wait or 1) // 1)))
+        wait = max(1, int(-(-(getattr(error, "wait", None) or 1) // 1)))
         return Problem("rate_limited", f"Try again in {wait} s.", headers={"Retry-After": str(wait)}, retry_after=wait)
     if isinstance(error, exceptions.ValidationError):
         return Problem("invalid", errors=list(flattened(error.detail)))

@@ -193,7 +193,7 @@ def rule_form(rule: RuleSpec) -> dict[str, Any]:
 def read_rule(asked: dict[str, Any], before: RuleSpec | None, policy: PolicySpec) -> RuleSpec:
     """Make a rule of what was asked for, on top of what it was; refuse what could not be stored or would not compile."""
     spec = before or RuleSpec("", ("tool",), "", None)
-    plain = {
+    plain: dict[str, Any] = {
         name: asked[name]
         for name in ("name", "effect", "pattern", "reason", "note", "enabled", "observe")
         if name in asked

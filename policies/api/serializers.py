@@ -6,15 +6,15 @@ from typing import Any
 
 from rest_framework import serializers
 
-from audit.api.fields import Bool, Char, Choice, Moment, Network, Strict, Whole
+from audit.api.fields import Bool, Char, Choice, Moment, Network, Pattern, Strict, Whole
 from policies import vocabulary
 
 Output = serializers.Serializer[Any]
-ROLE = {"max_length": 64}
+ROLE: dict[str, Any] = {"max_length": 64}
 
 
 def _slugs(**kwargs: Any) -> serializers.ListField:
-    return serializers.ListField(child=serializers.RegexField(vocabulary.SLUG, max_length=63), max_length=200, **kwargs)
+    return serializers.ListField(child=Pattern(vocabulary.SLUG, max_length=63), max_length=200, **kwargs)
 
 
 def _networks(**kwargs: Any) -> serializers.ListField:
@@ -115,7 +115,7 @@ class NewKey(Key):
 class RoleChange(Strict):
     """A role's name and what it is for."""
 
-    name = serializers.RegexField(vocabulary.ROLE_NAME, **ROLE)
+    name = Pattern(vocabulary.ROLE_NAME, **ROLE)
     description = Char(required=False, allow_blank=True, max_length=500)
 
 
@@ -162,10 +162,10 @@ class Window(Strict):
     """When a rule is in force."""
 
     days = serializers.ListField(child=Choice(choices=vocabulary.WEEKDAYS), required=False, default=list, max_length=7)
-    from_time = serializers.RegexField(
+    from_time = Pattern(
         r"^([01]\d|2[0-3]):[0-5]\d(:[0-5]\d)?$", required=False, allow_null=True, default=None, help_text="Like 09:00."
     )
-    to_time = serializers.RegexField(
+    to_time = Pattern(
         r"^([01]\d|2[0-3]):[0-5]\d(:[0-5]\d)?$", required=False, allow_null=True, default=None,
         help_text="Not included; before the start: past midnight.",
     )  # fmt: skip
@@ -280,9 +280,7 @@ class LimitChange(Strict):
     )
     key = Char(required=False, allow_null=True, max_length=40, help_text="Only this key, by prefix.")
     role = Char(required=False, allow_null=True, **ROLE, help_text="Only this role.")
-    upstream = serializers.RegexField(
-        vocabulary.SLUG, max_length=63, required=False, allow_null=True, help_text="Only this upstream."
-    )
+    upstream = Pattern(vocabulary.SLUG, max_length=63, required=False, allow_null=True, help_text="Only this upstream.")
     kind = Choice(
         choices=vocabulary.KINDS, required=False, allow_null=True, help_text="Only these; null: every request."
     )
@@ -338,7 +336,7 @@ class Change(Output):
 
     change = serializers.ChoiceField(choices=("add", "change", "remove"))
     what = serializers.ChoiceField(choices=("role", "rule", "limit", "audit"))
-    label = serializers.CharField()
+    label = serializers.CharField()  # type: ignore[assignment]
     before = serializers.JSONField(allow_null=True)
     after = serializers.JSONField(allow_null=True)
 
@@ -408,14 +406,14 @@ class RuleReference(Output):
 class SettledBy(RuleReference):
     """The rule that settled it."""
 
-    label = serializers.CharField()
+    label = serializers.CharField()  # type: ignore[assignment]
 
 
 class Near(Output):
     """A rule that came close, and what kept it from matching."""
 
     rule = RuleReference()
-    label = serializers.CharField()
+    label = serializers.CharField()  # type: ignore[assignment]
     why = serializers.ListField(child=serializers.CharField())
 
 
@@ -423,7 +421,7 @@ class Counted(Output):
     """A limit that counts such a call."""
 
     id = serializers.IntegerField()
-    label = serializers.CharField()
+    label = serializers.CharField()  # type: ignore[assignment]
     requests = serializers.IntegerField()
     window_seconds = serializers.IntegerField()
     per = serializers.ListField(child=serializers.CharField())
@@ -441,7 +439,7 @@ class Explanation(Output):
     example = serializers.JSONField(
         allow_null=True, help_text="Arguments that would be allowed, where some were found."
     )
-    errors = RuleReference(many=True)
+    errors = RuleReference(many=True)  # type: ignore[assignment]
     observed = serializers.ListField(child=serializers.CharField())
     near = Near(many=True)
     limits = Counted(many=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from audit.api.fields import Bool, Char, Choice, Network, Number, Strict, Whole
+from audit.api.fields import Bool, Char, Choice, Network, Number, Pattern, Strict, Whole
 from proxy.models import SLUG_PATTERN, CatalogueItem, Upstream, UpstreamStatus
 
 Output = serializers.Serializer[Any]
@@ -15,8 +15,8 @@ SEALED = (
     "Names and values; a value is `env:NAME`, or a literal that is sealed and never shown again. The value "
     "`(stored, encrypted)` keeps what is stored."
 )
-PEM = {"required": False, "allow_blank": True, "max_length": 200_000}
-SECONDS = {"required": False, "allow_null": True, "min_value": 0.001, "max_value": 86400}
+PEM: dict[str, Any] = {"required": False, "allow_blank": True, "max_length": 200_000}
+SECONDS: dict[str, Any] = {"required": False, "allow_null": True, "min_value": 0.001, "max_value": 86400}
 
 
 class UpstreamChange(Strict):
@@ -54,7 +54,7 @@ class UpstreamChange(Strict):
 class UpstreamCreation(UpstreamChange):
     """A new upstream."""
 
-    slug = serializers.RegexField(SLUG_PATTERN, max_length=63, help_text="Its name in addresses and rules; stays.")
+    slug = Pattern(SLUG_PATTERN, max_length=63, help_text="Its name in addresses and rules; stays.")
 
 
 class Step(Output):
@@ -159,7 +159,7 @@ class WholeTool(Tool):
 class Approval(Strict):
     """Which definition is approved."""
 
-    hash = serializers.RegexField(
+    hash = Pattern(
         r"^[0-9a-f]{64}$",
         required=False,
         help_text="The one that you read: refused when it has changed since. Not given: as it is now.",

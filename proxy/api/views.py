@@ -119,7 +119,7 @@ class Upstreams(_UpstreamView):
 
 def _refuse_commands(request: Request, present: str = "") -> None:
     """Refuse whatever would give the gateway a program to start, whoever asks."""
-    data = request.data
+    data: Any = request.data
     given = [name for name in ("command", "environment", "working_directory", "process_mode") if name in data]
     if given or (data.get("transport") == "stdio" and present != "stdio"):
         field = given[0] if given else "transport"

@@ -108,10 +108,11 @@ class Described(AutoSchema):
         written["responses"] = self._answers(operation)
         written["security"] = [{"bearer": []}, {"header": []}, {"session": []}]
         if "requestBody" in written:
-            written["requestBody"]["required"] = True
+            needed = [one for one in self.get_request_serializer().fields.values() if one.required]
+            written["requestBody"]["required"] = bool(needed) and self.method != "PATCH"
             content = written["requestBody"]["content"]
             for kind in operation.request_types:
-                content[kind] = {"schema": {"type": "string", "description": "The policy in YAML."}}
+                content[kind] = {"schema": {"description": "The policy itself, in YAML."}}
         if not written["parameters"]:
             del written["parameters"]
         return written
@@ -228,7 +229,7 @@ def _header_parameters(operation: Operation) -> list[dict[str, Any]]:
         words = (
             "Any text of 1 to 255 printable characters: the same request sent again with it within a day happens once."
         )
-        schema = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[A-Za-z0-9._:-]+$"}
+        schema = {"type": "string", "minLength": 1, "maxLength": 255}
         found.append({"name": "Idempotency-Key", "in": "header", "description": words, "schema": schema})
     if operation.conditional:
         words = (

@@ -14,8 +14,16 @@ from audit.acts import Actor
 from audit.ids import uuid7
 from audit.models import AuditEvent, OutboxEvent
 from policies import services, vocabulary
+from sentinel.acts import Flood
+from sentinel.api import refusals
 
 V1 = "/api/v1/"
+
+
+@pytest.fixture(autouse=True)
+def no_flood(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refusals of other tests in the same second do not count."""
+    monkeypatch.setattr(refusals, "_flood", Flood(per_second=10_000))
 
 
 class Caller:

@@ -141,6 +141,17 @@ def test_refusals_are_recorded_with_who_was_refused(callers):
     assert one["details"]["permission"] == "policies.view_apikey" and one["tool_name"] == "/api/v1/keys/"
 
 
+def test_a_flood_of_refusals_is_no_flood_of_rows(db, monkeypatch):
+    from sentinel.acts import Flood
+    from sentinel.api import refusals
+
+    monkeypatch.setattr(refusals, "_flood", Flood(per_second=5))
+    nobody = Caller("nonsense")
+    for _ in range(60):
+        assert nobody.get("events/").status_code == 401
+    assert len(recorded("api.refused")) < 60
+
+
 # -- sessions
 
 

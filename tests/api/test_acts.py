@@ -246,7 +246,9 @@ def test_export_change_and_apply_it_back(admin):
     assert back.status_code == 200 and admin.get("policy/").data["document"] == start.data["document"]
     PolicyVersion.objects.create(number=900, author="ada", origin="admin", document=DOCUMENT, diff="+ x")
     versions = admin.get("policy/versions/").data["results"]
-    assert [one["version"] for one in versions] == [1, done.data["policy_version"], 900] and "document" not in versions[0]
+    assert [one["version"] for one in versions] == [1, done.data["policy_version"], 900] and "document" not in versions[
+        0
+    ]
     assert versions[1]["author"] == admin.name and versions[1]["origin"] == "API"
     whole = admin.get("policy/versions/900/").data
     assert whole["document"] == DOCUMENT and whole["diff"] == "+ x"

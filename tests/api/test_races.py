@@ -15,7 +15,6 @@ from policies import services
 from policies.models import ApiKey, IdempotentRequest
 from tests.api.conftest import Caller
 
-
 pytestmark = pytest.mark.django_db
 
 
