@@ -14,6 +14,7 @@ from policies.keys import AuthResult
 from proxy.credentials import NOTHING, Presented
 from proxy.era import Era
 from proxy.exchange import Exchange, Headers
+from proxy.mailbox import Link
 from proxy.message import Known, Message, Refused
 from proxy.upstreams import UpstreamSpec
 
@@ -42,6 +43,7 @@ class Call:
         "known",
         "last_write",
         "level",
+        "link",
         "lookup",
         "message",
         "outcome",
@@ -88,6 +90,8 @@ class Call:
         #: the upstream's own session id, once the client's has been opened
         self.session = b""
         self.session_presented = b""
+        #: where answers go when the client reads them from a stream of the older transport
+        self.link: Link | None = None
         self.target: Target | None = None
         self.decision: Decision | None = None
         self.policy_version = 0

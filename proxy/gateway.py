@@ -13,6 +13,7 @@ from audit.sanitizer import Payload, heavy
 from audit.sanitizer import current as current_sanitizer
 from policies.limiter import Limiter
 from policies.snapshot import Snapshot, SnapshotHolder
+from proxy.mailbox import Mailboxes
 from proxy.sessions import SessionSealer
 from proxy.upstreams import UpstreamRegistry, UpstreamSpec
 
@@ -36,6 +37,7 @@ class Gateway:
         logger: AuditLogger,
         limiter: Limiter,
         registry: UpstreamRegistry,
+        mailboxes: Mailboxes,
         query_keys: bool,
     ) -> None:
         self.config = config
@@ -43,6 +45,7 @@ class Gateway:
         self.logger = logger
         self.limiter = limiter
         self.registry = registry
+        self.mailboxes = mailboxes
         self.sealer = SessionSealer(config.secret_key)
         self.query_keys = query_keys and config.query_keys
         #: open streams by the id of the key they were opened with
@@ -59,8 +62,9 @@ class Gateway:
 
     # -- life
 
-    def start(self) -> None:
-        """Begin: the snapshot's thread, and the ticker that minds open streams. Call on the event loop."""
+    async def start(self) -> None:
+        """Begin: the mailboxes of older streams, and the ticker that minds open streams."""
+        await self.mailboxes.start()
         self._loop = asyncio.get_running_loop()
         self.holder.subscribe(self._snapshot_changed)
         self._ticker = self._loop.create_task(self._tick())
@@ -73,6 +77,7 @@ class Gateway:
             await asyncio.sleep(0.02)
         if self._ticker is not None:
             self._ticker.cancel()
+        await self.mailboxes.stop()
         await self.registry.close()
 
     def close_streams(self, reason: str) -> None:

@@ -1,27 +1,36 @@
 """The older HTTP+SSE transport for clients that know no other: /sse/{upstream} and /messages/{upstream}.
 
 The stream's first event names the address to post to. What the client is told is ours: a path under /messages, right
-behind a path prefix too, whose `session_id` is the upstream's own address, sealed for the key that opened the stream. Any
-worker can open the seal, so nothing has to be remembered; with another key it opens to nothing (404).
+behind a path prefix too, whose `session_id` is sealed for the key that opened the stream; with another key it opens to
+nothing (404). Behind it stands one of two things:
+
+- an upstream that speaks this transport itself: the seal holds the upstream's own address, and everything passes through;
+- any other upstream: the seal holds the address of a mailbox, a message is sent on as Streamable HTTP would send it, and
+  what the upstream answers, refusals of policy too, comes as events of the stream.
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
+from proxy.exchange import Exchange, Headers
 from proxy.headers import request_headers
+from proxy.mailbox import Link, Mailbox
 from proxy.refusals import refuse
+from proxy.request import upstream_request
 from proxy.sse import encode
-from proxy.transports.base import UpstreamError, UpstreamResponse
+from proxy.transports.base import UpstreamError, UpstreamRequest, UpstreamResponse
 
 if TYPE_CHECKING:
     from proxy.call import Call
     from proxy.gateway import Gateway
     from proxy.transports.http_sse import Channel
 
-PURPOSE = "endpoint"
+ENDPOINT, MAILBOX = "endpoint", "mailbox"
 _HEADERS = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")]
+_ACCEPTED = [(b"content-type", b"text/plain"), (b"content-length", b"8"), (b"cache-control", b"no-store")]
 
 
 class ChannelResponse(UpstreamResponse):
@@ -47,30 +56,125 @@ class ChannelResponse(UpstreamResponse):
         self._channel.abort()
 
 
-def open_endpoint(gateway: Gateway, call: Call) -> None:
-    """Open the seal of a message's address; unknown and another key's are the same 404."""
+class MailboxResponse(UpstreamResponse):
+    """A mailbox as the relay reads it; its end ends the upstream's session."""
+
+    __slots__ = ("_call", "_first", "_gateway", "_mailbox")
+
+    def __init__(self, gateway: Gateway, call: Call, mailbox: Mailbox, first: bytes) -> None:
+        super().__init__(200, list(_HEADERS))
+        self._gateway, self._call, self._mailbox, self._first = gateway, call, mailbox, first
+
+    async def read(self) -> bytes:
+        """Give the next event, b"" at the end."""
+        if self._first:
+            first, self._first = self._first, b""
+            return first
+        return await self._mailbox.read()
+
+    def abort(self) -> None:
+        """Shut the mailbox, and end the session that was opened for it."""
+        if not self._mailbox.closed:
+            self._mailbox.shut()
+            if self._mailbox.session:
+                self._gateway.spawn(_end_session(self._gateway, self._call.slug, self._mailbox.session))
+
+
+class MailboxExchange(Exchange):
+    """Takes an answer to where a client of the older transport reads it: its stream. The post itself is over (202)."""
+
+    __slots__ = ("_link",)
+
+    def __init__(self, post: Exchange, link: Link) -> None:
+        super().__init__(post.scope, post._receive, post._send)
+        self._task = asyncio.current_task()
+        self._link = link
+
+    async def start(self, status: int, headers: Headers) -> None:
+        """Note that the answer has begun; its head has nowhere to go."""
+        self.started = True
+
+    async def write(self, piece: bytes) -> None:
+        """Put whole events into the stream."""
+        self.sent_bytes += len(piece)
+        await self._link.push(piece)
+
+    async def finish(self, piece: bytes = b"") -> None:
+        """Put the last events into the stream."""
+        self.finished = True
+        if piece:
+            await self.write(piece)
+
+    async def answer(self, status: int, headers: Headers, body: bytes) -> None:
+        """Put a whole JSON answer into the stream, as the event that clients of this transport wait for."""
+        self.started = self.finished = True
+        if body.startswith(b"{"):
+            await self.write(encode(body, event="message"))
+
+
+async def open_endpoint(gateway: Gateway, call: Call) -> None:
+    """Open the seal of a message's address; unknown, ended and another key's are the same 404."""
     presented = parse_qs(call.exchange.scope.get("query_string", b"").decode("latin-1")).get("session_id", [])
-    value = None
     if len(presented) == 1:
-        value = gateway.sealer.open(presented[0], key_id=call.key_id, upstream=call.slug, purpose=PURPOSE)
-    if value is None:
-        raise refuse("unknown_session", call=call)
-    call.session = value
+        value = gateway.sealer.open(presented[0], key_id=call.key_id, upstream=call.slug, purpose=ENDPOINT)
+        if value is not None:
+            call.session = value
+            return
+        value = gateway.sealer.open(presented[0], key_id=call.key_id, upstream=call.slug, purpose=MAILBOX)
+        if value is not None and (link := await gateway.mailboxes.link(value)) is not None:
+            call.link, call.session = link, link.session
+            return
+    raise refuse("unknown_session", call=call)
+
+
+async def accept(call: Call) -> None:
+    """Accept a message for a mailbox with 202; from here on everything is said in its stream."""
+    if call.link is not None:
+        await call.exchange.answer(202, list(_ACCEPTED), b"Accepted")
+        call.exchange = MailboxExchange(call.exchange, call.link)
 
 
 async def send(gateway: Gateway, call: Call) -> UpstreamResponse:
-    """Open the stream of a GET, or post a message to the address its stream named."""
+    """Open the stream of a GET, or send a message on."""
     sse = gateway.registry.sse(call.slug)
-    if sse is None:
-        raise UpstreamError("This upstream does not speak the older HTTP+SSE transport; use /mcp instead.")
     headers = request_headers(call.headers)
     if call.endpoint == "messages":
+        if call.link is not None:
+            return await gateway.registry.transport(call.slug).send(upstream_request(call))
+        if sse is None:
+            raise UpstreamError("The upstream no longer speaks the transport this session was opened with.")
         return await sse.post(call.session, headers, call.body)
+    if sse is None:
+        mailbox = gateway.mailboxes.create()
+        sealed = _sealed(gateway, call, gateway.mailboxes.address(mailbox), MAILBOX)
+        return MailboxResponse(gateway, call, mailbox, _endpoint(gateway, call, sealed))
     channel = await sse.open(headers)
-    sealed = gateway.sealer.seal(channel.endpoint, key_id=call.key_id, upstream=call.slug, purpose=PURPOSE)
-    if sealed is None:
+    try:
+        sealed = _sealed(gateway, call, channel.endpoint, ENDPOINT)
+    except UpstreamError:
         channel.abort()
+        raise
+    return ChannelResponse(channel, _endpoint(gateway, call, sealed))
+
+
+def _sealed(gateway: Gateway, call: Call, value: bytes, purpose: str) -> str:
+    sealed = gateway.sealer.seal(value, key_id=call.key_id, upstream=call.slug, purpose=purpose)
+    if sealed is None:
         raise UpstreamError("The upstream named an endpoint that cannot be passed on.")
+    return sealed
+
+
+def _endpoint(gateway: Gateway, call: Call, sealed: str) -> bytes:
     prefix = urlsplit(gateway.config.public_url).path.rstrip("/") if gateway.config.public_url else ""
-    address = f"{prefix}/messages/{call.slug}?session_id={sealed}"
-    return ChannelResponse(channel, encode(address.encode(), event="endpoint"))
+    return encode(f"{prefix}/messages/{call.slug}?session_id={sealed}".encode(), event="endpoint")
+
+
+async def _end_session(gateway: Gateway, slug: str, session: bytes) -> None:
+    """Tell the upstream that a session is over, as a client of Streamable HTTP would."""
+    try:
+        response = await gateway.registry.transport(slug).send(
+            UpstreamRequest(b"DELETE", [(b"mcp-session-id", session)], first_byte_timeout=5)
+        )
+        response.abort()
+    except UpstreamError:
+        pass

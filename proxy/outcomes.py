@@ -11,7 +11,7 @@ from audit.event import Event
 from audit.journal import AuditUnavailable
 from audit.sanitizer import MISSING, Payload
 from audit.sanitizer import current as current_sanitizer
-from proxy import answers
+from proxy import answers, legacy_sse
 from proxy.message import Known, Refused
 from proxy.refusals import Limited, refuse
 from proxy.transports.base import Busy, UpstreamError
@@ -222,6 +222,8 @@ async def record(gateway: Gateway, call: Call) -> None:
     except Exception:
         log.exception("an outcome could not be recorded", extra={"audit_id": str(call.id)})
     finally:
+        if call.link is not None:
+            call.link.close()
         for observe in gateway.observers:
             observe(call)
 
@@ -278,6 +280,10 @@ async def _answer(gateway: Gateway, call: Call, audit_id: str) -> None:
         )
     else:
         answer = answers.refused(refusal, audit_id=audit_id, in_band=in_band)
+    if call.link is not None and (in_band or answer.event_status >= 500):
+        # The client of the older transport waits for its answer in the stream.
+        await legacy_sse.accept(call)
+        exchange = call.exchange
     body = b"" if call.verb == "HEAD" else answer.body
     await exchange.answer(answer.status, answer.headers, body)
 
@@ -287,7 +293,7 @@ def _in_band(gateway: Gateway, call: Call, refusal: Refused) -> bool:
     if refusal.status not in answers.IN_BAND or not refusal.rpc_id or call.verb != "POST":
         return False
     mode = (call.spec.refusals if call.spec is not None else "") or gateway.config.refusals
-    return bool(mode == "in-band" or (mode == "auto" and call.session))
+    return bool(mode == "in-band" or (mode == "auto" and (call.session or call.link is not None)))
 
 
 def stream_error(call: Call, code: int, error: UpstreamError, audit_id: str) -> bytes:

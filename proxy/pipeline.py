@@ -153,7 +153,7 @@ async def parse(gateway: Gateway, call: Call) -> None:
     call.era = era.classify(call.verb, call.headers, call.message)
     _same_era(call, call.spec)
     _mirrored(call, call.spec)
-    _open_session(gateway, call)
+    await _open_session(gateway, call)
     call.stage("parse", "ok", since)
 
 
@@ -205,11 +205,11 @@ def _mirrored(call: Call, spec: UpstreamSpec) -> None:
             era.check_param_headers(call.headers, message, known.mirrored)
 
 
-def _open_session(gateway: Gateway, call: Call) -> None:
+async def _open_session(gateway: Gateway, call: Call) -> None:
     """Open the client's session id with its key; unknown and another's are the same 404."""
     if call.endpoint != "mcp":
         if call.endpoint == "messages":
-            legacy_sse.open_endpoint(gateway, call)
+            await legacy_sse.open_endpoint(gateway, call)
         return
     sealed = call.header(b"mcp-session-id")
     if not sealed or (call.era is not None and call.era.name == "modern"):
@@ -308,6 +308,7 @@ async def forward(gateway: Gateway, call: Call) -> None:
     transport = gateway.registry.transport(call.spec.slug)
     since = time.perf_counter_ns()
     response = None
+    await legacy_sse.accept(call)
     try:
         with call.exchange.interruptible():
             call.executed = True

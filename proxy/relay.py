@@ -65,7 +65,7 @@ async def _plain(gateway: Gateway, call: Call, response: UpstreamResponse) -> No
     if call.verb == "GET" and status < 300:
         raise Broken("The upstream answered a GET with something that is no event stream.")
     # The older transport accepts a request here and answers it on its stream.
-    asked = message is not None and message.kind == "request" and call.endpoint != "messages"
+    asked = message is not None and message.kind == "request" and (call.endpoint != "messages" or call.link is not None)
     lists = message is not None and message.method in LIST_METHODS
     if asked and _misplaced(call, response):
         raise Broken(f"The upstream answered HTTP {status} as no MCP server does; its address may be wrong.")
@@ -92,7 +92,7 @@ async def _plain(gateway: Gateway, call: Call, response: UpstreamResponse) -> No
         if whole:
             body = _checked(gateway, call, body, lists)
     call.outcome, call.reason = "allowed", call.decision.reason if call.decision else ""
-    headers = _headers(gateway, call, response)
+    headers = await _headers(gateway, call, response)
     if whole:
         headers.append((b"content-length", b"%d" % len(body)))
         if status not in (202, 204):
@@ -209,7 +209,7 @@ class _Stream:
         call.last_write = time.monotonic()
         try:
             with exchange.interruptible():
-                await exchange.start(200, _headers(self.gateway, call, self.response))
+                await exchange.start(200, await _headers(self.gateway, call, self.response))
                 try:
                     await self._pump()
                 except EventTooLarge as error:
@@ -343,12 +343,16 @@ def _event(call: Call) -> Any:
     return call.event
 
 
-def _headers(gateway: Gateway, call: Call, response: UpstreamResponse) -> list[tuple[bytes, bytes]]:
+async def _headers(gateway: Gateway, call: Call, response: UpstreamResponse) -> list[tuple[bytes, bytes]]:
     headers = response_headers(response.headers)
     sid = response.header(b"mcp-session-id")
     if sid and not _modern(call) and call.spec is not None:
         fresh = call.message is not None and call.message.method == "initialize" and response.status == 200
-        if fresh:
+        if fresh and call.link is not None:
+            await call.link.remember(sid)
+            if call.event is not None:
+                call.event.complete(session=gateway.sealer.reference(sid))
+        elif fresh:
             sealed = gateway.sealer.seal(sid, key_id=call.key_id, upstream=call.spec.slug)
             if sealed is not None:
                 headers.append((b"mcp-session-id", sealed.encode()))

@@ -15,6 +15,7 @@ from policies.snapshot import SnapshotHolder
 from proxy import gateway as proxy_gateway
 from proxy import upstreams
 from proxy.gateway import Gateway
+from proxy.mailbox import Mailboxes
 
 #: how long a start waits for the first snapshot before it serves 503s until there is one, in seconds
 FIRST_SNAPSHOT = 10.0
@@ -37,12 +38,13 @@ async def start_gateway() -> Gateway:
         logger=logger,
         limiter=build_limiter(config),
         registry=upstreams.UpstreamRegistry(holder),
+        mailboxes=Mailboxes(upstreams.host_folder(config), os.environ.get("SENTINEL_WORKER", "0")),
         # Only `serve` writes no access log of its own; any other server would print a key in the query.
         query_keys="SENTINEL_WORKER" in os.environ,
     )
     holder.start()
     await asyncio.to_thread(holder.ready, FIRST_SNAPSHOT)
-    gateway.start()
+    await gateway.start()
     proxy_gateway.install(gateway)
     return gateway
 
