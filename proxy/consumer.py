@@ -1,7 +1,7 @@
 """The Channels consumer that agents talk to: HTTP in, bytes out.
 
 It is an AsyncConsumer with a `__call__` of its own: the stock HTTP consumer joins bodies without bound, hops through a
-thread for each message and never sees a client leave while it streams (docs/adr/0003 has the measurements).
+thread for each message and never sees a client leave while it streams (docs/adr/0005 has the measurements).
 """
 
 from __future__ import annotations

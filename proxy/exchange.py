@@ -1,6 +1,6 @@
 """One HTTP exchange with a client: the body in, within bounds; the answer out, with backpressure; a departure seen at once.
 
-Channels' own HTTP consumer buffers bodies without bound and never sees a client leave while it streams (docs/adr/0003).
+Channels' own HTTP consumer buffers bodies without bound and never sees a client leave while it streams (docs/adr/0005).
 This class is what replaces that part of it.
 """
 
