@@ -153,7 +153,7 @@ def _document(value: Any, sanitizer: Sanitizer) -> str:
     """Small JSON of our own making, with names and texts of others in it: kept as text."""
     if value is None:
         return "{}"
-    return sanitizer.payload(value).json or "{}"
+    return sanitizer.document(value)
 
 
 _COUNT = _whole(0, _BIGGEST)
@@ -207,6 +207,14 @@ _PAYLOADS = {
 }
 
 
+_TEXTS = frozenset(
+    name
+    for name in _FIELDS
+    if _EMPTY[name] in ("", None)
+    and name not in (*_JSON, "client_ip", "target_kind", "upstream_ms", "first_ts", "last_ts")
+)
+
+
 class Event:
     """What one request leaves behind; every field sanitised from the moment it is there."""
 
@@ -228,8 +236,12 @@ class Event:
     def complete(self, **fields: Any) -> Event:
         """Add what became known later; sanitised like everything else. Unknown names are an error of the caller's."""
         mine, sanitizer = self._fields, self._sanitizer
+        known = sanitizer.clean
         payloads = None
         for name, value in fields.items():
+            if type(value) is str and value in known and name in _TEXTS:
+                mine[name] = value  # seen before, and nothing was found in it
+                continue
             clean = _FIELDS.get(name)
             if clean is not None:
                 mine[name] = clean(value, sanitizer)
@@ -326,7 +338,7 @@ class Event:
     def as_record(self) -> dict[str, Any]:
         """Its journal form: what differs from nothing, JSON columns as their text."""
         empty = _EMPTY
-        return {name: value for name, value in self._fields.items() if value != empty[name]}
+        return {name: value for name, value in self._fields.items() if value is not empty[name]}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any], *, sanitizer: Sanitizer | None = None) -> Event:

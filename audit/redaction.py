@@ -23,9 +23,13 @@ from urllib.parse import unquote_to_bytes
 import orjson
 import re2
 
-from audit import escapes, lexical, pii
-from audit.forms import FORMS, Found, looks_random
-from audit.names import NOTHING, Name, fold, judge
+from audit import escapes
+from audit.finding import lexical, pii, wrapping
+from audit.finding.matching import LOOSE, OPENINGS, UNANCHORED, Found, compile_bytes
+from audit.finding.names import NOTHING, Name, fold, judge
+from audit.finding.randomness import looks_random, mixed
+from audit.finding.spans import merge
+from audit.finding.wording import TOKEN
 
 __all__ = ("MAX_DEPTH", "Redactor", "Rules", "check_pattern")
 
@@ -62,38 +66,39 @@ _PLACES = (
     r":[^\s@:/\"'<>(),;]{3,}@|(?:^|[^A-Za-z0-9])(?:-u|-U|--user|--proxy-user|--basic)(?:[^A-Za-z0-9]|$)|"
     r"[?&#;](?:amp;)?(?i:sig|sign|code|hmac|oauth_|code_|client_|hdn|policy|access|pass|pin|otp|pw|p|u|crumb|state|invite|t|k|s|m|l|x-amz|x-goog|auth|id_token|logout)[a-z_\-]*(?:=|%3)|"
     r"://[^\s\"'<>]*@|%[0-9A-Fa-f]{2}|&(?:[a-z]{2,6}|#[0-9]{2,4}|#x[0-9a-fA-F]{2,4});|\\u00|\\u\{|\x7f|(?i:identified|connection[ \t]+string|(?:recovery|backup|verification|security|time|activation|factor)[ \t_\-]*codes?)|"
-    r"/[^@\s\"']{3,256}@|[^\s/][ \t]{1,4}/[ \t]{1,4}[^\s\"'<>]{6}|[\s\"',](?:-p|-P|-a|-w|-pw|/p:|-passin|-k)|"
-    r"(?:[I-Za-f][C-HS-Xi-nyz0-3][ABEFIJMNQRUVYZcdghklopstwx014589][A-Za-z0-9+/_\-]){4}|"
-    r"-----BEGIN|PRIVATE KEY|Private-Lines|MII[A-Za-z0-9+/]{3,5}IBA|b3BlbnNzaC1rZXktdjE|RWRTY0Iy|(?i:bearer|basic)|data:"
+    r"/[^@\s\"']*@|[^\s/][ \t]{1,4}/[ \t]{1,4}[^\s\"'<>]{6}|[\s\"',](?:-p|-P|-a|-w|-pw|/p:|-passin|-k)|"
+    r"PRIVATE KEY|(?i:bearer|basic)|data:"
 )
 _SHORT_NAMES = "pin pw psw sas pem sig sid pat mac pass otp cvv cvc psk jwt auth creds cookie"
-_HINT = "|".join(
-    (
-        f"(?i:{lexical.TRIGGERS})",
-        "(?i:(?:[^a-z]|^)(?:" + _SHORT_NAMES.replace(" ", "|") + ")(?:[^a-z]|$))",
-        "(?:" + "|".join(f"{word.title()}|{word.upper()}" for word in _SHORT_NAMES.split()) + ")(?:[^a-z]|$)",
-        _PLACES,
-        "[A-Za-z0-9+/]{40}",
-        *(form.before or form.pattern.replace(r"\b", "") for form in FORMS),
-    )
-)
-
-
-def _compile_hint(pattern: str) -> Any:
-    options = re2.Options()
-    options.encoding = re2.Options.Encoding.LATIN1
-    options.never_capture = True
-    options.log_errors = False
-    options.max_mem = 64 << 20
-    return re2.compile(pattern.encode("utf-8"), options)
-
-
-_HINT_RE = _compile_hint(_HINT)
+_HINT = compile_bytes(
+    "|".join(
+        (
+            f"(?i:{lexical.TRIGGERS})",
+            "(?i:(?:[^a-z]|^)(?:" + _SHORT_NAMES.replace(" ", "|") + ")(?:[^a-z]|$))",
+            "(?:" + "|".join(f"{word.title()}|{word.upper()}" for word in _SHORT_NAMES.split()) + ")(?:[^a-z]|$)",
+            OPENINGS,
+        )
+    ),
+    captures=False,
+    memory=64,
+)._regexp.Match
+_PLACE = compile_bytes(_PLACES, captures=False)._regexp.Match
+_LOOSE = compile_bytes(LOOSE, captures=False)._regexp.Match
+_BASE64 = compile_bytes(wrapping.BASE64_OF_TEXT, captures=False)._regexp.Match
 # Names may be written with separators between any two letters; without them their letters stand together.
-_FOLDED_RE = _compile_hint(lexical.TRIGGERS)
+_FOLDED = compile_bytes(lexical.TRIGGERS, captures=False)._regexp.Match
 _FOLD = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ", b"abcdefghijklmnopqrstuvwxyz")
 _NOT_ALNUM = bytes(c for c in range(256) if not (48 <= c <= 57 or 65 <= c <= 90 or 97 <= c <= 122))
-_UNANCHORED = re2._Anchor.UNANCHORED
+
+
+def _hinted(text: bytes) -> bool:
+    """Whether a text may hold a secret; several automata, since one that counts several things at once is slow."""
+    size = len(text)
+    if _HINT(UNANCHORED, text, 0, size)[0][1] >= 0 or _PLACE(UNANCHORED, text, 0, size)[0][1] >= 0:
+        return True
+    if size < 16:
+        return False
+    return bool(_LOOSE(UNANCHORED, text, 0, size)[0][1] >= 0 or _BASE64(UNANCHORED, text, 0, size)[0][1] >= 0)
 
 
 class PatternError(ValueError):
@@ -146,8 +151,6 @@ class Redactor:
         self._key = hmac.digest(key, b"fingerprint", "sha256")
         self._names = {fold(name): Name("custom", strong=True) for name in self.rules.names if fold(name)}
         self._custom = bool(self._names or self.rules._compiled or self.rules.kinds)
-        self._hint = _HINT_RE._regexp.Match
-        self._folded = _FOLDED_RE._regexp.Match
 
     def fingerprint(self, value: bytes) -> str:
         """Fingerprint a value: the 8 hex of its replacement."""
@@ -159,10 +162,10 @@ class Redactor:
             return True
         if b'"progressToken":' in document:
             document = document.replace(b'"progressToken":', b'"":')
-        if self._hint(_UNANCHORED, document, 0, len(document))[0][1] >= 0:
+        if _hinted(document):
             return True
         folded = document.translate(_FOLD, _NOT_ALNUM)
-        return bool(self._folded(_UNANCHORED, folded, 0, len(folded))[0][1] >= 0)
+        return bool(_FOLDED(UNANCHORED, folded, 0, len(folded))[0][1] >= 0)
 
     def value(self, value: Any, *, again: bool = False) -> tuple[Any, int]:
         """Redact and escape a plain JSON value; also say how many replacements there are."""
@@ -374,37 +377,36 @@ class _Walk:
         return escapes.escape(text, again=self.again)
 
     def redacted(self, text: str, wrapped: int, cut: bool) -> str:
+        """Redact a text until it stays as it is; what cannot be seen does not hide what can."""
+        new = self.settled(text, wrapped, cut)
+        if new.isascii():
+            return new
+        visible = escapes.visible(new)
+        if len(visible) == len(new):
+            return new
+        found = self.settled(visible, wrapped, cut)
+        return new if found == visible else found
+
+    def settled(self, text: str, wrapped: int, cut: bool) -> str:
         raw = _bytes(text)
         if not self.hinted(raw):
-            if text.isascii():
-                return text
-            visible = escapes.visible(text)
-            if len(visible) == len(text):
-                return text
-            # Characters that cannot be seen must not hide what can.
-            again = self.redacted(visible, wrapped, cut)
-            return text if again == visible else again
+            return text
         start = self.count
         for _ in range(_MAX_ROUNDS):
             new = self.once(raw, wrapped, cut)
             if new == raw:
-                break
+                return raw.decode("utf-8", "surrogatepass")
             raw = new
-        else:
-            self.count = start
-            return self.replace("text", text)
-        return raw.decode("utf-8", "surrogatepass")
+        self.count = start
+        return self.replace("text", text)
 
     def hinted(self, raw: bytes) -> bool:
-        of = self.of
-        if of._custom or raw[:1] in b'{["' or of._hint(_UNANCHORED, raw, 0, len(raw))[0][1] >= 0:
-            return True
-        return False
+        return self.of._custom or raw[:1] in b'{["' or _hinted(raw)
 
     def once(self, raw: bytes, wrapped: int, cut: bool) -> bytes:
         if wrapped < _MAX_WRAPPED:
             inner = raw.strip()
-            if inner[:1] in (b"{", b"[", b'"') and inner[-1:] in (b"}", b"]", b'"') and not lexical.TOKEN.match(inner):
+            if inner[:1] in (b"{", b"[", b'"') and inner[-1:] in (b"}", b"]", b'"') and not TOKEN.match(inner):
                 found = self.json_text(raw, inner, wrapped)
                 if found is not None:
                     return found
@@ -443,7 +445,7 @@ class _Walk:
                 extra += pii.KINDS[kind](raw)
             if self.of._names:
                 extra += _custom_names(raw, self.of)
-            found = lexical._merge(raw, extra)
+            found = merge(raw, extra)
         return found
 
     def spans(self, raw: bytes, found: list[Found]) -> bytes:
@@ -519,7 +521,7 @@ class _Walk:
 
     def base64(self, raw: bytes, wrapped: int) -> bytes:
         parts, position = [], 0
-        for start, end, decoded in lexical.base64_runs(raw):
+        for start, end, decoded in wrapping.base64_runs(raw):
             if start < position or raw[max(0, start - 12) : start].startswith(b"[REDACTED:"):
                 continue
             text = decoded.decode("utf-8", "replace")
@@ -545,17 +547,15 @@ def _keep(text: str) -> str:
     return text
 
 
+_MIXED = mixed(2, 2, 2)
+
+
 def _bare_secret(decoded: bytes) -> bool:
     """Whether what was wrapped is nothing but a secret: a word that only a generator writes, or user and password."""
     decoded = decoded.strip()
     if _USER_PASSWORD.match(decoded):
         return True
-    return (
-        20 <= len(decoded) <= 512
-        and b" " not in decoded
-        and lexical._mixed(2, 2, 2)(decoded)
-        and looks_random(decoded, False, 20)
-    )
+    return 20 <= len(decoded) <= 512 and b" " not in decoded and _MIXED(decoded) and looks_random(decoded, False, 20)
 
 
 def _bytes(text: str) -> bytes:
@@ -608,7 +608,7 @@ def _custom_names(raw: bytes, of: Redactor) -> list[Found]:
     for match in re.finditer(rb"[A-Za-z0-9_.\-]{2,80}", raw):
         name = of._names.get(fold(match[0].decode()))
         if name is not None:
-            one = lexical._after(raw, match.start(), match.end(), name, False)
+            one = lexical.after_name(raw, match.start(), match.end(), name, False)
             if one is not None:
                 found.append(one)
     return found

@@ -37,6 +37,7 @@ _LEXICAL_WINDOW: Final = 2_048
 _STRICT_FALLBACK_BYTES: Final = 1 << 20
 _MAX_NODES: Final = 20_000
 _MAX_DIGITS: Final = 100
+_SHORT_TEXT: Final = 64
 _HEAVY_BYTES: Final = 16 * 1024
 
 
@@ -68,13 +69,16 @@ class Sanitizer:
 
     def __init__(self, key: bytes, rules: Rules | None = None) -> None:
         self.redactor = Redactor(key, rules)
-        self._digest_key = hmac.digest(key, b"digest", "sha256")
-        # Texts in which nothing was found, by limit: names repeat in every event.
-        self._clean: dict[tuple[str, int], bool] = {}
+        # Copied for each digest: the key's own blocks are hashed once.
+        self._hmac = hmac.new(hmac.digest(key, b"digest", "sha256"), digestmod="sha256")
+        # Short texts in which nothing was found: names repeat in every event.
+        self.clean: set[str] = set()
 
     def digest(self, data: bytes) -> str:
         """Keyed digest of the whole of a payload, in hex: a bare one would let short secrets be guessed."""
-        return hmac.digest(self._digest_key, data, "sha256").hex()
+        keyed = self._hmac.copy()
+        keyed.update(data)
+        return keyed.hexdigest()
 
     def fingerprint(self, value: Any) -> str:
         """The 8 hex that stand in the place of a redacted value."""
@@ -84,16 +88,16 @@ class Sanitizer:
         """Redact, escape and bound (in UTF-8 bytes) a name, an address or an error text."""
         if type(text) is not str:
             text = "" if text is None else _as_text(text)
-        if (text, limit) in self._clean:
+        if text in self.clean and limit >= _SHORT_TEXT:
             return text
         try:
             kept, redactions = self._text(text, limit, again)
         except Exception:  # noqa: BLE001 - no text may erase its event
             return f"[UNREADABLE:{self.fingerprint(text)}]"
-        if not redactions and kept == text and len(text) <= 256:
-            if len(self._clean) >= 8192:
-                self._clean.clear()
-            self._clean[text, limit] = True
+        if not redactions and kept == text and len(text) <= _SHORT_TEXT and text.isascii():
+            if len(self.clean) >= 8_192:
+                self.clean.clear()
+            self.clean.add(text)
         return kept
 
     def _text(self, text: str, limit: int, again: bool) -> tuple[str, int]:
@@ -129,6 +133,16 @@ class Sanitizer:
             data = bytes(raw) if raw is not None else b""
             stub = {"_unreadable": True, "_bytes": len(data)}
             return Payload(orjson.dumps(stub).decode(), len(data), self.digest(data), True, 0)
+
+    def document(self, value: Any) -> str:
+        """Sanitise small JSON of the gateway's own making (a decision, details), as text."""
+        try:
+            text = orjson.dumps(value)
+            if len(text) <= bounding.MAX_BYTES and not self.redactor.suspicious(text):
+                return text.decode()
+        except (TypeError, ValueError, RecursionError):
+            pass
+        return self.payload(value).json or "{}"
 
     def _raw(self, raw: bytes, keep: bool, content_type: str) -> Payload:
         size, digest = len(raw), self.digest(raw)

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audit import names
-from audit.forms import FORMS, search_forms
+from audit.finding import names
+from audit.finding.forms import FORMS
+from audit.finding.matching import search_forms
 from audit.redaction import PatternError, Redactor, Rules, check_pattern
 from audit.sanitizer import _dumps, _plain
 from tests.corpus import benign, secrets

@@ -79,7 +79,7 @@ The token was issued by https://login.example.com and is valid for one hour
 We never log passwords, tokens or keys.
 """.strip().splitlines()
 
-CODE = r'''
+CODE = r"""
 password = get_password()
 token = os.environ["API_TOKEN"]
 const token = process.env.GITHUB_TOKEN;
@@ -120,7 +120,7 @@ new_password = form.cleaned_data["password1"]
 auth = HTTPBasicAuth(username, password)
 public_key = private_key.public_key()
 $ ssh -i ~/.ssh/id_ed25519 git@github.com
-'''.strip().splitlines()  # noqa: S105
+""".strip().splitlines()  # noqa: S105
 
 
 def b64(r: R, size: int) -> str:
@@ -128,7 +128,15 @@ def b64(r: R, size: int) -> str:
 
 
 def git_hash(r: R) -> str:
-    return r.choice([draw(r, HEX, 40), draw(r, HEX, 7), draw(r, HEX, 12), f"commit {draw(r, HEX, 40)}", f"Merge {draw(r, HEX, 7)} into {draw(r, HEX, 7)}"])
+    return r.choice(
+        [
+            draw(r, HEX, 40),
+            draw(r, HEX, 7),
+            draw(r, HEX, 12),
+            f"commit {draw(r, HEX, 40)}",
+            f"Merge {draw(r, HEX, 7)} into {draw(r, HEX, 7)}",
+        ]
+    )
 
 
 def digest(r: R) -> str:
@@ -151,7 +159,17 @@ def image(r: R) -> str:
 
 def uuids(r: R) -> str:
     made = uuid.UUID(int=r.getrandbits(128), version=4)
-    return r.choice([str(made), str(made).upper(), made.hex, f"urn:uuid:{made}", f"{{{made}}}", f"request {made} failed", f"/orders/{made}/items"])
+    return r.choice(
+        [
+            str(made),
+            str(made).upper(),
+            made.hex,
+            f"urn:uuid:{made}",
+            f"{{{made}}}",
+            f"request {made} failed",
+            f"/orders/{made}/items",
+        ]
+    )
 
 
 def address(r: R) -> str:
@@ -190,11 +208,30 @@ def identifier(r: R) -> str:
 
 
 def cursor(r: R) -> str:
-    return base64.b64encode(json.dumps(r.choice([{"offset": r.randint(0, 9999)}, {"after": r.randint(0, 9999), "page": r.randint(1, 99)}, {"id": draw(r, DIGITS, 8), "ts": "2026-01-01T00:00:00Z"}])).encode()).decode()
+    return base64.b64encode(
+        json.dumps(
+            r.choice(
+                [
+                    {"offset": r.randint(0, 9999)},
+                    {"after": r.randint(0, 9999), "page": r.randint(1, 99)},
+                    {"id": draw(r, DIGITS, 8), "ts": "2026-01-01T00:00:00Z"},
+                ]
+            )
+        ).encode()
+    ).decode()
 
 
 def wrapped(r: R) -> str:
-    plain = r.choice([*PROSE[10:14], "The quick brown fox jumps over the lazy dog", f"User:{r.randint(1, 99999)}", f"cursor:{r.randint(1, 9999)}:v2", '{"name":"report.pdf","size":1234}', "hello world, hello world"])
+    plain = r.choice(
+        [
+            *PROSE[10:14],
+            "The quick brown fox jumps over the lazy dog",
+            f"User:{r.randint(1, 99999)}",
+            f"cursor:{r.randint(1, 9999)}:v2",
+            '{"name":"report.pdf","size":1234}',
+            "hello world, hello world",
+        ]
+    )
     return base64.b64encode(plain.encode()).decode()
 
 

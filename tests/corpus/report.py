@@ -18,7 +18,11 @@ def leaks(shown: str, secret: str) -> bool:
     plain = json.loads(shown) if shown else None
     texts = [shown, json.dumps(plain, ensure_ascii=False)]
     part = max(6, len(secret) * 3 // 5)
-    pieces = {secret} if len(secret) <= 6 else {secret[i : i + part] for i in (0, (len(secret) - part) // 2, len(secret) - part)}
+    pieces = (
+        {secret}
+        if len(secret) <= 6
+        else {secret[i : i + part] for i in (0, (len(secret) - part) // 2, len(secret) - part)}
+    )
     if "\n" in secret:
         pieces = {line for line in secret.split("\n") if len(line) > 30 and "-----" not in line}
     escaped = {json.dumps(piece)[1:-1] for piece in pieces}
@@ -26,7 +30,11 @@ def leaks(shown: str, secret: str) -> bool:
 
 
 def sanitise(sanitizer: Sanitizer, payload: object) -> Payload:
-    return sanitizer.payload(raw=payload) if isinstance(payload, bytes) else sanitizer.payload(raw=json.dumps(payload).encode())
+    return (
+        sanitizer.payload(raw=payload)
+        if isinstance(payload, bytes)
+        else sanitizer.payload(raw=json.dumps(payload).encode())
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,8 +69,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     secret_count, benign_count = total.total(), benign_total.total()
     own = [case for case in missed if case.format == "own-key"]
     recall, alarms = 1 - len(missed) / secret_count, len(false) / benign_count
-    print(f"{len(secrets.FORMATS)} formats x {len(secrets.POSITIONS)} positions, {secret_count} secrets; {benign_count} benign; {time.perf_counter() - started:.1f} s")
-    print(f"recall           {recall:8.3%}   (at least 99 %; own keys {'all found' if not own else f'{len(own)} MISSED'})")
+    print(
+        f"{len(secrets.FORMATS)} formats x {len(secrets.POSITIONS)} positions, {secret_count} secrets; {benign_count} benign; {time.perf_counter() - started:.1f} s"
+    )
+    print(
+        f"recall           {recall:8.3%}   (at least 99 %; own keys {'all found' if not own else f'{len(own)} MISSED'})"
+    )
     print(f"false redaction  {alarms:8.3%}   (at most 1 %)")
     for position, count in total.items():
         print(f"  {position:18} {count - by_position[position]:5} of {count}")

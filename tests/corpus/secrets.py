@@ -50,7 +50,9 @@ def jwt(r: R) -> str:
 
 
 def pem(r: R) -> str:
-    kind = r.choice(["RSA PRIVATE KEY", "PRIVATE KEY", "EC PRIVATE KEY", "OPENSSH PRIVATE KEY", "ENCRYPTED PRIVATE KEY"])
+    kind = r.choice(
+        ["RSA PRIVATE KEY", "PRIVATE KEY", "EC PRIVATE KEY", "OPENSSH PRIVATE KEY", "ENCRYPTED PRIVATE KEY"]
+    )
     body = "\n".join(draw(r, B64, 64) for _ in range(r.randint(4, 20)))
     return f"-----BEGIN {kind}-----\n{body}\n-----END {kind}-----"
 
@@ -285,7 +287,15 @@ def percent(r: R, s: str, n: str) -> Any:
 
 
 def b64(r: R, s: str, n: str) -> Case:
-    plain = r.choice([json.dumps({n: s}), f"{n}={s}", f"{n.upper()}={s}\nLANG=C\n", f"Authorization: Bearer {s}\r\n", json.dumps({"auths": {"r.example": {"password": s}}})])
+    plain = r.choice(
+        [
+            json.dumps({n: s}),
+            f"{n}={s}",
+            f"{n.upper()}={s}\nLANG=C\n",
+            f"Authorization: Bearer {s}\r\n",
+            json.dumps({"auths": {"r.example": {"password": s}}}),
+        ]
+    )
     wrapped = r.choice([base64.b64encode, base64.urlsafe_b64encode])(plain.encode()).decode()
     return Case("", "", r.choice([{"data": wrapped}, {"text": f"payload {wrapped} end"}]), (s, wrapped))
 

@@ -16,7 +16,11 @@ FRAGMENTS = st.sampled_from(
         "progressToken", "Ｐassword", "p_a_s_s_w_o_r_d", "pass\u200bword", "\u2028", "[BLOB:image/png:1:0]", "id", "null", "true", "sk-proj-Ab1", "curl", "mysql",
     ]
 )  # fmt: skip
-TEXTS = st.one_of(st.text(max_size=40), st.lists(FRAGMENTS, max_size=9).map("".join), st.text(st.characters(codec=None, categories=["Cs", "Cc", "Cf", "Ll"]), max_size=12))
+TEXTS = st.one_of(
+    st.text(max_size=40),
+    st.lists(FRAGMENTS, max_size=9).map("".join),
+    st.text(st.characters(codec=None, categories=["Cs", "Cc", "Cf", "Ll"]), max_size=12),
+)
 SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.integers(-(10**60), 10**60), st.floats(), TEXTS)
 KEYS = st.one_of(FRAGMENTS, TEXTS)
 
@@ -45,5 +49,9 @@ def bodies(draw: st.DrawFn) -> bytes:
         raw = repr(value).encode("utf-8", "replace")
     for _ in range(draw(st.integers(0, 3))):
         at = draw(st.integers(0, len(raw)))
-        raw = draw(st.sampled_from([raw[:at], raw[at:], raw[:at] + draw(st.binary(max_size=3)) + raw[at:], raw[:at] + raw[at + 1 :]]))
+        raw = draw(
+            st.sampled_from(
+                [raw[:at], raw[at:], raw[:at] + draw(st.binary(max_size=3)) + raw[at:], raw[:at] + raw[at + 1 :]]
+            )
+        )
     return raw

@@ -1,29 +1,22 @@
 """What a secret looks like by its own form, whatever name it stands under (pure).
 
-Each form is a kind and a pattern in RE2's syntax: all of them together are searched in one linear pass. A pattern matches
-the secret alone. `_W` in front of one asks for the start of a word, which the letter of an escape (`\\n`) does not hide.
-Lengths are the vendors' own with some room, since a token cut short is still most of a token.
+Each form is a kind and a pattern in RE2's syntax that matches the secret alone. `word` asks for the start of a word in front
+of it, which the letter of an escape (`\\n`) does not hide. Lengths are the vendors' own with some room, since a token cut
+short is still most of a token. How texts are searched for them is `audit.finding.matching`'s.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import math
-import re
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-import re2
+from audit.finding.randomness import PUBLIC_REFERENCE, decode_base64, looks_random, mixed
 
-__all__ = ("FORMS", "Form", "Found", "decode_base64", "looks_random", "search_forms")
+__all__ = ("FORMS", "RUN", "Form")
 
-_W = r"(?:\b|\\[nrtbfv]|\\u[0-9a-fA-F]{4})"
 _UUID = r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
-_B64 = r"A-Za-z0-9+/"
-_URL64 = r"A-Za-z0-9_\-"
+# What a form without a beginning of its own needs: 20 letters and digits in a row.
+RUN: tuple[bytes, ...] = (b"",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,111 +27,25 @@ class Form:
     pattern: str
     word: bool = False
     check: Callable[[bytes], bool] | None = None
-    # Case-insensitive words ("Bearer") that introduce the secret; they stay readable.
+    # Words ("Bearer") that introduce the secret; they stay readable.
     before: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A secret's place in a text."""
-
-    start: int
-    end: int
-    kind: str
-
-
-def _entropy(text: bytes) -> float:
-    size = len(text)
-    return -sum(n / size * math.log2(n / size) for n in Counter(text).values())
-
-
-_HEX = re.compile(rb"[0-9a-fA-F]+\Z")
-_UUID_RE = re.compile(_UUID.encode() + rb"\Z")
-_PARTS = re.compile(rb"[-_./+:=@~\\ ]+")
-_WORDLIKE = re.compile(
-    rb"(?:[A-Z]?[a-z]+|[A-Z]+|[A-Z]?[a-z]{2,}(?:[A-Z][a-z]+)+|v?[0-9]{1,8}|[a-z]{3,}[0-9]{1,4}|[0-9]{1,4}[a-z]{1,2})\Z"
-)
-_RUN = re.compile(rb"[a-z]{7,}|[A-Z][a-z]{6,}")
-
-
-def looks_random(value: bytes, hexadecimal: bool = True, least: int = 12) -> bool:
-    """Whether a text looks like something a generator made, and not like words, a path, a number or a version."""
-    size = len(value)
-    if size < least or size > 4096:
-        return False
-    if _HEX.match(value):
-        return hexadecimal and size >= 16 and not value.isdigit() and _entropy(value) > 2.5
-    if _UUID_RE.match(value):
-        return hexadecimal
-    if value[:2] == b"0x" and _HEX.match(value, 2):
-        return hexadecimal and size >= 66
-    digits = sum(48 <= c <= 57 for c in value)
-    if value.isdigit():
-        return False
-    lower = any(97 <= c <= 122 for c in value)
-    upper = any(65 <= c <= 90 for c in value)
-    if not (lower or upper):
-        return False
-    if all(_WORDLIKE.match(part) for part in _PARTS.split(value) if part):
-        return False
-    if b"://" in value or (value.startswith((b"/", b"./", b"../", b"~/")) and b"." in value):
-        return False
-    if digits == 0 and not (lower and upper and size >= 20):
-        return False
-    if len(_RUN.findall(value)) >= max(2, size // 14):
-        return False
-    return _entropy(value) >= (2.8 if size < 20 else 3.2)
-
-
-def _mixed(least_digits: int = 2, least_upper: int = 1, least_lower: int = 1) -> Callable[[bytes], bool]:
-    def check(value: bytes) -> bool:
-        digits = upper = lower = 0
-        for c in value:
-            if 48 <= c <= 57:
-                digits += 1
-            elif 65 <= c <= 90:
-                upper += 1
-            elif 97 <= c <= 122:
-                lower += 1
-        return digits >= least_digits and upper >= least_upper and lower >= least_lower
-
-    return check
+    # For one that begins like anything: what a text must hold before it is searched for.
+    needs: tuple[bytes, ...] = ()
+    # How it begins, where that is not read off the pattern.
+    opening: str = ""
 
 
 def _has_digit_or_upper(value: bytes) -> bool:
     body = value.split(b"-", 1)[-1]
-    return any(48 <= c <= 57 for c in body) and (_mixed(1, 1, 1)(body) or looks_random(body))
-
-
-_PUBLIC_REFERENCE = re.compile(rb"mcps_[a-z]{2,8}_[A-Za-z0-9]{12}\Z")
+    return any(48 <= c <= 57 for c in body) and (mixed(1, 1, 1)(body) or looks_random(body))
 
 
 def _not_public_reference(value: bytes) -> bool:
-    # What stands before the secret names a key and opens nothing.
-    return not _PUBLIC_REFERENCE.match(value)
-
-
-def _aws_secret(value: bytes) -> bool:
-    if _HEX.match(value) or not _mixed(1, 3, 3)(value) or _entropy(value) < 4.2:
-        return False
-    return not _RUN.search(value) and not all(_WORDLIKE.match(part) for part in _PARTS.split(value) if part)
+    return not PUBLIC_REFERENCE.match(value)
 
 
 def _bearer(value: bytes) -> bool:
     return len(value) >= 6 and (looks_random(value, least=8) or any(48 <= c <= 57 for c in value))
-
-
-def decode_base64(value: bytes) -> bytes | None:
-    """Decode standard or URL-safe base64 with or without padding, or say None."""
-    body = value.rstrip(b"=").translate(_TO_STANDARD)
-    body = body[: len(body) - 1] if len(body) % 4 == 1 else body
-    try:
-        return base64.b64decode(body + b"=" * (-len(body) % 4), validate=True)
-    except (binascii.Error, ValueError):
-        return None
-
-
-_TO_STANDARD = bytes.maketrans(b"-_", b"+/")
 
 
 def _basic(value: bytes) -> bool:
@@ -149,13 +56,6 @@ def _basic(value: bytes) -> bool:
 def _jwt(value: bytes) -> bool:
     decoded = decode_base64(value.split(b".", 1)[0])
     return decoded is not None and decoded[:1] == b"{"
-
-
-def _generic(value: bytes) -> bool:
-    if value[:3].lower() == b"sha":
-        return False
-    body = re.split(rb"[_-]", value)[-1]
-    return _mixed(3, 3, 3)(body) and _entropy(body) >= 4.0
 
 
 def _telegram(value: bytes) -> bool:
@@ -175,14 +75,18 @@ FORMS: tuple[Form, ...] = (
         "private-key",
         r"(?s:---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----.*?(?:---- END SSH2 ENCRYPTED PRIVATE KEY ----|\z))",
     ),
-    F("private-key", r"(?:[A-Za-z0-9+/=]|\s|\\+[rn]){16,}-----END [A-Z0-9 ]{0,40}PRIVATE KEY[A-Z ]{0,10}-----"),
+    F(
+        "private-key",
+        r"(?:[A-Za-z0-9+/=]|\s|\\+[rn]){16,}-----END [A-Z0-9 ]{0,40}PRIVATE KEY[A-Z ]{0,10}-----",
+        needs=(b"-----END ",),
+    ),
     F("private-key", r"(?s:Private-Lines: ?\d+.*?(?:Private-MAC: ?[0-9a-f]*|\z))"),
     F("private-key", r"MII[A-Za-z0-9+/]{3,5}IBA(?:AKCA|DANBgkqhkiG9w0BAQEFAAS)[A-Za-z0-9+/=\s]{40,}"),
     F("private-key", r"b3BlbnNzaC1rZXktdjE[A-Za-z0-9+/=\s]{20,}"),
     F("private-key", r"AGE-SECRET-KEY-(?:PQ-)?1[A-Z0-9]{10,}"),
     F("private-key", r"RWRTY0Iy[A-Za-z0-9+/=]{60,}"),
     F("private-key", r"(?:xprv|yprv|zprv|tprv)[1-9A-HJ-NP-Za-km-z]{50,}", word=True),
-    F("private-key", r"[5KL][1-9A-HJ-NP-Za-km-z]{50,51}\b", word=True, check=_mixed(2, 5, 5)),
+    F("private-key", r"[5KL][1-9A-HJ-NP-Za-km-z]{50,51}\b", word=True, check=mixed(2, 5, 5), needs=RUN),
     F("private-key", r"nsec1[a-z0-9]{40,}", word=True),
     # JSON Web Tokens and what is built like them (two parts or more).
     F("jwt", r"ey[JI][A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-.]*", check=_jwt),
@@ -198,7 +102,7 @@ FORMS: tuple[Form, ...] = (
     ),
     F("signature", r"[0-9a-f]{32,}", before=r"Signature="),
     # GitHub, GitLab, Bitbucket, Atlassian and other forges.
-    F("github-token", r"gh[pousr]_[A-Za-z0-9_.\-]{16,}", check=_mixed(1, 0, 0)),
+    F("github-token", r"gh[pousr]_[A-Za-z0-9_.\-]{16,}", check=mixed(1, 0, 0)),
     F("github-token", r"github_pat_[A-Za-z0-9_]{16,}"),
     F("github-token", r"v1\.[0-9a-f]{40}\b", word=True),
     F("gitlab-token", r"gl(?:pat|oas|dt|rt|rtr|cbt|ptt|ft|imt|agent|soat|ffct|wt|sa)-[A-Za-z0-9_\-.=]{16,}"),
@@ -219,26 +123,44 @@ FORMS: tuple[Form, ...] = (
     F("google-secret", r"GOCSPX-[A-Za-z0-9_\-]{16,}"),
     F("google-token", r"1//0[A-Za-z0-9_\-]{24,}", word=True),
     F("google-token", r"4/0A[A-Za-z0-9_\-]{24,}", word=True),
-    F("google-key", r"GOOG[A-Z0-9]{16,}", word=True, check=_mixed(2, 4, 0)),
+    F("google-key", r"GOOG[A-Z0-9]{16,}", word=True, check=mixed(2, 4, 0)),
     F("google-key", r"AQ\.Ab[A-Za-z0-9_\-]{24,}", word=True),
     F("google-key", r"AAAA[A-Za-z0-9_\-]{7}:[A-Za-z0-9_\-]{80,}", word=True),
-    F("azure-secret", r"[A-Za-z0-9_~.\-]{3}[78]Q~[A-Za-z0-9_~.\-]{24,}"),
+    F("azure-secret", r"[A-Za-z0-9_~.\-]{3}[78]Q~[A-Za-z0-9_~.\-]{24,}", needs=(b"8Q~", b"7Q~")),
     F(
         "azure-key",
         r"[A-Za-z0-9+/_\-]{24,90}(?:\+(?:ABa|AMC|ASt|ASb|AEh|ARm|AIoT|ACR)|AzFu|AzSe|AzCa|ACDb|APIM|AIoT|AZDO|JQQJ99)[A-Za-z0-9+/_\-]{4,40}={0,2}",
-        check=_mixed(3, 3, 3),
+        check=mixed(3, 3, 3),
+        needs=(
+            b"+ABa",
+            b"+AMC",
+            b"+ASt",
+            b"+ASb",
+            b"+AEh",
+            b"+ARm",
+            b"+AIoT",
+            b"+ACR",
+            b"AzFu",
+            b"AzSe",
+            b"AzCa",
+            b"ACDb",
+            b"APIM",
+            b"AIoT",
+            b"AZDO",
+            b"JQQJ99",
+        ),
     ),
     F("digitalocean-token", r"do[oprt]_v1_[0-9a-f]{16,}"),
     F("cloudflare-token", r"v1\.0-[0-9a-f]{24}-[0-9a-f]{40,}", word=True),
     F("cloudflare-token", r"cf(?:ut|at|k|t)_[A-Za-z0-9_\-]{24,}", word=True),
     F("heroku-key", r"HRKU-[A-Za-z0-9_\-]{16,}", word=True),
-    F("alibaba-key", r"LTAI[A-Za-z0-9]{12,26}\b", word=True, check=_mixed(1, 1, 1)),
+    F("alibaba-key", r"LTAI[A-Za-z0-9]{12,26}\b", word=True, check=mixed(1, 1, 1)),
     F("tencent-key", r"AKID[A-Za-z0-9]{28,}", word=True),
     F(
         "yandex-token",
         r"(?:AQVN[A-Za-z0-9_\-]{30,}|y[0-3]_[A-Za-z0-9_\-]{30,}|t1\.[A-Za-z0-9_\-]+=*\.[A-Za-z0-9_\-]{60,}=*|YC[A-Za-z0-9_\-]{38}\b)",
         word=True,
-        check=_mixed(1, 1, 1),
+        check=mixed(1, 1, 1),
     ),
     F("ibm-key", r"ApiKey-" + _UUID, word=True),
     F("hosting-token", r"(?:rnd|nfp|nfo|nfc|nfu|napi|rpa|railway|koyeb|upstash)_[A-Za-z0-9]{24,}", word=True),
@@ -253,9 +175,11 @@ FORMS: tuple[Form, ...] = (
     F("discord-webhook", r"[0-9]{10,}/[A-Za-z0-9_\-]{20,}", before=r"discord(?:app)?\.com/api/(?:v\d+/)?webhooks/"),
     F(
         "discord-token",
-        r"[A-Za-z0-9_\-]{23,30}\.[A-Za-z0-9_\-]{6}\.[A-Za-z0-9_\-]{27,}",
+        # It begins with the digits of an id in base64, in which neither "-" nor "_" can occur.
+        r"[A-Za-z0-9]{23,30}\.[A-Za-z0-9_\-]{6}\.[A-Za-z0-9_\-]{27,}",
         word=True,
-        check=_mixed(2, 3, 3),
+        needs=RUN,
+        check=mixed(2, 3, 3),
     ),
     F("discord-token", r"mfa\.[A-Za-z0-9_\-]{40,}", word=True),
     F(
@@ -264,11 +188,11 @@ FORMS: tuple[Form, ...] = (
         before=r"(?:webhook\.office\.com/webhookb2/|outlook\.office\.com/webhook/)",
     ),
     F("zapier-webhook", r"[A-Za-z0-9/]{8,}", before=r"hooks\.zapier\.com/hooks/catch/"),
-    F("telegram-token", r"[0-9]{8,10}:[A-Za-z0-9_\-]{30,}", check=_telegram),
-    F("sendgrid-key", r"SG\.[A-Za-z0-9_\-]{16,}(?:\.[A-Za-z0-9_\-]{8,})?", word=True, check=_mixed(1, 1, 1)),
+    F("telegram-token", r"[0-9]{8,10}:AA[A-Za-z0-9_\-]{28,}", check=_telegram, needs=(b":AA",)),
+    F("sendgrid-key", r"SG\.[A-Za-z0-9_\-]{16,}(?:\.[A-Za-z0-9_\-]{8,})?", word=True, check=mixed(1, 1, 1)),
     F("mailgun-key", r"key-[0-9a-f]{32}\b", word=True),
-    F("mailgun-key", r"[0-9a-f]{32}-[0-9a-f]{8}-[0-9a-f]{8}\b", word=True),
-    F("mailchimp-key", r"[0-9a-f]{32}-us[0-9]{1,2}\b", word=True),
+    F("mailgun-key", r"[0-9a-f]{32}-[0-9a-f]{8}-[0-9a-f]{8}\b", word=True, needs=RUN),
+    F("mailchimp-key", r"[0-9a-f]{32}-us[0-9]{1,2}\b", word=True, needs=(b"-us",)),
     F("brevo-key", r"x(?:key|smtp)sib-[0-9a-f]{16,}(?:-[A-Za-z0-9]{8,})?"),
     F("mail-key", r"(?:mlsn\.[0-9a-f]{32,}|re_[A-Za-z0-9]{8}_[A-Za-z0-9]{16,})", word=True),
     F("twilio-key", r"SK[0-9a-f]{32}\b", word=True),
@@ -291,25 +215,25 @@ FORMS: tuple[Form, ...] = (
     F("anthropic-key", r"sk-ant-[A-Za-z0-9_\-]{10,}"),
     F("openai-key", r"sk-(?:proj|svcacct|admin|service|None|or-v1|lf)-[A-Za-z0-9_\-]{12,}", word=True),
     F("openai-key", r"sk-[A-Za-z0-9_\-]{16,}", word=True, check=_has_digit_or_upper),
-    F("huggingface-token", r"(?:hf|api_org)_[A-Za-z0-9]{20,}", word=True, check=_mixed(0, 2, 2)),
+    F("huggingface-token", r"(?:hf|api_org)_[A-Za-z0-9]{20,}", word=True, check=mixed(0, 2, 2)),
     F(
         "model-key",
         r"(?:gsk|pcsk|jina|fw|lsv2_pt|lsv2_sk|tgp_v1|e2b|esecret|dsk|nebius)_[A-Za-z0-9_\-]{20,}",
         word=True,
-        check=_mixed(1, 0, 0),
+        check=mixed(1, 0, 0),
     ),
     F(
         "model-key",
         r"(?:xai|pplx|nvapi|tvly|csk|fc|sk-or|vk|co|pa|gsk|ctx7sk)-[A-Za-z0-9_\-]{24,}",
         word=True,
-        check=_mixed(2, 0, 0),
+        check=mixed(2, 0, 0),
     ),
-    F("model-key", r"(?:r8|ls_)_[A-Za-z0-9]{24,}", word=True, check=_mixed(2, 0, 0)),
+    F("model-key", r"(?:r8|ls_)_[A-Za-z0-9]{24,}", word=True, check=mixed(2, 0, 0)),
     F("model-key", r"wandb_v1_[A-Za-z0-9_\-]{24,}", word=True),
     F("model-key", r"apify_(?:api|proxy)_[A-Za-z0-9]{16,}"),
-    F("model-key", r"BSA[A-Za-z0-9_\-]{24,30}\b", word=True, check=_mixed(2, 3, 3)),
+    F("model-key", r"BSA[A-Za-z0-9_\-]{24,30}\b", word=True, check=mixed(2, 3, 3)),
     # Packages.
-    F("npm-token", r"npm_[A-Za-z0-9]{20,}", check=_mixed(1, 1, 1)),
+    F("npm-token", r"npm_[A-Za-z0-9]{20,}", check=mixed(1, 1, 1)),
     F("pypi-token", r"pypi-A[A-Za-z0-9_\-]{16,}"),
     F("rubygems-key", r"rubygems_[0-9a-f]{16,}"),
     F(
@@ -320,14 +244,14 @@ FORMS: tuple[Form, ...] = (
     F("docker-token", r"dckr_(?:pat|oat|uat)_[A-Za-z0-9_\-]{16,}"),
     # Infrastructure.
     F("vault-token", r"hv[sbr]\.[A-Za-z0-9_\-]{16,}", word=True),
-    F("vault-token", r"[sbr]\.[A-Za-z0-9]{24}\b", word=True, check=_mixed(1, 2, 2)),
-    F("terraform-token", r"[A-Za-z0-9]{10,20}\.atlasv1\.[A-Za-z0-9_=\-]{16,}"),
+    F("vault-token", r"[sbr]\.[A-Za-z0-9]{24}\b", word=True, needs=RUN, check=mixed(1, 2, 2)),
+    F("terraform-token", r"[A-Za-z0-9]{10,20}\.atlasv1\.[A-Za-z0-9_=\-]{16,}", needs=(b".atlasv1.",)),
     F("doppler-token", r"dp\.(?:pt|st|ct|sa|scim|audit|said)\.[A-Za-z0-9_.\-]{16,}", word=True),
     F("databricks-token", r"(?:dapi|dkea|dose|doo)[0-9a-f]{32}(?:-\d)?", word=True),
-    F("databricks-token", r"dapi[A-Za-z0-9]{24,}", word=True, check=_mixed(2, 0, 1)),
+    F("databricks-token", r"dapi[A-Za-z0-9]{24,}", word=True, check=mixed(2, 0, 1)),
     F("grafana-token", r"gl(?:sa|c)_[A-Za-z0-9+/=_\-]{16,}"),
     F("newrelic-key", r"NR(?:AK|II|IQ|RA|AA|JS|SP|BR|AL)-[A-Za-z0-9_\-]{16,}", word=True),
-    F("newrelic-key", r"[0-9a-f]{36}NRAL\b", word=True),
+    F("newrelic-key", r"[0-9a-f]{36}NRAL\b", word=True, needs=(b"NRAL",)),
     F("dynatrace-token", r"dt0[a-z][0-9]{2}\.[A-Z0-9]{8,24}(?:\.[A-Z0-9]{20,64})?", word=True),
     F("sentry-token", r"sntry[a-z]_[A-Za-z0-9_=+/\-]{16,}"),
     F(
@@ -355,82 +279,29 @@ FORMS: tuple[Form, ...] = (
     F("linear-key", r"lin_(?:api|oauth|wh|in)_[A-Za-z0-9]{16,}"),
     F("notion-token", r"(?:secret_[A-Za-z0-9]{32,}|ntn_[A-Za-z0-9]{24,})", word=True),
     F("postman-key", r"PM(?:AK|AT)-[A-Za-z0-9\-]{20,}"),
-    F("airtable-token", r"pat[A-Za-z0-9]{14}\.[0-9a-f]{32,}", word=True),
-    F("airtable-token", r"key[A-Za-z0-9]{14}\b", word=True, check=_mixed(2, 3, 2)),
+    F("airtable-token", r"pat[A-Za-z0-9]{14}\.[0-9a-f]{32,}", word=True, needs=RUN),
+    F("airtable-token", r"key[A-Za-z0-9]{14}\b", word=True, opening=r"key[A-Za-z0-9]{14}", check=mixed(2, 3, 2)),
     F("figma-token", r"fig[a-z]{1,2}_[A-Za-z0-9_\-]{20,}", word=True),
     F("dropbox-token", r"sl\.(?:u\.)?[A-Za-z0-9_\-]{40,}", word=True),
-    F("asana-token", r"[0-2]/[0-9]{10,}(?:/[0-9]{10,})?:[0-9a-f]{32}", word=True),
+    F("asana-token", r"[0-2]/[0-9]{10,}(?:/[0-9]{10,})?:[0-9a-f]{32}", word=True, needs=RUN),
     F("contentful-token", r"CFPAT-[A-Za-z0-9_\-]{30,}"),
     F("hubspot-token", r"pat-[a-z]{2,3}\d-" + _UUID, word=True),
     F("salesforce-token", r"00D[A-Za-z0-9]{12,15}![A-Za-z0-9._]{30,}", word=True),
-    F("okta-token", r"00[A-Za-z0-9_\-]{40}\b", word=True, check=_mixed(2, 3, 3)),
+    F("okta-token", r"00[A-Za-z0-9_\-]{40}\b", word=True, check=mixed(2, 3, 3)),
     F("typeform-token", r"tfp_[A-Za-z0-9_.=\-]{30,}", word=True),
     F("mapbox-token", r"sk\.ey[A-Za-z0-9_\-.]{30,}", word=True),
     F(
         "saas-key",
         r"(?:rdme_[a-z0-9]{50,}|aio_[A-Za-z0-9]{24,}|zpka_[a-z0-9]{30,}_[a-z0-9]{8}|nyk_v0_[A-Za-z0-9]{20,}|os_v2_[a-z]{3}_[a-z0-9]{40,}|ion_[A-Za-z0-9]{40,}|sec-c-[A-Za-z0-9]{30,}|cal_(?:live_)?[0-9a-f]{32}|WPL_AP[01]\.[A-Za-z0-9.]{10,}|pina_[A-Za-z0-9]{20,}|IG(?:QV|QW|AA)[A-Za-z0-9_\-]{40,}|1000\.[0-9a-f]{32}\.[0-9a-f]{32}|fio-u-[A-Za-z0-9_\-=]{30,}|b_[A-Za-z0-9=_/\-]{44}\b|ak-[A-Za-z0-9]{22}\b|as-[A-Za-z0-9]{22}\b|cu_[0-9a-f]{32}\b|secret-token:[A-Za-z0-9_%./+=\-]{10,}|npa_[A-Za-z0-9]{20,}|dG9rOg[A-Za-z0-9+/=]{30,})",
         word=True,
-        check=_mixed(1, 0, 1),
+        check=mixed(1, 0, 1),
     ),
-    F("facebook-token", r"EAA[A-Za-z0-9]{30,}", word=True, check=_mixed(2, 2, 2)),
-    F("facebook-token", r"[0-9]{13,17}\|[A-Za-z0-9_\-]{24,}", word=True),
-    F("twitter-token", r"A{20,}[A-Za-z0-9%]{40,}", word=True),
+    F("facebook-token", r"EAA[A-Za-z0-9]{30,}", word=True, check=mixed(2, 2, 2)),
+    F("facebook-token", r"[0-9]{13,17}\|[A-Za-z0-9_\-]{24,}", word=True, needs=(b"|",)),
+    F("twitter-token", r"A{20,}[A-Za-z0-9%]{40,}", word=True, needs=(b"A" * 20,)),
     # Password hashes are what an attacker cracks.
     F("password-hash", r"\$2[abxy]\$\d\d\$[./A-Za-z0-9]{50,53}"),
     F("password-hash", r"\$(?:1|5|6|7|y|gy|apr1|argon2(?:id|i|d)|scrypt|pbkdf2(?:-sha\d+)?)\$[^\s\"':,;<>\\]{16,}"),
     F("password-hash", r"(?:pbkdf2_sha\d+|bcrypt_sha256|argon2|scrypt)\$[^\s\"',;<>\\]{20,}"),
     F("password-hash", r"\{(?:SSHA|SHA|SMD5|CRYPT|SSHA256|SSHA512|MD5)\}[A-Za-z0-9+/=$.]{16,}"),
-    # A vendor that is not listed: a short prefix, then 32 random characters or more.
-    F(
-        "token",
-        r"[A-Za-z][A-Za-z0-9]{1,15}(?:[_\-][A-Za-z0-9]{1,10}){0,3}[_\-][A-Za-z0-9]{32,}",
-        word=True,
-        check=_generic,
-    ),
 )
-
-
-def _compile(pattern: str) -> Any:
-    options = re2.Options()
-    options.encoding = re2.Options.Encoding.LATIN1
-    options.log_errors = False
-    options.max_mem = 64 << 20
-    return re2.compile(pattern.encode("latin-1"), options)
-
-
-def _whole(form: Form) -> str:
-    if form.before:
-        return f"(?:{form.before})({form.pattern})"
-    return f"{_W}({form.pattern})" if form.word else f"({form.pattern})"
-
-
-_ALL = _compile("|".join(_whole(form) for form in FORMS))
-_AWS_SECRET = re.compile(rb"(?<![A-Za-z0-9+/=_\-])[A-Za-z0-9+/]{40}(?![A-Za-z0-9+/=_\-])")
-# Matches that a check refuses are gone through again from their second byte; so many at most, to stay linear.
-_MAX_REFUSED = 256
-
-
-def search_forms(text: bytes) -> Iterator[Found]:
-    """Find every secret that its own form gives away, in linear time."""
-    position, size, refused = 0, len(text), 0
-    match_at = _ALL._regexp.Match
-    anchor = re2._Anchor.UNANCHORED
-    while position < size:
-        spans = match_at(anchor, text, position, size)
-        if spans[0][1] < 0:
-            break
-        index = next(i for i in range(1, len(spans)) if spans[i][0] >= 0)
-        start, end = spans[index]
-        form = FORMS[index - 1]
-        value = text[start:end]
-        value = value.rstrip(b".-") or value
-        if form.check is None or form.check(value):
-            yield Found(start, start + len(value), form.kind)
-            position = end
-        else:
-            refused += 1
-            position = end if refused > _MAX_REFUSED else max(start, position + 1) if form.before else start + 1
-    # An AWS secret key has no prefix; its length, alphabet and randomness give it away.
-    for match in _AWS_SECRET.finditer(text):
-        if _aws_secret(match[0]):
-            yield Found(*match.span(), "aws-secret")

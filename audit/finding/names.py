@@ -166,7 +166,7 @@ def _judge(name: str) -> Name:
         return NOTHING
     found = _judge_folded(folded, name.lower())
     if found is not NOTHING:
-        if found.strong and not found.textual and words(name)[0] in _ASKS:
+        if found.strong and not found.textual and words(name)[:1] and words(name)[0] in _ASKS:
             return Name(found.kind, strong=True, textual=True)
         return found
     last = words(name)[-1:]

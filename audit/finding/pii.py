@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-from audit.forms import Found
+from audit.finding.matching import Found
 
 __all__ = ("KINDS",)
 
