@@ -43,8 +43,11 @@ SEGMENT_BYTES = 16 * 1024 * 1024
 SMALLEST_SEGMENT = 128 * 1024
 MARK = struct.Struct("<4sQQQQQQI")  # magic, boot, segment index, offset, frame, seq, time (µs), crc
 MARK_MAGIC = b"MARK"
+HEADER_KIND = 24  # where a frame's header says its kind
 RETRY_SECONDS = 0.25
-CALL_ROOM = 24 * 1024  # what the outcome of a call takes at most: its answer (8 KiB, escaped), the decision, the details
+CALL_ROOM = (
+    24 * 1024
+)  # what the outcome of a call takes at most: its answer (8 KiB, escaped), the decision, the details
 LOCK_SECONDS = 5.0
 
 
@@ -194,6 +197,7 @@ class Journal:
         self._pending: list[tuple[int, int, bytes, bytes]] = []
         self._pending_bytes = 0
         self._unsynced: list[tuple[int, int, bytes, bytes]] = []
+        self._amendments: dict[int, bytes] = {}
         self._reserved = 0
         self._error: OSError | None = None
         self._failed_to = 0
@@ -260,6 +264,18 @@ class Journal:
             self._sleeping = False
             self._bell.release()
         return Ticket(self, number)
+
+    def amend(self, kind: int, mentions: bytes, payload: bytes) -> bool:
+        """Replace the payload of a frame that waits in memory because the device failed; False when there is none.
+
+        Nobody was told that such a frame is safe, so it may still say something else. Only looked for after a failure.
+        """
+        with self._lock:
+            for number, _, header, waiting in [*self._unsynced, *self._pending]:
+                if header[HEADER_KIND] == kind and mentions in waiting:
+                    self._amendments[number] = payload
+                    return True
+        return False
 
     def open_event(
         self, kind: int, make: Callable[[int], bytes], reserve: int = 0, must: bool = False
@@ -414,6 +430,8 @@ class Journal:
     def _commit(self) -> None:
         """Make all that is not safe yet safe, in a new file if the old one fails; wake those who wait."""
         was_broken = self._error is not None
+        if self._amendments:
+            self._apply_amendments()
         for attempt in (1, 2):
             try:
                 self._write_unsynced()
@@ -429,6 +447,20 @@ class Journal:
                 self._error = None
                 self._wake()
                 return
+
+    def _apply_amendments(self) -> None:
+        with self._lock:
+            for place, (number, seq, header, before) in enumerate(self._unsynced):
+                payload = self._amendments.pop(number, None)
+                if payload is not None:
+                    self._unsynced[place] = (
+                        number,
+                        seq,
+                        frames.encode(header[HEADER_KIND], number, seq, payload),
+                        payload,
+                    )
+                    self._pending_bytes += len(payload) - len(before)
+            self._amendments = {number: payload for number, payload in self._amendments.items() if number > self.synced}
 
     def _write_unsynced(self) -> None:
         queue = self._unsynced

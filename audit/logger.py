@@ -137,9 +137,7 @@ class AuditLogger:
         if self.journal is None:
             return str(event.id), self._hand_over(event)
         if event.seq:
-            # Its intent waits in memory for a device that failed; this is how it ended, and nobody waits for either.
-            self.outcome(event)
-            return str(event.id), Done()
+            return self.unrecorded(event), Done()
         force = not self.journal.usable
         with self._lock:
             group = self._flood.admit(kind_of(event), event.reason, self._clock(), force)
@@ -158,6 +156,26 @@ class AuditLogger:
                 self.counted += 1
                 self._count(group, event)
                 return str(group.event.id), Done()
+
+    def unrecorded(self, event: Event) -> str:
+        """Take note of a request whose intent or outcome could not be made durable; never waits, never raises.
+
+        What its device did not take waits in memory and is written when the device is back: the frame then says how the
+        request really ended for its caller. A request that never had a number is counted. Gives the id to tell.
+        """
+        if not event.seq:
+            return self.refuse(event)[0]
+        journal = self.journal
+        if journal is not None:
+            record = event.as_record()
+            record.pop("request_json", None)
+            payload = orjson.dumps(record)
+            try:
+                if not journal.amend(Kind.OUTCOME, str(event.id).encode(), payload):
+                    journal.append(Kind.OUTCOME, payload, False, OUTCOME_ROOM)
+            except JournalUnavailable:
+                self.lost += 1
+        return str(event.id)
 
     def close(self) -> None:
         """Close the counted events, and the journal."""

@@ -20,6 +20,7 @@ __all__ = ["Finding", "Report", "check", "holes", "verify"]
 
 Range = tuple[int, int]
 REPORT_PATIENCE_SECONDS = 60
+RUNNING = "still running"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +164,12 @@ def verify(connection: psycopg.Connection[Any], journal: Path | None = None) -> 
         if boot == 0:
             continue
         seq, lately = drained.get(key, (0, False))
+        if not (lately or has_segments(journal, writer, boot)):
+            # Nobody is left who could tell how these ended.
+            lost = "its end was never stored, and its journal is not there"
+            excuses[key] = [
+                (span, lost, False) if why == RUNNING else (span, why, ok) for span, why, ok in excuses.get(key, [])
+            ]
         waiting: list[tuple[Range, str, bool]] = []
         if last[key] > seq:
             beyond = (seq + 1, last[key])
@@ -203,7 +210,7 @@ def read_excuses(connection: psycopg.Connection[Any]) -> dict[tuple[str, int], l
     """Read what explains a hole: calls under way, quarantine, partitions dropped by age, gaps that were told."""
     excuses: dict[tuple[str, int], list[tuple[Range, str, bool]]] = {}
     queries = (
-        ("SELECT writer, boot, seq, seq FROM audit_opencall", "still running"),
+        ("SELECT writer, boot, seq, seq FROM audit_opencall", RUNNING),
         (
             "SELECT writer, boot, seq, seq FROM audit_quarantinedframe WHERE seq IS NOT NULL AND resolved_at IS NULL",
             "in quarantine",

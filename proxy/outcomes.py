@@ -234,11 +234,22 @@ async def _record(gateway: Gateway, call: Call) -> None:
         try:
             audit_id = await _durable(gateway, call)
         except AuditUnavailable as error:
-            executed = call.intended and call.executed
             unrecordable(call, error)
-            if executed and call.refusal is not None:
-                call.refusal.data = {"executed": True}
+    if call.unrecordable:
+        audit_id = await _unrecorded(gateway, call)
     await _answer(gateway, call, audit_id)
+
+
+async def _unrecorded(gateway: Gateway, call: Call) -> str:
+    """Leave what can be left of a request that the journal did not take: a count, or what is written when it is back."""
+    if call.intended and call.executed:
+        call.details["executed"] = True
+        if call.refusal is not None:
+            call.refusal.data = {"executed": True}
+    call.event = call.event or await event(gateway, call)
+    complete(call)
+    call.completed = True
+    return gateway.logger.unrecorded(call.event)
 
 
 async def _durable(gateway: Gateway, call: Call) -> str:

@@ -213,3 +213,32 @@ def test_the_reserve_counts_refusals_while_the_disk_is_full(open_journal: Opener
 def frames_after_close(journal: Journal) -> list[tuple[int, dict[str, Any]]]:
     items = read_all(journal.directory, journal.boot)
     return [(item.kind, orjson.loads(item.payload)) for item in items if isinstance(item, Frame)]
+
+
+def test_an_outcome_that_could_not_be_told_says_so_itself(open_journal: Opener) -> None:
+    device = FailingDevice()
+    journal = open_journal(sync=device.sync)
+    logger = AuditLogger(journal)
+
+    async def scene() -> None:
+        event = make_event()
+        await logger.intent(event)
+        device.broken = True
+        event.complete(**ANSWER)
+        with pytest.raises(AuditUnavailable):
+            await logger.outcome(event)
+        # The call was made, its result was not released: that is what its caller knows, and what the log will say.
+        event.complete(outcome="unrecorded", reason="audit_unavailable", status_code=503, details={"executed": True})
+        assert logger.unrecorded(event) == str(event.id)
+        device.broken = False
+        for _ in range(200):
+            if journal.usable:
+                break
+            await asyncio.sleep(0.02)
+
+    asyncio.run(scene())
+    intent, outcome = frames_of(journal)
+    assert (intent[0], outcome[0]) == (Kind.INTENT, Kind.OUTCOME)
+    assert (outcome[1]["outcome"], outcome[1]["status_code"]) == ("unrecorded", 503)
+    assert orjson.loads(outcome[1]["details"])["executed"] is True
+    assert journal.stats()["reserved"] == 0 and journal.room > 0

@@ -83,5 +83,5 @@ def fits(call: Call, event: dict[str, Any]) -> bool:
     if call.result:
         return bool(event["outcome"] == "allowed" and event["status_code"] == call.status)
     if call.executed:
-        return event["outcome"] in ("interrupted", "unrecorded")
+        return bool(event["outcome"] == "unrecorded" and event["details"].get("executed"))
     return bool(event["outcome"] != "allowed" and event["status_code"] == call.status)
