@@ -202,7 +202,8 @@ class EmbeddedPostgres:
             return None
         pid = int(lines[0])
         try:
-            return pid if b"postgres" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0] else None
+            # A server works in its data folder, whatever the folder is called in its own mount namespace.
+            return pid if os.path.samestat(os.stat(f"/proc/{pid}/cwd"), self.data.stat()) else None
         except OSError:
             return None
 

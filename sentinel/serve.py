@@ -2,6 +2,7 @@
 
     supervisor   holds the instance's lock and the socket, starts and replaces children, stops them in order
       drain      journal -> PostgreSQL
+      upstreams  the processes of command upstreams, shared by the workers
       worker 1…N uvicorn on the inherited socket
       demo       the demonstration's MCP server, with --demo
 

@@ -175,7 +175,7 @@ def test_from_nothing_to_ready_and_back_to_nothing(tmp_path: Path) -> None:
     status, exposition = get(f"{url}/metrics")
     assert status == 200 and b"sentinel_worker_up 2" in exposition and b"sentinel_database_up 1" in exposition
     children = running.children()
-    assert len(children) == 3
+    assert len(running.children(" drain ")) == 1 and len(running.children("worker")) == 2
     assert all("manage.py" in line for line in children.values()), children
     postgres = postgres_of(var)
     assert postgres is not None
@@ -226,10 +226,11 @@ def test_a_worker_that_dies_is_replaced(serve: Serve) -> None:
     serve.wait_for(r"worker \d ended \(signal SIGKILL\)")
 
 
-def test_a_drainer_that_dies_is_replaced(serve: Serve) -> None:
-    (drainer,) = (pid for pid in serve.children() if pid not in serve.children("worker"))
-    os.kill(drainer, signal.SIGKILL)
-    assert until(lambda: len(serve.children()) == 3 and drainer not in serve.children())
+@pytest.mark.parametrize("name", ["drain", "upstreamhost"])
+def test_a_helper_that_dies_is_replaced(serve: Serve, name: str) -> None:
+    (helper,) = serve.children(f" {name} ")
+    os.kill(helper, signal.SIGKILL)
+    assert until(lambda: len(serve.children(f" {name} ")) == 1 and helper not in serve.children())
 
 
 def test_postgres_that_dies_is_started_again(serve: Serve) -> None:
