@@ -63,6 +63,17 @@ class Single:
     count: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class GroupPlan:
+    """What the events of a group have in common: who, the rules that concern them, and what those look at."""
+
+    group: Group
+    principal: Principal
+    candidates: Candidates
+    paths: tuple[tuple[Any, ...], ...]
+    annotations: bool
+
+
 @dataclass(slots=True)
 class Change:
     """Events of one group that a draft would decide otherwise, and why."""
@@ -136,7 +147,6 @@ class Replay:
         self._upstreams = upstreams or {}
         self._labels = {rule.id: rule.label() for rule in draft.spec.rules}
         self._principals: dict[tuple[str, str], Principal] = {}
-        self._paths: dict[int, tuple[Candidates, tuple[tuple[Any, ...], ...]]] = {}
 
     def principal(self, group: Group) -> Principal:
         """Who acted, as far as rules can ask."""
@@ -161,21 +171,31 @@ class Replay:
         self._count(group, decision, count, examples)
         return True
 
-    def decide_one(self, group: Group, event: Single) -> None:
-        """Decide one event by what was kept of it."""
+    def plan(self, group: Group) -> GroupPlan:
+        """What the events of a group have in common, looked up once."""
         candidates = self._candidates(group)
+        conditions = [c for rule in (*candidates.denies, *candidates.allows) for c in rule.spec.conditions]
+        paths = tuple(dict.fromkeys(parse_path(c.path) for c in conditions if c.subject == "arguments"))
+        annotations = any(c.subject == "annotations" for c in conditions)
+        return GroupPlan(group, self.principal(group), candidates, paths, annotations)
+
+    def decide_one(self, plan: GroupPlan, event: Single) -> None:
+        """Decide one event by what was kept of it."""
+        group = plan.group
         context = Context(event.at, event.client_ip)
-        arguments, lacking = self._arguments(group, event, candidates)
+        arguments, lacking = _arguments(plan, event)
         target = Target(group.kind, group.upstream, group.name, arguments)
-        asks = _asks_annotations(candidates)
-        if asks:
+        if plan.annotations:
             lacking = lacking or ANNOTATIONS
-        if lacking and not _settled_without(candidates, target, context, annotations=not asks):
+        if lacking and not _settled_without(plan.candidates, target, context, annotations=not plan.annotations):
             self.report.undecidable += event.count
             self.report.because[lacking] += event.count
             return
-        decision = decide(self.draft, self.principal(group), target, context)
-        self._count(group, decision, event.count, [str(event.id)])
+        decision = decide(self.draft, plan.principal, target, context)
+        if decision.allowed == group.allowed:
+            self.report.decided += event.count
+        else:
+            self._count(group, decision, event.count, [str(event.id)])
 
     def _candidates(self, group: Group) -> Candidates:
         return self.draft.candidates(group.role, group.key_prefix, group.kind, group.upstream, group.name)
@@ -198,36 +218,26 @@ class Replay:
         change.count += count
         change.examples += examples[: MOST_EXAMPLES - len(change.examples)]
 
-    def _arguments(self, group: Group, event: Single, candidates: Candidates) -> tuple[Any, str]:
-        """The call's arguments as kept, and what is lacking of them for these rules."""
-        paths = self._argument_paths(candidates)
-        if not paths:
-            return MISSING, ""
-        if event.request is None:
-            return MISSING, NOT_KEPT
-        message: Any = orjson.loads(event.request)
-        if not isinstance(message, dict):
-            return MISSING, NOT_KEPT
-        if message.get("_truncated") is True:
-            return MISSING, TRUNCATED
-        params = message.get("params")
-        arguments = params.get("arguments", MISSING) if isinstance(params, dict) else MISSING
-        if arguments is MISSING or group.kind not in ("tool", "prompt"):
-            return MISSING, ""
-        return (arguments, ALTERED) if any(_altered(arguments, steps) for steps in paths) else (arguments, "")
 
-    def _argument_paths(self, candidates: Candidates) -> tuple[tuple[Any, ...], ...]:
-        kept = self._paths.get(id(candidates))
-        if kept is None:
-            rules = (*candidates.denies, *candidates.allows)
-            paths = tuple(
-                dict.fromkeys(
-                    parse_path(c.path) for rule in rules for c in rule.spec.conditions if c.subject == "arguments"
-                )
-            )
-            # Holding on to the candidates keeps their id theirs.
-            kept = self._paths[id(candidates)] = (candidates, paths)
-        return kept[1]
+def _arguments(plan: GroupPlan, event: Single) -> tuple[Any, str]:
+    """The call's arguments as kept, and what is lacking of them for these rules."""
+    if not plan.paths:
+        return MISSING, ""
+    if event.request is None:
+        return MISSING, NOT_KEPT
+    message: Any = orjson.loads(event.request)
+    if not isinstance(message, dict):
+        return MISSING, NOT_KEPT
+    if message.get("_truncated") is True:
+        return MISSING, TRUNCATED
+    params = message.get("params")
+    arguments = params.get("arguments", MISSING) if isinstance(params, dict) else MISSING
+    if arguments is MISSING or plan.group.kind not in ("tool", "prompt"):
+        return MISSING, ""
+    for steps in plan.paths:
+        if _altered(arguments, steps):
+            return arguments, ALTERED
+    return arguments, ""
 
 
 def _altered(value: Any, steps: tuple[Any, ...]) -> bool:
@@ -245,11 +255,6 @@ def _altered(value: Any, steps: tuple[Any, ...]) -> bool:
 
 def _marked(value: Any) -> bool:
     return isinstance(value, str) and ("[REDACTED:" in value or "\\u{" in value or value.startswith("[TRUNCATED"))
-
-
-def _asks_annotations(candidates: Candidates) -> bool:
-    rules = (*candidates.denies, *candidates.allows)
-    return any(c.subject == "annotations" for rule in rules for c in rule.spec.conditions)
 
 
 def _settled_without(candidates: Candidates, target: Target, context: Context, *, annotations: bool) -> bool:
