@@ -224,7 +224,7 @@ def _role(name: str | None) -> Role:
 
 
 def _expiry(moment: datetime | None) -> datetime | None:
-    longest = int(getattr(settings.SENTINEL, "key_max_days", 0) or 0)
+    longest = settings.SENTINEL.key_max_days
     if moment is None:
         if longest:
             raise KeyRefused({"expires_at": f"Keys must expire here, within {longest} days."})

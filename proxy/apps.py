@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 from django.apps import AppConfig
 
 
 class ProxyConfig(AppConfig):
-    """Registers the proxy application."""
+    """Registers the proxy application, and its catalogue as what conditions are checked against."""
 
     name = "proxy"
+
+    def ready(self) -> None:
+        """Let policy know the tools' schemas without knowing this package."""
+        from policies import schemas
+
+        schemas.register(known_schemas)
+
+
+def known_schemas() -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Give (upstream, tool, input schema) of every tool that was ever listed."""
+    import json
+
+    from proxy.models import CatalogueItem
+
+    items = CatalogueItem.objects.filter(kind="tool").values_list("upstream__slug", "name", "definition")
+    for slug, name, definition in items.iterator():
+        found = json.loads(definition) if isinstance(definition, str) else definition
+        schema = found.get("inputSchema") if isinstance(found, dict) else None
+        if isinstance(schema, dict):
+            yield slug, name, schema

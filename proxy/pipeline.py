@@ -233,6 +233,10 @@ def authorize(gateway: Gateway, call: Call) -> None:
         raise refuse("policy_stale", call=call)
     call.policy_version = snapshot.version
     message = call.message
+    if not principal.reaches(call.slug):
+        call.decision = snapshot.policy.nothing
+        call.stage("authorize", call.decision.reason, since)
+        raise refuse(call.decision.reason, call=call, message=call.decision.message)
     if message is None or message.open:
         call.decision = Decision(True, "open_method", None, "", snapshot.version)
         call.stage("authorize", "open_method", since)

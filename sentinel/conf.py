@@ -131,6 +131,12 @@ class Config:
     audit_retention_days: int = setting(
         "SENTINEL_AUDIT_RETENTION_DAYS", parsers.integer(1, 36500), 90, "Days after which events are dropped."
     )
+    key_max_days: int = setting(
+        "SENTINEL_KEY_MAX_DAYS",
+        parsers.integer(0, 36500),
+        0,
+        "Longest life of an agent's key in days; 0: a key need not expire.",
+    )
     audit_disk_budget: int = setting(
         "SENTINEL_AUDIT_DISK_BUDGET",
         parsers.size(64 * 1024**2),
