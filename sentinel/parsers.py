@@ -54,7 +54,7 @@ def size(least: int) -> Callable[[str], int]:
         match = _SIZE.fullmatch(raw.strip())
         if not match or len(match[1]) > 15:
             raise ValueError("must be a number of bytes, such as 4194304 or 4MiB")
-        value = int(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " ")
+        value: int = int(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " ")
         if value < least:
             raise ValueError(f"must be at least {least} bytes")
         return value

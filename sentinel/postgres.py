@@ -142,7 +142,9 @@ class EmbeddedPostgres:
 
     def conninfo(self, role: str, **extra: str | int) -> str:
         """Return the same as one libpq string."""
-        return psycopg.conninfo.make_conninfo(**{**self.parameters(role), **extra})
+        return psycopg.conninfo.make_conninfo(
+            "", **self.parameters(role), **{name: str(value) for name, value in extra.items()}
+        )
 
     # The life of the server
 
@@ -393,7 +395,7 @@ class EmbeddedPostgres:
 
     def _prepare(self) -> None:
         """Make the database and its two roles; harmless when they exist."""
-        with psycopg.connect(**{**self.parameters(SUPERUSER), "dbname": "postgres"}, autocommit=True) as connection:
+        with psycopg.connect(self.conninfo(SUPERUSER), dbname="postgres", autocommit=True) as connection:
             for role in (OWNER, SERVING):
                 exists = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [role]).fetchone()
                 verb = "ALTER" if exists else "CREATE"

@@ -51,10 +51,7 @@ def test_an_upstream_is_added_changed_and_removed_each_with_its_event(settings):
     services.update_upstream(actor=ACTOR, slug="a", name="A", headers={"Authorization": vault.HIDDEN})
     stored = Upstream.objects.get(slug="a")
     assert list(stored.headers) == ["Authorization"]
-    assert (
-        vault.reveal(settings.SENTINEL.data_key, "header:authorization", stored.headers["Authorization"])
-        == SECRET
-    )
+    assert vault.reveal(settings.SENTINEL.data_key, "header:authorization", stored.headers["Authorization"]) == SECRET
     assert services.describe(stored)["headers"] == {"Authorization": vault.HIDDEN}
     services.update_upstream(actor=ACTOR, slug="a", name="A")  # nothing changed: no event
     services.remove_upstream(actor=ACTOR, slug="a")

@@ -87,7 +87,7 @@ def chromium() -> Browser:
     return Browser(str(unpacked / "chromium"), args, env)
 
 
-class _locked:  # noqa: N801 - used like a function
+class _locked:
     """Holds the cache's lock, so that parallel test workers unpack once."""
 
     def __enter__(self) -> None:
