@@ -33,7 +33,7 @@ class Application:
     """The outermost ASGI callable; no exception leaves it."""
 
     def __init__(self) -> None:
-        self._starting: asyncio.Lock | None = None
+        self._starting: asyncio.Task[None] | None = None
         self._started = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -61,12 +61,18 @@ class Application:
             await send({"type": "websocket.close", "code": 1008})
 
     async def _start(self) -> None:
+        """Start the gateway once, however many requests wait for it and however many of their clients leave."""
         if self._starting is None:
-            self._starting = asyncio.Lock()
-        async with self._starting:
-            if not self._started:
-                await runtime.start_gateway()
-                self._started = True
+            self._starting = asyncio.ensure_future(runtime.start_gateway())
+        starting = self._starting
+        try:
+            # Daphne cancels a request whose client has gone; what everyone waits for is not the request's to cancel.
+            await asyncio.shield(starting)
+        except Exception:
+            if self._starting is starting:
+                self._starting = None  # the next request tries again
+            raise
+        self._started = True
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
