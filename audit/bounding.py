@@ -11,6 +11,7 @@ Limits are in bytes of compact UTF-8 JSON, since that is what is stored: a quote
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -86,13 +87,18 @@ def head_and_tail(head_of: str, tail_of: str, size: int, digest: str, limit: int
     return text.decode()
 
 
-def prune(value: Any, budget: int, from_end: bool = False) -> Any:
+Describe = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def prune(value: Any, budget: int, from_end: bool = False, describe: Describe | None = None) -> tuple[Any, bool]:
     """Copy so much of a plain JSON value as could show within the first (or last) `budget` bytes of its text.
 
-    What lies beyond is left out before it costs anything, so a million members are no more work than a thousand. A small
-    object is kept whole, since a name in it may say what its value is.
+    What lies beyond is left out before it costs anything, so a million members are no more work than a thousand; also say
+    whether anything was. A small object is kept whole, since a name in it may say what its value is. `describe` may put
+    something shorter in the place of an object that holds a file.
     """
-    return _Pruner(budget, from_end).copy(value, 0)
+    pruner = _Pruner(budget, from_end, describe)
+    return pruner.copy(value, 0), pruner.dropped
 
 
 _WORD = 2_048
@@ -111,9 +117,11 @@ def _without_first_word(text: str) -> str:
 
 
 class _Pruner:
-    def __init__(self, budget: int, from_end: bool) -> None:
+    def __init__(self, budget: int, from_end: bool, describe: Describe | None) -> None:
         self.left = budget
         self.from_end = from_end
+        self.describe = describe
+        self.dropped = False
 
     def copy(self, value: Any, depth: int) -> Any:
         if isinstance(value, str):
@@ -130,14 +138,18 @@ class _Pruner:
         self.left -= len(value) + 3
         if len(value) <= room:
             return value
+        self.dropped = True
         # The word that the cut went through is dropped: half a secret is no longer recognised as one.
         return _without_first_word(value[-room:]) if self.from_end else _without_last_word(value[:room])
 
     def _dict(self, value: dict[Any, Any], depth: int) -> dict[Any, Any]:
+        if self.describe is not None:
+            value = self.describe(value)
         small = len(value) <= 16
         kept: list[tuple[Any, Any]] = []
         for key in reversed(value) if self.from_end else value:
             if self.left <= 0 and not (small and not isinstance(value[key], (dict, list))):
+                self.dropped = True
                 if small:
                     continue
                 break
@@ -156,6 +168,7 @@ class _Pruner:
         kept = []
         for item in reversed(value) if self.from_end else value:
             if self.left <= 0:
+                self.dropped = True
                 break
             self.left -= 1
             kept.append(self.copy(item, depth + 1))

@@ -85,7 +85,7 @@ def _one_of(values: tuple[str, ...], otherwise: str) -> Callable[[Any, Sanitizer
 
 
 def _address(value: Any, _: Sanitizer) -> str | None:
-    if value is None or value == "":
+    if not isinstance(value, (str, ipaddress.IPv4Address, ipaddress.IPv6Address)):
         return None
     cached = _addresses.get(value) if isinstance(value, str) else None
     if cached is not None:
@@ -134,7 +134,7 @@ def _moment(value: Any, _: Sanitizer) -> int | None:
         return None
     if isinstance(value, datetime):
         value = value if value.tzinfo else value.replace(tzinfo=UTC)
-        delta = value - _EPOCH
+        delta: timedelta = value - _EPOCH
         return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
     if isinstance(value, str):
         try:

@@ -21,6 +21,7 @@ import orjson
 import re2
 
 from audit import bounding, escapes
+from audit.blobs import blob_in, described
 from audit.redaction import Redactor, Rules
 
 __all__ = ("MISSING", "Payload", "Sanitizer", "current", "heavy", "install", "redact_check")
@@ -84,10 +85,9 @@ class Sanitizer:
         """The 8 hex that stand in the place of a redacted value."""
         return self.redactor.fingerprint(_fingerprinted(value))
 
-    def text(self, text: Any, limit: int = 512, *, again: bool = False) -> str:
+    def text(self, value: Any, limit: int = 512, *, again: bool = False) -> str:
         """Redact, escape and bound (in UTF-8 bytes) a name, an address or an error text."""
-        if type(text) is not str:
-            text = "" if text is None else _as_text(text)
+        text: str = value if type(value) is str else "" if value is None else _as_text(value)
         if text in self.clean and limit >= _SHORT_TEXT:
             return text
         try:
@@ -208,21 +208,27 @@ class Sanitizer:
 
     def _kept(self, value: Any, length: int, size: int, digest: str, again: bool = False) -> Payload:
         """Redact and bound a plain value."""
-        if length <= _PRUNE_ABOVE:
-            redacted, count = self.redactor.value(value, again=again)
-            text = _dumps(redacted)
-            if len(text) <= bounding.MAX_BYTES:
-                return Payload(text.decode(), size, digest, False, count)
-            head = tail = text.decode()
-        else:
-            front, count = self.redactor.value(bounding.prune(value, _HEAD_WINDOW), again=again)
-            back, more = self.redactor.value(bounding.prune(value, _TAIL_WINDOW, from_end=True), again=again)
-            head, tail = _dumps(front).decode(), _dumps(back).decode()
+        whole, dropped = value, False
+        if length > _PRUNE_ABOVE:
+            whole, dropped = bounding.prune(value, _HEAD_WINDOW, describe=self._describe)
+        front, count = self.redactor.value(whole, again=again)
+        text = _dumps(front)
+        if not dropped and len(text) <= bounding.MAX_BYTES:
+            return Payload(text.decode(), size, digest, False, count)
+        head = tail = text.decode()
+        if dropped:
+            end, _ = bounding.prune(value, _TAIL_WINDOW, from_end=True, describe=self._describe)
+            back, more = self.redactor.value(end, again=again)
+            tail = _dumps(back).decode()
             count += more
         # The pieces are no longer JSON: they are made such that reading them as text finds nothing more in them.
         head = self._again(bounding.head_of_text(head, 2 * bounding.HEAD_BYTES))
         tail = self._again(tail[-4 * bounding.TAIL_BYTES :])
         return Payload(bounding.head_and_tail(head, tail, size, digest), size, digest, True, count)
+
+    def _describe(self, value: dict[str, Any]) -> dict[str, Any]:
+        key = blob_in(value)
+        return value if key is None else {**value, key: described(value[key], value, self.redactor.fingerprint)}
 
     def _again(self, text: str) -> str:
         return self.redactor.text(text, again=True)[0]

@@ -205,13 +205,18 @@ _PREFIXES = compile_bytes(
 )  # fmt: skip
 
 
+_URL_PASSWORD = re.compile(rb"://[^\s/?#\"'<>@:]{0,200}:(?P<value>(?![0-9]{1,5}\Z)[^\s\"'<>/@]{1,512})\Z")
+_LAST_WORD = re.compile(rb"[A-Za-z0-9+/_\-=.]{12,4096}\Z")
+
+
 def _unfinished(text: bytes) -> Iterator[Found]:
     """Yield the beginning of a secret at the end of a text that was cut there."""
-    match = _PREFIXES.search(text[-600:])
+    base = max(0, len(text) - 600)
+    match = _PREFIXES.search(text[base:])
     if match and match.end(1) > match.start(1):
-        base = max(0, len(text) - 600)
         yield Found(base + match.start(), base + match.end(), "cut")
-    elif match is None:
-        last = re.compile(rb"[A-Za-z0-9+/_\-=.]{12,4096}\Z").search(text, max(0, len(text) - 4096))
-        if last and looks_random(last[0], False, 12):
-            yield Found(last.start(), last.end(), "cut")
+    if password := _URL_PASSWORD.search(text, base):
+        yield Found(*password.span("value"), "cut")
+    last = _LAST_WORD.search(text, max(0, len(text) - 4096))
+    if last and looks_random(last[0], False, 12):
+        yield Found(*last.span(), "cut")

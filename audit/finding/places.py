@@ -12,7 +12,7 @@ from audit.finding.wording import DATE, REFERENCE, TRAILING, is_words, looks_lik
 __all__ = ("by_place",)
 
 _USERINFO = compile_bytes(
-    r"://([^\s/?#\"'<>\\@:]*)(?::([^\s\"'<>\\/?#]*|[^\s\"'<>\\@]*?))?@[^\s\"'<>@/?#]",
+    r"://([^\s/?#\"'<>\\@:]*)(?::([^\s\"'<>\\/?#]*|[^\s\"'<>\\@]*?))?@(?:[^\s\"'<>@/?#]|\z)",
 )
 _MYSQL_DSN = re.compile(
     rb"(?<![A-Za-z0-9_.\-/:@])(?!(?:mailto|sip|sips|xmpp|acct|git|ssh|data|urn):)[A-Za-z0-9_.+\-]{1,64}:(?P<value>[^\s@:/\"'<>(),;]{3,256})@(?:(?:tcp|unix)\(|[A-Za-z0-9_\-]+(?:\.[A-Za-z0-9_\-]+)*(?::[0-9]{2,5}|/[A-Za-z0-9_\-]))"
@@ -74,9 +74,9 @@ def by_place(text: bytes) -> Iterator[Found]:
             if password[1] > password[0] >= 0:
                 port = re.match(rb"[0-9]{1,5}/", text[password[0] : password[1]])
                 if not port:
-                    yield Found(*password, "password")
+                    yield Found(password[0], password[1], "password")
             elif user[1] > user[0] and looks_random(text[slice(*user)], least=16):
-                yield Found(*user, "credential")
+                yield Found(user[0], user[1], "credential")
     if b"@" in text:
         for found in _MYSQL_DSN.finditer(text):
             if not found["value"].isdigit():

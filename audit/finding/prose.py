@@ -26,6 +26,7 @@ _RANDOM_TOKEN = re.compile(rb"(?<![A-Za-z0-9+/=_\-.~:@%])[A-Za-z0-9+/_\-.~]{16,4
 
 
 def read_prose(text: bytes, end: int, name: Name) -> Found | None:
+    """Find the secret that a sentence gives after its name, which ends at `end`."""
     while end < len(text) and text[end : end + 1] in b"\"'`*":
         end += 1
     connected = _CONNECT.match(text, end)

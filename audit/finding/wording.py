@@ -71,6 +71,7 @@ def looks_like_our_token(value: bytes) -> bool:
 
 
 def accepts(name: Name, value: bytes) -> bool:
+    """Whether a name makes a secret of a value."""
     if name.kind == "credential" and value in (b"include", b"same-origin", b"omit"):
         return False  # what a browser's fetch() takes
     return name.strong or looks_random(value, name.hexadecimal)
@@ -125,4 +126,5 @@ _is_words_re = re.compile(rb"(?:[A-Za-z]+[0-9]{0,2}|[0-9]{1,4})(?:[-_./'][A-Za-z
 
 
 def is_words(value: bytes) -> bool:
+    """Whether a value is words and numbers as people join them."""
     return _is_words_re.match(value) is not None and not looks_random(value, least=10)

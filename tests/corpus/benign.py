@@ -120,7 +120,7 @@ new_password = form.cleaned_data["password1"]
 auth = HTTPBasicAuth(username, password)
 public_key = private_key.public_key()
 $ ssh -i ~/.ssh/id_ed25519 git@github.com
-""".strip().splitlines()  # noqa: S105
+""".strip().splitlines()
 
 
 def b64(r: R, size: int) -> str:
