@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import URLError
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 from tests.support import clients
 from tests.support.gateway import Gateway, Key
@@ -28,7 +29,7 @@ class Everything:
     def __enter__(self) -> Everything:
         command = [str(clients.python()), str(EVERYTHING), "--port", str(self.port), *self.options]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for _ in range(200):
+        for _ in range(1200):
             try:
                 self.seen()
                 return self
@@ -47,9 +48,6 @@ class Everything:
 
     def seen(self, forget: bool = False) -> dict:
         """What reached it: `{"requests": [...], "cancelled": N}`."""
-        import json
-        from urllib.request import Request
-
         target = Request(f"http://127.0.0.1:{self.port}/_seen", method="DELETE" if forget else "GET")
         with urlopen(target, timeout=5) as answer:
             return json.load(answer)
@@ -92,8 +90,15 @@ SETTINGS = {"SENTINEL_FIRST_BYTE_TIMEOUT": "3", "SENTINEL_MAX_ANSWER_BYTES": "16
 def stage(server: str = "serve", **options: str) -> Iterator[Stage]:
     """A gateway with the fake upstream `fake` and keys for the roles."""
     with FakeUpstream() as fake, Gateway(server=server, **SETTINGS | options) as gateway:
-        gateway.add_upstream("fake", fake.url)
-        gateway.apply_policy(POLICY)
-        keys = {role: gateway.create_key(f"{role}-key", role) for role in ROLES}
+        policy = gateway.home / "policy.yaml"
+        policy.write_text(POLICY)
+        _, _, *printed = gateway.commands(
+            ["upstreams", "add", "fake", "--url", fake.url],
+            ["policy", "apply", str(policy)],
+            *(["keys", "create", f"{role}-key", "--role", role, "--json"] for role in ROLES),
+        )
+        told = dict(zip(ROLES, map(json.loads, printed), strict=True))
+        keys = {role: Key(value["id"], value["key"], f"{role}-key") for role, value in told.items()}
+        gateway.follow()
         time.sleep(1.0)  # what was added is known to every worker
         yield Stage(gateway, fake, keys)

@@ -34,6 +34,18 @@ FOREIGN = ("DATABASE_URL", "REDIS_URL", "DJANGO_SETTINGS_MODULE")
 
 Event = dict[str, Any]
 
+MARK = "--- what they printed ---"
+SEVERAL = f"""
+import io, json, sys
+from django.core.management import call_command
+printed = []
+for line in json.load(sys.stdin):
+    out = io.StringIO()
+    call_command(*line, stdout=out)
+    printed.append(out.getvalue())
+print({MARK!r} + json.dumps(printed))
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Key:
@@ -101,7 +113,7 @@ class Gateway:
         demo = ["--demo"] if self.demo else []
         return [sys.executable, "manage.py", "serve", "--host", "127.0.0.1", "--port", str(self.port), *workers, *demo]
 
-    def start(self, timeout: float = 60) -> None:
+    def start(self, timeout: float = 150) -> None:
         """Start the server and wait until it says that it is ready."""
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
@@ -121,7 +133,7 @@ class Gateway:
                 raise RuntimeError(f"the gateway is not ready after {timeout:.0f} s:\n{self.output()}")
             time.sleep(0.05)
 
-    def stop(self, timeout: float = 30) -> int | None:
+    def stop(self, timeout: float = 60) -> int | None:
         """Stop the server as a supervisor would, and wait for its end."""
         if self._tail is not None:
             self._tail.kill()
@@ -171,6 +183,12 @@ class Gateway:
         told = json.loads(self.manage("keys", "create", name, *whose, *options, "--json").stdout)
         return Key(told["id"], told["key"], name)
 
+    def commands(self, *lines: list[str]) -> list[str]:
+        """Run several commands in one process, since each process takes its time to begin; what each printed."""
+        done = self.manage("shell", "-c", SEVERAL, text=json.dumps(lines))
+        printed: list[str] = json.loads(done.stdout.rpartition(MARK)[2])
+        return printed
+
     def revoke_key(self, key: Key) -> None:
         """Revoke an API key."""
         self.manage("keys", "revoke", key.id)
@@ -198,13 +216,13 @@ class Gateway:
         lines = self.manage("audit", "export", "--format", "ndjson").stdout.splitlines()
         return sorted((json.loads(line) for line in lines if line.strip()), key=lambda event: event["id"])
 
-    def events(self, since: datetime, count: int | None = None, *, timeout: float = 10, **match: Any) -> list[Event]:
+    def events(self, since: datetime, count: int | None = None, *, timeout: float = 40, **match: Any) -> list[Event]:
         """Events of requests that began after a mark, oldest first, waiting until there are `count` of them."""
         until = time.monotonic() + timeout
         if count is None:
             time.sleep(0.5)  # whatever has ended by now is stored
         else:
-            self._follow()
+            self.follow()
         while True:
             found = [
                 event
@@ -219,7 +237,7 @@ class Gateway:
                 raise AssertionError(f"{len(found)} events instead of {count}: {json.dumps(found, indent=1)[:6000]}")
             time.sleep(0.02)
 
-    def _follow(self) -> None:
+    def follow(self) -> None:
         """Have `audit tail -f` tell the events as they are stored: a command for each look would take seconds."""
         if self._tail is not None and self._tail.poll() is None:
             return
