@@ -142,9 +142,7 @@ class EmbeddedPostgres:
 
     def conninfo(self, role: str, **extra: str | int) -> str:
         """Return the same as one libpq string."""
-        return psycopg.conninfo.make_conninfo(
-            "", **self.parameters(role), **{name: str(value) for name, value in extra.items()}
-        )
+        return psycopg.conninfo.make_conninfo("", **{**self.parameters(role), **{n: str(v) for n, v in extra.items()}})
 
     # The life of the server
 
