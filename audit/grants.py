@@ -28,7 +28,7 @@ def statements(role: str, schema: str = "public") -> list[str]:
     sql += [f"REVOKE UPDATE, DELETE, TRUNCATE ON {where}.{table} FROM {who}" for table in INSERT_ONLY]
     sql += [f"REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON {where}.{table} FROM {who}" for table in READ_ONLY]
     sql.append(
-        "DO $$ DECLARE part regclass; BEGIN"
+        "DO $$ DECLARE part regclass; BEGIN"  # noqa: S608
         f" FOR part IN SELECT inhrelid::regclass FROM pg_inherits WHERE inhparent = '{schema}.audit_auditevent'::regclass"
         f" LOOP EXECUTE format('REVOKE ALL ON %s FROM {who.replace(chr(39), chr(39) * 2)}', part); END LOOP; END $$"
     )

@@ -32,7 +32,7 @@ def database(using: str = "default") -> Iterator[psycopg.Connection[Any]]:
 def verified() -> Report:
     """Verify the whole log, and what waits in this machine's journal."""
     with database() as connection:
-        return verify(connection, settings.SENTINEL.var / "journal")
+        return verify(connection, settings.SENTINEL.var / "journal", settings.SENTINEL.instance)
 
 
 def listed_partitions() -> list[Partition]:
@@ -53,7 +53,7 @@ def quarantined(everything: bool = False) -> list[dict[str, Any]]:
     """List the frames in quarantine, oldest first, without their bytes."""
     with database() as connection:
         rows = connection.execute(
-            "SELECT id, writer, boot, frame, seq, place, octet_length(data), error, created_at, resolved_at"
+            "SELECT id, writer, boot, frame, seq, place, octet_length(data), error, created_at, resolved_at"  # noqa: S608
             f" FROM audit_quarantinedframe {'' if everything else 'WHERE resolved_at IS NULL'} ORDER BY id"
         ).fetchall()
     names = ("id", "writer", "boot", "frame", "seq", "place", "bytes", "error", "created_at", "resolved_at")

@@ -100,7 +100,7 @@ def default_rows(connection: psycopg.Connection[Any], limit: int = 10_000) -> in
     for name, low, high in id_ranges(parts):
         if name.endswith("_default"):
             row = connection.execute(
-                f"SELECT count(*) FROM (SELECT 1 FROM audit_auditevent WHERE {within(low, high)} LIMIT %s) AS found",
+                f"SELECT count(*) FROM (SELECT 1 FROM audit_auditevent WHERE {within(low, high)} LIMIT %s) AS found",  # noqa: S608
                 (limit,),
             ).fetchone()
             found += row[0] if row else 0

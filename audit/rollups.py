@@ -18,7 +18,7 @@ EXECUTED = frozenset(("allowed", "upstream_error", "cancelled", "interrupted"))
 SHORT = 128
 
 UPSERT = (
-    f"INSERT INTO audit_rollup ({', '.join((*KEYS, *SUMS, *HISTOGRAM))})"
+    f"INSERT INTO audit_rollup ({', '.join((*KEYS, *SUMS, *HISTOGRAM))})"  # noqa: S608
     f" VALUES (to_timestamp(%s){', %s' * (len(KEYS) - 1 + len(SUMS) + len(HISTOGRAM))})"
     f" ON CONFLICT ({', '.join(KEYS)}) DO UPDATE SET "
     + ", ".join(f"{name} = audit_rollup.{name} + excluded.{name}" for name in (*SUMS, *HISTOGRAM))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -109,7 +108,7 @@ def save_position(connection: psycopg.Connection[Any], position: int, made: Plan
     if at_end:
         sets.append("closed_at = now()")
     values.append(position)
-    connection.execute(f"UPDATE audit_writerposition SET {', '.join(sets)} WHERE id = %s", values)
+    connection.execute(f"UPDATE audit_writerposition SET {', '.join(sets)} WHERE id = %s", values)  # noqa: S608
 
 
 # -- rows -----------------------------------------------------------------------------------------------------------------
@@ -235,7 +234,7 @@ def save_open(connection: psycopg.Connection[Any], made: Plan) -> None:
         return
     with connection.cursor() as cursor:
         cursor.executemany(
-            f"INSERT INTO audit_opencall ({OPEN_COLUMNS}) VALUES"
+            f"INSERT INTO audit_opencall ({OPEN_COLUMNS}) VALUES"  # noqa: S608
             " (%s, %s, %s, %s, %s, to_timestamp(%s), %s, %s, %s, %s, %s, %s, %s, %s, %s)"
             " ON CONFLICT (id) DO UPDATE SET answered = excluded.answered, record = excluded.record",
             [

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -134,8 +135,11 @@ def check(
     return sorted(findings, key=lambda finding: finding.first)
 
 
-def verify(connection: psycopg.Connection[Any], journal: Path | None = None) -> Report:
-    """Verify the whole log. `journal` is this machine's journal folder: what waits there is not lost."""
+def verify(connection: psycopg.Connection[Any], journal: Path | None = None, instance: str = "") -> Report:
+    """Verify the whole log. `journal` is the journal folder of `instance`: what waits there is not lost.
+
+    Journals of other instances are elsewhere; they are believed for as long as somebody reports on them.
+    """
     report = Report()
     with connection.transaction():
         # One snapshot, so that what moves from an open call to an event while we look is seen once.
@@ -158,13 +162,14 @@ def verify(connection: psycopg.Connection[Any], journal: Path | None = None) -> 
             last[writer, previous_boot] = max(last.get((writer, previous_boot), 0), previous_seq)
     for key, spans in stored.items():
         last[key] = max(last.get(key, 0), spans[-1][1])
-    local = {folder.name for folder in journal.iterdir() if folder.is_dir()} if journal and journal.is_dir() else set()
     for key in sorted(last):
         writer, boot = key
         if boot == 0:
             continue
         seq, lately = drained.get(key, (0, False))
-        if not (lately or has_segments(journal, writer, boot)):
+        here = has_segments(journal, writer, boot)
+        alive = here or (lately and not writer.startswith(f"{instance}-"))
+        if not alive:
             # Nobody is left who could tell how these ended.
             lost = "its end was never stored, and its journal is not there"
             excuses[key] = [
@@ -173,7 +178,7 @@ def verify(connection: psycopg.Connection[Any], journal: Path | None = None) -> 
         waiting: list[tuple[Range, str, bool]] = []
         if last[key] > seq:
             beyond = (seq + 1, last[key])
-            if has_segments(journal, writer, boot) if writer in local else lately:
+            if alive:
                 waiting.append((beyond, "still in the journal", True))
             else:
                 waiting.append(
@@ -189,7 +194,7 @@ def read_stored(connection: psycopg.Connection[Any], report: Report) -> dict[tup
     """Read which numbers the log has, a partition at a time."""
     stored: dict[tuple[str, int], list[Range]] = {}
     for _, low, high in id_ranges(listed(connection)):
-        table = f"(SELECT writer, boot, seq FROM audit_auditevent WHERE {within(low, high)}) AS part"
+        table = f"(SELECT writer, boot, seq FROM audit_auditevent WHERE {within(low, high)}) AS part"  # noqa: S608 - ids
         for writer, boot, first, last, count in connection.execute(ISLANDS.format(table=table)):
             stored.setdefault((writer, boot), []).append((first, last))
             report.events += count
@@ -197,7 +202,7 @@ def read_stored(connection: psycopg.Connection[Any], report: Report) -> dict[tup
         spans.sort()
         joined = merged(spans)
         if boot:
-            for before, after in zip(spans, spans[1:], strict=False):
+            for before, after in pairwise(spans):
                 if (shared := overlap(before, after)) is not None:
                     report.findings.append(
                         Finding(writer, boot, *shared, "doubled: more than one event has this number", False)

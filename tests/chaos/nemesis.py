@@ -47,8 +47,11 @@ def supervisor(gateway: Gateway) -> int:
 
 def database(gateway: Gateway) -> list[int]:
     """List the embedded server's processes, the postmaster first."""
-    pid_file = next(gateway.var.rglob("postmaster.pid"))
-    postmaster = int(pid_file.read_text().split()[0])
+    try:
+        pid_file = next(gateway.var.rglob("postmaster.pid"))
+        postmaster = int(pid_file.read_text().split()[0])
+    except (StopIteration, OSError, IndexError, ValueError):
+        return []  # it is down, or just about to come up
     return [postmaster, *children(postmaster)]
 
 
