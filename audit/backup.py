@@ -247,8 +247,8 @@ def read_tables(archive: zipfile.ZipFile, connection: psycopg.Connection[Any], m
         for column in manifest["tables"][name]["columns"]:
             sequence = connection.execute("SELECT pg_get_serial_sequence(%s, %s)", (name, column)).fetchone()
             if sequence and sequence[0]:
-                query = sql.SQL("SELECT setval(%s, greatest((SELECT max({}) FROM {}), 1))")
-                connection.execute(query.format(sql.Identifier(column), sql.Identifier(name)), (sequence[0],))
+                last = sql.SQL("SELECT setval(%s, greatest((SELECT max({}) FROM {}), 1))")
+                connection.execute(last.format(sql.Identifier(column), sql.Identifier(name)), (sequence[0],))
 
 
 def read_files(archive: zipfile.ZipFile, var: Path, manifest: dict[str, Any]) -> None:
