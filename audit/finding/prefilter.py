@@ -6,6 +6,9 @@ answer with the full walk.
 
 from __future__ import annotations
 
+import unicodedata
+
+from audit import escapes
 from audit.finding import lexical, wrapping
 from audit.finding.matching import LOOSE, OPENINGS, UNANCHORED, compile_bytes
 
@@ -35,15 +38,18 @@ _PLACE = compile_bytes(_PLACES, captures=False)._regexp.Match
 _LOOSE = compile_bytes(LOOSE, captures=False)._regexp.Match
 _BASE64 = compile_bytes(wrapping.BASE64_OF_TEXT, captures=False)._regexp.Match
 # Names may be written with separators between any two letters; without them their letters stand together.
-_FOLDED = compile_bytes(lexical.TRIGGERS, captures=False)._regexp.Match
 _FOLD = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ", b"abcdefghijklmnopqrstuvwxyz")
 _NOT_ALNUM = bytes(c for c in range(256) if not (48 <= c <= 57 or 65 <= c <= 90 or 97 <= c <= 122))
 
 
-def hinted(text: bytes) -> bool:
+def hinted(text: bytes, folded: bytes = b"") -> bool:
     """Whether a text may hold a secret."""
+    # One look at both: the second call would cost more than the longer text.
+    names = text + b"\n" + folded if folded else text
+    if _HINT(UNANCHORED, names, 0, len(names))[0][1] >= 0:
+        return True
     size = len(text)
-    if _HINT(UNANCHORED, text, 0, size)[0][1] >= 0 or _PLACE(UNANCHORED, text, 0, size)[0][1] >= 0:
+    if _PLACE(UNANCHORED, text, 0, size)[0][1] >= 0:
         return True
     if size < 16:
         return False
@@ -52,11 +58,22 @@ def hinted(text: bytes) -> bool:
 
 def suspicious(document: bytes) -> bool:
     """Whether the compact JSON text of a payload might hold anything that is redacted or escaped."""
-    if b"\\" in document or not document.isascii():
-        return True
+    if b"\\" in document:
+        # JSON within a string looks the same without its escapes; any other escape wants the full walk.
+        document = document.replace(b'\\"', b'"').replace(b"\\n", b"\n")
+        if b"\\" in document:
+            return True
+    if b'"io.modelcontextprotocol/' in document:
+        # Every modern request has these names, which are long enough to look like a secret.
+        document = document.replace(b'"io.modelcontextprotocol/', b'"')
     if b'"progressToken":' in document:
         document = document.replace(b'"progressToken":', b'"":')
-    if hinted(document):
+    if document.isascii():
+        return hinted(document, document.translate(_FOLD, _NOT_ALNUM))
+    if escapes.hides(document):
         return True
-    folded = document.translate(_FOLD, _NOT_ALNUM)
-    return bool(_FOLDED(UNANCHORED, folded, 0, len(folded))[0][1] >= 0)
+    text = document.decode("utf-8", "replace")
+    # Names are judged in their compatibility forms, without case and accents; so here are they looked for.
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    folded = unicodedata.normalize("NFKD", plain).encode("utf-8", "replace").translate(_FOLD, _NOT_ALNUM)
+    return hinted(document, plain.encode("utf-8", "replace") + b"\n" + folded)
