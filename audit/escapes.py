@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import re
 
-__all__ = ("NEEDS_ESCAPE", "escape", "escape_line", "unescape", "visible")
+import re2
+
+__all__ = ("NEEDS_ESCAPE", "escape", "escape_line", "hides", "unescape", "visible")
 
 # Control (but tab and line breaks), format, surrogate and non-characters, fillers, selectors and blanks drawn as nothing.
 # Written out, since the answer must not change with the Unicode version of the interpreter; a test compares it with that.
@@ -26,12 +28,13 @@ _RANGES = """
 """
 
 
-def _class(ranges: str) -> str:
+def _class(ranges: str, point: str) -> str:
+    """Write a class of characters, given how a pattern language writes a code point."""
     ends = [part.partition("-")[::2] for part in ranges.split()]
-    return "".join(f"\\U{int(a, 16):08x}" + (f"-\\U{int(b, 16):08x}" if b else "") for a, b in ends)
+    return "".join(point % int(a, 16) + (f"-{point % int(b, 16)}" if b else "") for a, b in ends)
 
 
-_HIDDEN = _class(_RANGES)
+_HIDDEN = _class(_RANGES, r"\U%08x")
 _BACKSLASH_OF_ESCAPE = r"\\(?=u\{)"
 # In payloads line breaks and tabs are text (JSON writes them as escapes); in names they are not.
 NEEDS_ESCAPE = re.compile(f"[{_HIDDEN}]|{_BACKSLASH_OF_ESCAPE}")
@@ -40,6 +43,11 @@ _LINE = re.compile(
 )
 # The same for text that was escaped before: what looks like an escape is one.
 _AGAIN = re.compile(f"[{_HIDDEN}]")
+# The same in RE2, which is twenty times as fast on a class of so many ranges.
+_RE2_POINT = r"\x{%x}"
+_WITHOUT_SURROGATES = _RANGES.replace("D800-DFFF", "")
+_HIDES = re2.compile(f"[{_class(_WITHOUT_SURROGATES, _RE2_POINT)}]|" + r"\\u\{")._regexp.Match
+_UNANCHORED = re2._Anchor.UNANCHORED
 _ESCAPED = re.compile(r"\\u\{([0-9A-F]{1,6})\}")
 
 
@@ -65,3 +73,8 @@ def unescape(text: str) -> str:
 def visible(text: str) -> str:
     """Leave out what cannot be seen: how the text reads to a person."""
     return _AGAIN.sub("", text)
+
+
+def hides(encoded: bytes) -> bool:
+    """Whether UTF-8 holds anything that cannot be seen, or looks like its escape."""
+    return bool(_HIDES(_UNANCHORED, encoded, 0, len(encoded))[0][1] >= 0)

@@ -21,7 +21,7 @@ import orjson
 
 from audit import ids
 from audit.bounding import cut_bytes
-from audit.sanitizer import EMPTY, Payload, Sanitizer, current
+from audit.sanitizer import EMPTY, MISSING, Payload, Sanitizer, current
 
 __all__ = ("COLUMNS", "OUTCOMES", "Event", "export_form")
 
@@ -220,7 +220,8 @@ class Event:
 
     __slots__ = ("_fields", "_sanitizer")
 
-    def __init__(self, *, sanitizer: Sanitizer | None = None, **fields: Any) -> None:
+    def __init__(self, *, sanitizer: Sanitizer | None = None, again: bool = False, **fields: Any) -> None:
+        """Make an event; `again`: of values that were an event's before, whose escapes are not escaped once more."""
         put = object.__setattr__
         put(self, "_sanitizer", sanitizer or current())
         put(self, "_fields", dict(_EMPTY))
@@ -231,13 +232,16 @@ class Event:
         if moment is None:
             moment = ids.ts_of(made) if made.version == 7 else ids.ts_of(ids.uuid7())
         self._fields["id"], self._fields["ts"] = made, moment
-        self.complete(**fields)
+        if again:
+            self._take_back(fields)
+        else:
+            self.complete(**fields)
 
     def complete(self, **fields: Any) -> Event:
         """Add what became known later; sanitised like everything else. Unknown names are an error of the caller's."""
         mine, sanitizer = self._fields, self._sanitizer
         known = sanitizer.clean
-        payloads = None
+        payloads, key = None, MISSING
         for name, value in fields.items():
             if type(value) is str and value in known and name in _TEXTS:
                 mine[name] = value  # seen before, and nothing was found in it
@@ -248,13 +252,15 @@ class Event:
             elif name in _PAYLOADS:
                 payloads = [*(payloads or ()), (name, value)]
             elif name == "api_key_id":
-                self._key(value)
+                key = value
             elif name == "id":
                 mine["id"] = _id(value, sanitizer) or mine["id"]
             elif name == "ts":
                 mine["ts"] = _moment(value, sanitizer) or mine["ts"]
             elif name != "search":
                 raise TypeError(f"an event has no field {name!r}")
+        if key is not MISSING:
+            self._key(key)  # after the details, to which it may add
         if payloads:
             for name, value in payloads:
                 self._payload(name, value, fields)
@@ -285,7 +291,7 @@ class Event:
     def _key(self, value: Any) -> None:
         known = _id(value, self._sanitizer)
         self._fields["api_key_id"] = known
-        if known is None and value is not None and value != "":
+        if known is None and value is not None and not (isinstance(value, str) and not value):
             self._note(key_fingerprint=self._sanitizer.fingerprint(value))
 
     def _not_allowed(self) -> None:
@@ -294,7 +300,10 @@ class Event:
         mine["outcome"], mine["reason"] = "unauthenticated", "invalid_credential"
 
     def _note(self, **details: Any) -> None:
-        self._fields["details"] = _document({**orjson.loads(self._fields["details"]), **details}, self._sanitizer)
+        held = orjson.loads(self._fields["details"])
+        held = held if isinstance(held, dict) else {"value": held}
+        noted = {**held, **orjson.loads(_document(details, self._sanitizer))}
+        self._fields["details"] = self._sanitizer.restore(self._sanitizer.as_json(noted)).json
 
     def __getattr__(self, name: str) -> Any:
         if name in _JSON:
@@ -343,22 +352,24 @@ class Event:
     @classmethod
     def from_record(cls, record: Mapping[str, Any], *, sanitizer: Sanitizer | None = None) -> Event:
         """Take an event back from its journal form. Never raises; what is damaged is left out."""
-        sanitizer = sanitizer or current()
-        event = cls(sanitizer=sanitizer, id=record.get("id"), ts=record.get("ts"))
-        mine = event._fields
+        known = {name: value for name, value in record.items() if name in _EMPTY}
+        return cls(sanitizer=sanitizer, again=True, **known)
+
+    def _take_back(self, record: Mapping[str, Any]) -> None:
+        mine, sanitizer = self._fields, self._sanitizer
         for name, value in record.items():
             if name in _JSON:
-                if isinstance(value, str):
-                    mine[name] = sanitizer.restore(value).json
+                mine[name] = sanitizer.restore(value if isinstance(value, str) else sanitizer.as_json(value)).json
             elif name == "api_key_id":
                 mine[name] = _id(value, sanitizer)
-            elif name == "tool_name" or (isinstance(_EMPTY.get(name), str) and name not in _CHOICES):
+            elif name in _TEXTS:
                 mine[name] = None if value is None else sanitizer.text(value, NAME_BYTES, again=True)
             elif name in _FIELDS:
                 mine[name] = _FIELDS[name](value, sanitizer)
+        for name in ("decision", "details"):
+            mine[name] = mine[name] or "{}"
         if mine["outcome"] == "allowed" and mine["api_key_id"] is None:
-            event._not_allowed()
-        return event
+            self._not_allowed()
 
     def as_row(self) -> tuple[Any, ...]:
         """Its values in the order of `COLUMNS`, for COPY: times as datetimes, JSON as text."""
@@ -372,9 +383,6 @@ class Event:
     def as_export(self) -> dict[str, Any]:
         """Its form for whoever reads the log elsewhere; names and shapes are stable once released."""
         return export_form(self._fields)
-
-
-_CHOICES = frozenset(("auth_method", "target_kind", "outcome", "decision", "details"))
 
 
 def _datetime(ts: int) -> datetime:

@@ -94,7 +94,7 @@ class Sanitizer:
             kept, redactions = self._text(text, limit, again)
         except Exception:  # noqa: BLE001 - no text may erase its event
             return f"[UNREADABLE:{self.fingerprint(text)}]"
-        if not redactions and kept == text and len(text) <= _SHORT_TEXT and text.isascii():
+        if not again and not redactions and kept == text and len(text) <= _SHORT_TEXT and text.isascii():
             if len(self.clean) >= 8_192:
                 self.clean.clear()
             self.clean.add(text)
@@ -232,6 +232,10 @@ class Sanitizer:
 
     def _again(self, text: str) -> str:
         return self.redactor.text(text, again=True)[0]
+
+    def as_json(self, value: Any) -> str | None:
+        """Write a value that was sanitised before as compact JSON."""
+        return None if value is None else _dumps(_plain(value)).decode("utf-8", "replace")
 
     def restore(
         self, text: str | None, size: int = 0, digest: str = "", truncated: bool = False, redactions: int = 0

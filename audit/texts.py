@@ -81,6 +81,11 @@ class Texts:
             return self._escape(text)
         if text.isascii() and text.isprintable() and "\\" not in text:
             return text
+        try:
+            if not escapes.hides(text.encode()):
+                return text
+        except UnicodeEncodeError:
+            pass  # a lone surrogate
         return escapes.escape(text, again=self.again)
 
     def redacted(self, text: str, wrapped: int, cut: bool) -> str:

@@ -29,7 +29,7 @@ TRIGGERS = (
     "recoverycode|backupcode|seedphrase|recoveryphrase|2fa|securitycode|verificationcode|onetimecode|twofactorcode|mfacode|"
     "cvv|cvc|psk|pincode|userpin|cardpin|pass|ssn|socialsecurity|signature|salt|nonce|hmac|ticket|assertion|samlresponse|"
     "invite|activationcode|credential|voucher|seed|"
-    "парол|секрет|токен|密码|密碼|口令|秘密|令牌|パスワード|暗証|비밀번호|암호|كلمة|סיסמה"
+    "парол|секрет|токен|密码|密碼|口令|秘密|令牌|パスワード|暗証|비밀번호|암호|كلمة|סיסמה|रहस्य|मधु"
 )
 SHORT_NAMES = r"(?:\b|_|-)(?:pin|pw|psw|sas|pem|sig|sid|pat|mac)(?:\b|_|-)|(?-i:Pin|Pw|Sas|Pem|Sig|Sid|Pat)\b"
 _FIRST_WORDS = (

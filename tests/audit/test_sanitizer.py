@@ -389,6 +389,12 @@ class TestEscapes:
         assert escapes.escape("\\u{202E}") == "\\u{5C}u{202E}"
         assert escapes.escape("\\u202e C:\\users") == "\\u202e C:\\users"
 
+    def test_both_engines_read_the_table_alike(self):
+        for point in range(sys.maxunicode + 1):
+            if not 0xD800 <= point <= 0xDFFF:
+                assert escapes.hides(chr(point).encode()) is (escapes._AGAIN.search(chr(point)) is not None), hex(point)
+        assert escapes.hides(b"x\\u{2}") and not escapes.hides(b"x\\u0002")
+
     def test_the_table_covers_what_unicode_calls_invisible(self):
         for point in range(sys.maxunicode + 1):
             if unicodedata.category(chr(point)) in ("Cc", "Cf", "Cs", "Zl", "Zp"):
