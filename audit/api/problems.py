@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 from django.conf import settings
 from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation, ValidationError
-from django.db import DatabaseError, InterfaceError, OperationalError
+from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, OperationalError
 from django.http import Http404
 from rest_framework import exceptions
 from rest_framework.response import Response
@@ -115,6 +115,12 @@ def of(error: Exception) -> Problem | None:
     if isinstance(error, OperationalError | InterfaceError | psycopg.OperationalError | psycopg.InterfaceError):
         log.warning("the database does not answer: %s", error)
         return Problem("unavailable", headers={"Retry-After": "5"})
+    if isinstance(error, IntegrityError):
+        log.info("the database refused a change: %s", error)
+        return Problem("conflict", "Something that was changed meanwhile does not allow this.")
+    if isinstance(error, DataError):
+        log.info("the database refused a value: %s", error)
+        return Problem("invalid", "A value cannot be stored.")
     return None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.urls import path
 
 from audit.api import converters  # noqa: F401 - makes <id:...> known
-from policies.api import keys, policy, rules
+from policies.api import keys, policy, replays, rules, versions
 
 urlpatterns = [
     path("keys/", keys.Keys.as_view()),
@@ -23,9 +23,9 @@ urlpatterns = [
     path("policy/check/", policy.Check.as_view()),
     path("policy/diff/", policy.Diff.as_view()),
     path("policy/explain/", policy.Explain.as_view()),
-    path("policy/versions/", policy.Versions.as_view()),
-    path("policy/versions/<id:number>/", policy.OneVersion.as_view()),
-    path("policy/versions/<id:number>/restore/", policy.Restore.as_view()),
-    path("policy/replays/", policy.Replays.as_view()),
-    path("policy/replays/<uuid:job_id>/", policy.OneReplay.as_view()),
+    path("policy/versions/", versions.Versions.as_view()),
+    path("policy/versions/<id:number>/", versions.OneVersion.as_view()),
+    path("policy/versions/<id:number>/restore/", versions.Restore.as_view()),
+    path("policy/replays/", replays.Replays.as_view()),
+    path("policy/replays/<uuid:job_id>/", replays.OneReplay.as_view()),
 ]

@@ -158,7 +158,7 @@ class Described(AutoSchema):
         answers = {str(operation.status): good}
         statuses = {*ALWAYS, *operation.problems}
         if operation.request is not None:
-            statuses |= {413, 415}
+            statuses |= {409, 413, 415}
         if operation.creates:
             statuses |= {409, 422}
         if operation.conditional:

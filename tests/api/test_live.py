@@ -91,7 +91,7 @@ def test_export_arrives_as_chunks(api):
 
 
 def test_a_replay_runs_beside_the_gateway(api):
-    status, job, headers = api.call("POST", "/api/v1/policy/replays/", {"document": "roles: {}"})
+    status, job, _ = api.call("POST", "/api/v1/policy/replays/", {"document": "roles: {}"})
     assert status == 202
     path, until = f"/api/v1/policy/replays/{job['id']}/", time.monotonic() + 60
     while job["state"] in ("waiting", "running"):

@@ -1,0 +1,142 @@
+"""Replays: a draft tried on past events, as a job that says how far it is."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.utils import timezone
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from audit.acts import record_act
+from audit.api.base import FIELDS, LIMIT, ApiView, Operation, actor_of
+from audit.api.fields import read
+from audit.api.problems import Problem
+from audit.export import moment
+from policies import services
+from policies.api import jobs
+from policies.api import serializers as forms
+from policies.api.idempotency import once
+from policies.api.policy import YAML, PolicyView, read_document
+from policies.models import ReplayJob
+
+__all__ = ["OneReplay", "Replays"]
+
+MOST_GROUPS = 1_000
+
+
+def _replay(job: ReplayJob) -> dict[str, Any]:
+    return {
+        "id": str(job.pk),
+        "state": job.state,
+        "progress": 1.0 if job.state == "done" else round(job.done / job.of, 4) if job.of else 0.0,
+        "created_at": moment(job.created_at),
+        "created_by": job.created_by,
+        "since": moment(job.since),
+        "until": moment(job.until),
+        "finished_at": moment(job.finished_at),
+        "error": job.error,
+        "report": {**job.report, "groups": job.report["groups"][:MOST_GROUPS]} if job.report else None,
+    }
+
+
+class Replays(PolicyView):
+    """Replays, each a job."""
+
+    operations = {
+        "get": Operation(
+            id="listReplays",
+            tag="policy",
+            summary="List replays, the newest first",
+            permissions=("policies.replay_policy",),
+            query=(LIMIT, FIELDS),
+            response=forms.Replay,
+            page=True,
+        ),
+        "post": Operation(
+            id="startReplay",
+            tag="policy",
+            summary="Decide past events again under a draft",
+            description=f"Answers at once; `Location` tells how far it is and, in the end, what would change. At most {jobs.MOST} "
+            "run at once.",
+            permissions=("policies.replay_policy",),
+            request=forms.ReplayRequest,
+            request_types=YAML,
+            response=forms.Replay,
+            status=202,
+            problems=(409,),
+            creates=True,
+        ),
+    }
+
+    def get(self, request: Request) -> Response:
+        """Return the newest."""
+        found = ReplayJob.objects.defer("document")[: self.query["limit"]]
+        return self.many([_replay(jobs.settle(job)) for job in found])
+
+    def post(self, request: Request) -> Response:
+        """Start one."""
+        asked = read(forms.ReplayRequest, request.data)
+        read_document(asked["document"])
+        until = asked.get("until") or timezone.now()
+        since = asked.get("since") or until - timedelta(days=7)
+        if since >= until:
+            raise Problem("invalid", errors=[{"field": "since", "message": "It is before until.", "code": "invalid"}])
+
+        def act() -> Response:
+            services.lock_policy()  # so that two that come at once are counted one after the other
+            if jobs.alive() >= jobs.MOST:
+                raise Problem("conflict", f"{jobs.MOST} replays are running; wait for one to end, or cancel it.")
+            actor = actor_of(request)
+            job = ReplayJob.objects.create(
+                created_by=actor.name[:150], document=asked["document"], since=since, until=until
+            )
+            about = {"since": moment(since), "until": moment(until)}
+            record_act(method="admin.policy.replayed", actor=actor, target=str(job.pk), details=about)
+            transaction.on_commit(lambda: jobs.start(job))
+            return self.one(_replay(job), status=202, location=f"{request.path}{job.pk}/", tag=False)
+
+        return once(request, act)
+
+
+class OneReplay(ApiView):
+    """One replay."""
+
+    operations = {
+        "get": Operation(
+            id="getReplay",
+            tag="policy",
+            summary="See how far a replay is, or what it found",
+            permissions=("policies.replay_policy",),
+            query=(FIELDS,),
+            response=forms.Replay,
+            problems=(404,),
+        ),
+        "delete": Operation(
+            id="cancelReplay",
+            tag="policy",
+            summary="Cancel a replay, or forget one that is over",
+            permissions=("policies.replay_policy",),
+            status=204,
+            problems=(404,),
+        ),
+    }
+
+    def get(self, request: Request, job_id: UUID) -> Response:
+        """Return it."""
+        return self.one(_replay(jobs.settle(_find_job(job_id))), tag=False)
+
+    def delete(self, request: Request, job_id: UUID) -> Response:
+        """Whoever works on it sees that it is gone, and stops."""
+        _find_job(job_id).delete()
+        return Response(status=204)
+
+
+def _find_job(job_id: UUID) -> ReplayJob:
+    job = ReplayJob.objects.filter(pk=job_id).first()
+    if job is None:
+        raise Problem("not_found", "There is no such replay.")
+    return job
