@@ -137,7 +137,7 @@ class Walk(Texts):
         flag = _FLAG.match(item) is not None
         if not (flag or first_of_two or _HEADER_NAME.match(item) or item.lower() in ("authorization", "cookie")):
             return False
-        return self.rules.judge(item).strong
+        return self.rules.judge(item) is not NOTHING
 
     def named(self, value: Any, name: Name, depth: int, key: str, parent: str) -> Any:
         """Redact a value that stands under a name."""

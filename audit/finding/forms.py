@@ -58,6 +58,14 @@ def _jwt(value: bytes) -> bool:
     return decoded is not None and decoded[:1] == b"{"
 
 
+def _azure(value: bytes) -> bool:
+    # Lines of PEM and MIME have 64 and 76 characters, and any four letters in them by chance.
+    return len(value) not in (64, 76) and _AZURE_MIX(value)
+
+
+_AZURE_MIX = mixed(3, 3, 3)
+
+
 def _telegram(value: bytes) -> bool:
     return looks_random(value.split(b":", 1)[1])
 
@@ -130,7 +138,7 @@ FORMS: tuple[Form, ...] = (
     F(
         "azure-key",
         r"[A-Za-z0-9+/_\-]{24,90}(?:\+(?:ABa|AMC|ASt|ASb|AEh|ARm|AIoT|ACR)|AzFu|AzSe|AzCa|ACDb|APIM|AIoT|AZDO|JQQJ99)[A-Za-z0-9+/_\-]{4,40}={0,2}",
-        check=mixed(3, 3, 3),
+        check=_azure,
         needs=(
             b"+ABa",
             b"+AMC",

@@ -153,13 +153,15 @@ def _search_loose(text: bytes) -> Iterator[Found]:
 _AWS_SECRET = re.compile(rb"(?<![A-Za-z0-9+/=_\-])[A-Za-z0-9+/]{40}(?![A-Za-z0-9+/=_\-])")
 _LONG_RUN = re.compile(rb"[a-z]{13,}")
 _AWS_MIX = mixed(1, 3, 3)
+# GIF, PNG, JPEG, RIFF and PDF in base64.
+_FILES = (b"R0lGOD", b"iVBORw0KGgo", b"/9j/", b"UklGR", b"JVBERi")
 _HEX = re.compile(rb"[0-9a-fA-F]+\Z")
 
 
 def _is_aws_secret(value: bytes) -> bool:
     if _HEX.match(value) or not _AWS_MIX(value) or entropy(value) < 4.2:
         return False
-    return not _LONG_RUN.search(value) and not only_words(value)
+    return not (_LONG_RUN.search(value) or value.startswith(_FILES) or only_words(value))
 
 
 # A vendor that is not listed: a short prefix, then 32 random characters or more.
