@@ -13,6 +13,7 @@ from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "sentinel.settings")
 
+from django.conf import settings
 from django.core.asgi import get_asgi_application
 
 django_application = get_asgi_application()
@@ -53,7 +54,7 @@ class Application:
             elif path.startswith("/.well-known/") or path == "/register":
                 await _json_404(send)
             else:
-                await django_application(scope, receive, send)
+                await django_application(scope, _bounded(scope, receive, send), send)
         elif kind == "lifespan":
             await self._lifespan(receive, send)
         elif kind == "websocket":
@@ -88,6 +89,36 @@ class Application:
                 await runtime.stop_gateway()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
+
+
+def _bounded(scope: Scope, receive: Receive, send: Send) -> Receive:
+    """Bound the bodies that Django would write to disk before it knows who sends them: above the limit 413, and an end."""
+    limit: int = settings.SENTINEL.max_body_bytes
+    length = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
+    size = int(length) if length.isdigit() and len(length) < 16 else 0
+    refused = False
+
+    async def bounded() -> MutableMapping[str, Any]:
+        nonlocal size, refused
+        if not refused:
+            if length and size <= limit:
+                return await receive()
+            message = {"type": "http.request", "body": b""} if length else await receive()
+            size += len(message.get("body", b""))
+            if size <= limit:
+                return message
+            refused = True
+            body = b'{"error":"the body is too large"}'
+            headers = [
+                (b"content-type", b"application/json"),
+                (b"content-length", b"%d" % len(body)),
+                (b"connection", b"close"),
+            ]
+            await send({"type": "http.response.start", "status": 413, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+        return {"type": "http.disconnect"}
+
+    return bounded
 
 
 async def _json_404(send: Send) -> None:

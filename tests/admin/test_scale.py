@@ -14,8 +14,8 @@ from sentinel import overview
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow, pytest.mark.timeout(300)]
 LIST = "/admin/audit/auditevent/"
-# On a machine that does other work at the same time these bounds hold with room; the published figures come from `make bench`.
-MEDIAN_MS, SLOWEST_MS = 100, 300
+# Wide bounds, for a machine that runs other tests beside: they tell a plan that reads everything from one that does not.
+MEDIAN_MS, SLOWEST_MS = 1000, 3000
 VIEWS = [
     "", "outcome=denied", "outcome=denied&outcome=limited", "outcome=interrupted", "tool=delete_customer", "tool=get_thread&tool=send_mail", "range=1h",
     "range=7d&outcome=limited", "q=expired", "q=customer", "q=nothing-like-this", "q=cu", "reason=duplicate_member", "role=readonly&upstream=mail", "slower=2500",
