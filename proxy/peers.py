@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from urllib.parse import urlsplit
 
 Network = IPv4Network | IPv6Network
 
 
+@lru_cache(maxsize=4096)
 def parse_address(text: str) -> IPv4Address | IPv6Address | None:
     """An address without port, brackets or zone; None when it is not one."""
     text = text.strip()
@@ -44,9 +46,12 @@ def client_address(peer: str | None, forwarded_for: Sequence[bytes], trusted: Se
 
 def host_allowed(hosts: Sequence[bytes], allowed: Sequence[str]) -> bool:
     """Exactly one Host header, naming a host we answer for, on any port."""
-    if len(hosts) != 1:
-        return False
-    host = hosts[0].decode("latin-1").lower()
+    return len(hosts) == 1 and _named(hosts[0], tuple(allowed))
+
+
+@lru_cache(maxsize=1024)
+def _named(value: bytes, allowed: tuple[str, ...]) -> bool:
+    host = value.decode("latin-1").lower()
     if any(c in host for c in "/?#@\\ \t,"):
         return False
     name = host.rsplit(":", 1)[0] if host.count(":") == 1 else host
