@@ -151,7 +151,7 @@ class ConditionForm(forms.Form):
         max_length=300,
         widget=forms.TextInput(attrs={"placeholder": "amount, filter.table, items[].path"}),
     )
-    quantifier = forms.ChoiceField(choices=[("", "–"), ("every", "every"), ("any", "any")], required=False)  # noqa: RUF001
+    quantifier = forms.ChoiceField(choices=[("", "–"), ("every", "every"), ("any", "any")], required=False)
     operator = forms.ChoiceField(choices=[("", "Choose"), *OPERATORS.items()], required=False)
     value = forms.CharField(
         required=False, max_length=2000, strip=False, widget=forms.TextInput(attrs={"placeholder": "100, EU, [1, 2]"})

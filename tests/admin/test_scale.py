@@ -62,5 +62,7 @@ def test_no_indexed_view_reads_a_partition_whole(many):
         ):
             cursor.execute(f"EXPLAIN SELECT id FROM audit_auditevent WHERE {where} ORDER BY id DESC LIMIT 51")
             # Days to come are empty, and read whole at no cost.
-            whole = [row[0] for row in cursor.fetchall() if "Seq Scan on audit" in row[0] and "cost=0.00..0.00" not in row[0]]
+            whole = [
+                row[0] for row in cursor.fetchall() if "Seq Scan on audit" in row[0] and "cost=0.00..0.00" not in row[0]
+            ]
             assert whole == []
