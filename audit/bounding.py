@@ -16,7 +16,17 @@ from typing import Any
 
 import orjson
 
-__all__ = ("HEAD_BYTES", "MAX_BYTES", "TAIL_BYTES", "cut_bytes", "head_and_tail", "head_of_text", "prune")
+__all__ = (
+    "HEAD_BYTES",
+    "MAX_BYTES",
+    "TAIL_BYTES",
+    "cut_bytes",
+    "head_and_tail",
+    "head_of_text",
+    "head_within",
+    "prune",
+    "tail_within",
+)
 
 MAX_BYTES = 8_192
 HEAD_BYTES = 6_144
@@ -48,7 +58,8 @@ def _fits(text: str, limit: int) -> bool:
     return len(orjson.dumps(text)) - 2 <= limit
 
 
-def _head(text: str, limit: int) -> str:
+def head_within(text: str, limit: int = HEAD_BYTES) -> str:
+    """Keep the front of a text, within a limit that counts it as JSON."""
     low, high = 0, min(len(text), limit)
     while low < high:
         middle = (low + high + 1) // 2
@@ -60,7 +71,8 @@ def _head(text: str, limit: int) -> str:
     return head
 
 
-def _tail(text: str, limit: int) -> str:
+def tail_within(text: str, limit: int = TAIL_BYTES) -> str:
+    """Keep the end of a text, within a limit that counts it as JSON."""
     low, high = 0, min(len(text), limit)
     while low < high:
         middle = (low + high + 1) // 2
@@ -77,8 +89,8 @@ def head_and_tail(head_of: str, tail_of: str, size: int, digest: str, limit: int
         "_bytes": size,
         "_digest": digest,
         **more,
-        "_head": _head(head_of, int(HEAD_BYTES * scale)),
-        "_tail": _tail(tail_of, int(TAIL_BYTES * scale)),
+        "_head": head_within(head_of, int(HEAD_BYTES * scale)),
+        "_tail": tail_within(tail_of, int(TAIL_BYTES * scale)),
     }
     text = orjson.dumps(envelope)
     if len(text) > limit:  # only for limits smaller than the envelope itself

@@ -15,6 +15,7 @@ import json
 import math
 import re
 import threading
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -181,7 +182,7 @@ class Sanitizer:
             return Payload(orjson.dumps(kept).decode(), size, digest, True, 0)
         window = raw[:_LEXICAL_WINDOW].decode("utf-8", "surrogateescape")
         text, redactions = self.redactor.text(window, cut=True)
-        head = bounding.head_of_text(text, _LEXICAL_BYTES)
+        head = self._settled(text, lambda text: bounding.head_of_text(text, _LEXICAL_BYTES))
         kept = {"_not_json": True, "_bytes": size, "_text": head}
         return Payload(orjson.dumps(kept).decode(), size, digest, size > _LEXICAL_BYTES or head != text, redactions)
 
@@ -222,9 +223,19 @@ class Sanitizer:
             tail = _dumps(back).decode()
             count += more
         # The pieces are no longer JSON: they are made such that reading them as text finds nothing more in them.
-        head = self._again(bounding.head_of_text(head, 2 * bounding.HEAD_BYTES))
-        tail = self._again(tail[-4 * bounding.TAIL_BYTES :])
+        head = self._settled(bounding.head_of_text(head, 2 * bounding.HEAD_BYTES), bounding.head_within)
+        tail = self._settled(tail[-4 * bounding.TAIL_BYTES :], bounding.tail_within)
         return Payload(bounding.head_and_tail(head, tail, size, digest), size, digest, True, count)
+
+    def _settled(self, text: str, fit: Callable[[str], str]) -> str:
+        """Make a text fit and redact what the cut itself made look like a secret, until neither changes it."""
+        text = self._again(text)
+        for _ in range(4):
+            fitted = fit(text)
+            text = self._again(fitted)
+            if text == fitted:
+                return text
+        return ""
 
     def _describe(self, value: dict[str, Any]) -> dict[str, Any]:
         key = blob_in(value)

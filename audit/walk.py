@@ -73,12 +73,13 @@ class Walk(Texts):
         made: dict[str, Any] = {}
         for key, item in value.items():
             shown = self.text(key, 0)
-            name = self.rules.judge(_TOKEN_TEXT.sub("", shown) if "[REDACTED:" in shown else shown)
+            plain = self.plain(shown)
+            name = self.rules.judge(plain)
             if key == blob:
                 new: Any = described(item, value, self.fingerprint)
             elif name is not NOTHING:
                 new = self.named(item, name, depth, key, parent)
-            elif pair and fold(key) in _VALUE_ROLES:
+            elif pair and fold(plain) in _VALUE_ROLES:
                 new = self.named(item, pair, depth, key, "")
             else:
                 new = self.value(item, depth, key)
@@ -86,6 +87,12 @@ class Walk(Texts):
                 shown += "'"
             made[shown] = new
         return made
+
+    def plain(self, shown: str) -> str:
+        """Give a name as it is judged: without escapes, and without what was replaced in it."""
+        if "\\u{" in shown and self._escape is not keep:
+            shown = escapes.unescape(shown)
+        return _TOKEN_TEXT.sub("", shown) if "[REDACTED:" in shown else shown
 
     def items(self, value: list[Any], depth: int, parent: str) -> list[Any]:
         """Redact a list, in which one element may make a secret of the next."""
@@ -218,9 +225,11 @@ def _pair(value: dict[str, Any], of: Walk) -> Name | None:
     for key, item in value.items():
         if len(key) > 16:
             continue
-        folded = fold(key)
+        folded = fold(of.plain(key) if of.again else key)
         if folded in _NAME_ROLES and isinstance(item, str) and len(item) <= 256 and name is None:
-            judged = of.rules.judge(item)
+            counted = of.count
+            judged = of.rules.judge(of.plain(of.text(item, 0)))
+            of.count = counted
             name = judged if judged is not NOTHING else name
         elif folded in _VALUE_ROLES:
             has_value = True

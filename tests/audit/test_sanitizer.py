@@ -3,6 +3,7 @@
 import datetime
 import decimal
 import json
+import random
 import sys
 import time
 import unicodedata
@@ -319,6 +320,66 @@ def test_what_was_sanitised_stays_as_it_is(value):
     again = SANITIZER.restore(payload.json, payload.size, payload.digest, payload.truncated, 0)
     assert again.json == payload.json
     assert (again.size, again.digest, again.redactions) == (payload.size, payload.digest, 0)
+
+
+# Finds of fuzzing over the mutated corpus, kept.
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"env": [{"name": "L_pass\\": ANG", "value": "C"}]}',
+        b'{"name": "password\\u0000_reset", "value": "enabled"}',
+        b'{"description": "R0lGODlhFcGkzrSzkl2PKuTwzIzL1jLZBTe5 ' + b"w o r d " * 54 + b'IJjWBxJrgV5ZpqextqEcQb9LmMP5rTiStiMNWa86aCbS',
+        json.dumps({"a": "x " * 3_052 + "IJjWBxJrgV5ZpqextqEcQb9LmMP5rTiStiMNWa86aCbSTrLdZo/y4NgiKJleMV" + " y" * 4_000}).encode(),
+        b'{"data": "QXV0aG9yaXphdGlvbjogQmVhcmVyIC0tLS0tQkVHSU4gRUMgUF\nJJVkFURSBLRVktLS0tLQ',
+    ],
+)  # fmt: skip
+def test_looking_twice_finds_no_more(raw):
+    payload = SANITIZER.payload(raw=raw)
+    assert SANITIZER.restore(payload.json).json == payload.json
+
+
+def test_a_name_is_judged_as_it_reads():
+    for name in ("pass\x00word", "pass\u200bword", "api\u2060Key", "to\ud800ken"):
+        assert "zq9" not in SANITIZER.payload({name: "zq9"}).json
+        assert "zq9" not in SANITIZER.payload({"name": name, "value": "zq9"}).json
+
+
+@pytest.mark.slow
+def test_the_mutated_corpus():
+    """Inputs near to secrets: the corpus with bytes taken out, put in, changed and joined."""
+    r = random.Random(2026)
+    pool = [c.payload if isinstance(c.payload, bytes) else json.dumps(c.payload).encode() for c in secrets.cases(7, 1)]
+    bits = [
+        b'"',
+        b"\\",
+        b"{",
+        b"}",
+        b",",
+        b":",
+        b"%22",
+        b'\\"',
+        b"[REDACTED:token:01234567]",
+        "\u202e".encode(),
+        b"\\u0000",
+        b"=",
+        b"&",
+        b" is ",
+        b"\n",
+        b"data: ",
+    ]
+    for _ in range(4_000):
+        raw = bytearray(r.choice(pool))
+        for _ in range(r.randint(1, 4)):
+            at = r.randrange(len(raw) + 1)
+            other = r.choice(pool)
+            start = r.randrange(len(other))
+            raw[at : at + r.choice([0, 0, 0, 3, 8])] = r.choice(
+                [b"", r.choice(bits), r.randbytes(1), other[start : start + r.randint(1, 60)]]
+            )
+        payload = SANITIZER._raw(bytes(raw), bool(raw), "")
+        check(payload)
+        if payload.json:
+            assert SANITIZER.restore(payload.json).json == payload.json, bytes(raw)
 
 
 def test_what_was_stored_under_older_rules_is_looked_through_again():
