@@ -73,7 +73,7 @@ demo: install ## before and after: a careless MCP server, alone and behind the g
 	@$(BIN)/python demo/run.py $(ARGS)
 
 redaction-report: install-dev ## how many labelled secrets are found, how many harmless texts are kept
-	@$(BIN)/python manage.py redaction_report $(ARGS)
+	@$(BIN)/python -m tests.corpus.report --rounds 3 $(ARGS)
 
 sample-data: install ## fill the log with realistic events (EVENTS=1000000)
 	@$(BIN)/python -m bench.sample_data --events $(or $(EVENTS),1000000) $(ARGS)
