@@ -206,10 +206,10 @@ class BootReader:
                     continue
                 progressed = True
                 self._offset = found.end
-                taken += found.end - found.offset
                 if found.kind == Kind.SEGMENT or found.number <= self._frame:
-                    pending = None
+                    pending = None  # passed over, and not counted: an empty answer means that there is nothing more
                     continue
+                taken += found.end - found.offset
                 if found.number > self._frame + 1:
                     result.append(self._hole(found, current, pending))
                 pending = None

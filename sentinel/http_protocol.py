@@ -25,8 +25,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 HEAD_MOST = 64 * 1024
 TARGET_MOST = 16 * 1024
 HEADERS_MOST = 128
-LEFTOVER_MOST = 1024 * 1024
-LEFTOVER_TIME = 2.0
+LEFTOVER_MOST = 64 * 1024 * 1024
+LEFTOVER_TIME = 10.0
 READER_PATIENCE = 60.0
 # Here the application itself refuses a bad Host, because it records each of its requests, or does not look at the host.
 HOST_IS_ITS_OWN = (b"/mcp", b"/sse", b"/messages", b"/livez", b"/readyz")

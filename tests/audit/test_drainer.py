@@ -305,10 +305,6 @@ RECOVERY = textwrap.dedent(
 )
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="open defect: now and then the last recovery says it is done while rows are missing from the table",
-)
 def test_recovery_may_be_killed_as_often_as_it_likes(
     open_journal: Opener, log_dsn: dict[str, Any], stored: Stored, database: Database, instance: str
 ) -> None:
