@@ -13,7 +13,7 @@ either way `alarm` says so until Redis is back.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
@@ -61,6 +61,9 @@ _ADMITTED: Final = Admission(True)
 class Windows(Protocol):
     """Where windows are counted."""
 
+    #: one word for metrics: redis, machine or process
+    name: str
+
     async def decide(self, windows: Sequence[Window]) -> tuple[Verdict, int]:
         """The verdict, and the time it was made at on the clock of its `free_at`."""
 
@@ -88,6 +91,13 @@ class Limiter:
         self._fallback = fallback
         #: what is wrong with the limits; "" when nothing is. For metrics, health and the admin.
         self.alarm = ""
+        #: called with each decision, (where it was made, what it was); sentinel.metrics listens here
+        self.observers: list[Callable[[str, str], None]] = []
+
+    @property
+    def backend(self) -> str:
+        """Where limits are counted now."""
+        return self._fallback.name if self.alarm and self._fallback is not None else self._windows.name
 
     @classmethod
     def open(cls, var: Path, *, redis_url: str = "", fail: str = "closed") -> Limiter:
@@ -105,6 +115,12 @@ class Limiter:
         """Take a place in every window, or in none."""
         if not refs:
             return _ADMITTED
+        admission = await self._admit(refs)
+        for observe in self.observers:
+            observe(self.backend, admission.reason or "admitted")
+        return admission
+
+    async def _admit(self, refs: Sequence[LimitRef]) -> Admission:
         windows: list[Window] = []
         owners: list[LimitRef] = []
         for ref in refs:

@@ -94,6 +94,8 @@ class RedisWindows:
     Decisions that come while one is under way go out together with the next: one connection, one round trip for many.
     """
 
+    name = "redis"
+
     def __init__(self, url: str, *, timeout: float = TIMEOUT, prefix: str = "sentinel") -> None:
         self._url = url
         self._timeout = timeout

@@ -54,6 +54,8 @@ def _boot_id() -> int:
 class LocalTable:
     """Limits within one process."""
 
+    name = "process"
+
     def __init__(self, slots: int = SLOTS, clock: Callable[[], int] = _boot_clock) -> None:
         self._table = Table(memoryview(bytearray(table_bytes(slots))), slots, secrets.token_bytes(16))
         self._clock = clock
@@ -79,6 +81,8 @@ class LocalTable:
 
 class SharedTable:
     """Limits across the processes of one machine that open the same folder."""
+
+    name = "machine"
 
     def __init__(
         self,

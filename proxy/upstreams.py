@@ -142,6 +142,10 @@ class UpstreamRegistry:
         self._transports[slug] = (spec.way, guard)
         return guard
 
+    def guards(self) -> dict[str, Guard]:
+        """Give the guards of the upstreams that this worker has used."""
+        return {slug: guard for slug, (_, guard) in self._transports.items()}
+
     def sse(self, slug: str) -> HttpSseTransport | None:
         """Give the transport of an upstream that speaks HTTP+SSE, to be passed through as it is; None otherwise."""
         inner = self.transport(slug).inner

@@ -1,26 +1,37 @@
-"""What the metrics tell of the database: whether it answers, and how far the log in it is behind the journal."""
+"""What the metrics tell of the database: whether it answers, how new the log in it is, what waits there for a person."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 import psycopg
 
-Fact = tuple[str, str, Callable[[], float | None]]
-UP = ("database_up", "Whether the database answers.")
+from sentinel.facts import Fact
+
+NEWEST = "newest_event_age_seconds"
 QUERIES = (
     (
         "quarantined_frames",
         "Records that could not be stored and wait for a person.",
-        "SELECT count(*) FROM audit_quarantinedframe",
+        "SELECT count(*) FROM audit_quarantinedframe WHERE resolved_at IS NULL",
     ),
     ("open_calls", "Calls that were begun and have not ended, as stored.", "SELECT count(*) FROM audit_opencall"),
     ("outbox_events", "Administrators' acts that wait for the drainer.", "SELECT count(*) FROM audit_outboxevent"),
     (
-        "newest_event_age_seconds",
+        NEWEST,
         "Time since the newest stored event.",
-        "SELECT extract(epoch FROM now() - ts) FROM audit_auditevent ORDER BY id DESC LIMIT 1",
+        "SELECT greatest(extract(epoch FROM now() - ts), 0) FROM audit_auditevent ORDER BY id DESC LIMIT 1",
+    ),
+    (
+        "held_definitions",
+        "Definitions of tools that have changed or are in quarantine, and wait for approval.",
+        "SELECT count(*) FROM proxy_catalogueitem WHERE present AND status IN ('changed', 'quarantined')",
+    ),
+    (
+        "upstream_check_ok",
+        "Whether the last check of an upstream that is switched on went well.",
+        "SELECT s.ok::int, u.slug FROM proxy_upstream u JOIN proxy_upstreamstatus s ON s.upstream_id = u.id"
+        " WHERE u.enabled AND s.ok IS NOT NULL ORDER BY u.slug",
     ),
 )
 
@@ -37,14 +48,18 @@ def gather(dsn: str, patience: float = 2.0) -> list[Fact]:
                 if time.monotonic() - begun > patience:
                     break
                 try:
-                    row = connection.execute(query).fetchone()
+                    rows = connection.execute(query).fetchall()
                 except psycopg.errors.ProgrammingError:
                     continue
-                facts.append(_fact(name, text, float(row[0])) if row and row[0] is not None else _fact(name, text, 0.0))
+                facts += [Fact(name, text, float(value), _labels(slug)) for value, *slug in rows]
     except psycopg.Error:
-        return [_fact(*UP, 0.0)]
-    return [_fact(*UP, 1.0), *facts]
+        return [_up(False)]
+    return [_up(True), *facts]
 
 
-def _fact(name: str, text: str, value: float) -> Fact:
-    return name, text, lambda: value
+def _up(value: bool) -> Fact:
+    return Fact("database_up", "Whether the database answers.", value)
+
+
+def _labels(slug: list[str]) -> tuple[tuple[str, str], ...]:
+    return (("upstream", slug[0]),) if slug else ()

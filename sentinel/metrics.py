@@ -6,12 +6,11 @@ a killed one's counts stay. What is a state rather than a count is read when it 
 
 from __future__ import annotations
 
-import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
@@ -35,9 +34,17 @@ HELP = {
     "gateway_seconds": "Time a request spent in the gateway itself, without its upstream.",
     "upstream_seconds": "Time a request waited for its upstream.",
     "http_refused": "Connections cut off because their bytes were no HTTP request, or came or were read too slowly.",
+    "limiter_decisions": "Decisions about rate limits: where the windows were counted, and what was decided.",
     "open_streams": "Streams open to clients.",
+    "requests_in_flight": "Requests that have arrived and whose outcome is not recorded yet.",
     "snapshot_age_seconds": "Time since keys and policies were last confirmed with the database; the oldest worker's.",
     "policy_version": "Version of the policy that is applied; the oldest worker's.",
+    "journal_failing": "Workers whose journal's disk refuses what they write.",
+    "unrecorded_events": "Requests served without a record since each worker began (best-effort mode only).",
+    "limiter_alarm": "Workers that cannot count rate limits where they should.",
+    "limiter_backend": "Workers by where they count rate limits now: redis, machine (a file that workers share) or process.",
+    "upstream_in_flight": "Calls that wait for the first byte of an upstream's answer.",
+    "upstream_circuit_open": "Workers that have stopped trying an upstream for a moment, because waiting for it was in vain.",
     "worker_up": "Workers that have reported within the last 15 seconds.",
 }
 LABELS = {
@@ -45,7 +52,53 @@ LABELS = {
     "gateway_seconds": ("upstream",),
     "upstream_seconds": ("upstream",),
     "http_refused": ("reason",),
+    "limiter_decisions": ("backend", "result"),
 }
+COUNTERS = ("requests", "http_refused", "limiter_decisions")
+HISTOGRAMS = ("gateway_seconds", "upstream_seconds")
+
+
+class State(NamedTuple):
+    """One thing that workers report anew every few seconds, and how theirs make one number."""
+
+    together: Callable[[Iterable[int]], int] = sum
+    labels: tuple[str, ...] = ()
+    scale: int = 1  # what is kept is a whole number: so many of the metric's unit
+
+
+STATES = {
+    "open_streams": State(),
+    "requests_in_flight": State(),
+    "snapshot_age_seconds": State(max, scale=1000),
+    "policy_version": State(min),
+    "journal_failing": State(),
+    "unrecorded_events": State(),
+    "limiter_alarm": State(),
+    "limiter_backend": State(labels=("backend",)),
+    "upstream_in_flight": State(labels=("upstream",)),
+    "upstream_circuit_open": State(labels=("upstream",)),
+}
+SEEN = ("worker_seen",)
+
+
+def states_of(gateway: Any) -> dict[Key, int]:
+    """Read the present state of this worker's gateway."""
+    snapshot, journal = gateway.snapshot, gateway.logger.journal
+    states: dict[Key, int] = {
+        ("open_streams",): gateway.stream_count,
+        ("requests_in_flight",): len(gateway.calls),
+        # Without end as long as nothing has been read yet.
+        ("snapshot_age_seconds",): int(min(gateway.holder.confirmed_age(), 1e9) * 1000),
+        ("policy_version",): getattr(snapshot, "version", 0) or 0,
+        ("journal_failing",): int(journal is not None and journal.failing),
+        ("unrecorded_events",): gateway.logger.lost,
+        ("limiter_alarm",): int(bool(gateway.limiter.alarm)),
+        ("limiter_backend", gateway.limiter.backend): 1,
+    }
+    for slug, guard in gateway.registry.guards().items():
+        states["upstream_in_flight", slug] = guard.waiting
+        states["upstream_circuit_open", slug] = int(guard.open)
+    return states
 
 
 class Worker:
@@ -54,6 +107,11 @@ class Worker:
     def __init__(self, folder: Path, name: str) -> None:
         self.tally = Tally(folder, name)
         self._refused: dict[str, int] = {}
+        self._reported: set[Key] = set()
+        # What a killed worker of this name last said of its state is not this one's.
+        for key in self.tally.keys():
+            if key == SEEN or key[0] in STATES:
+                self.tally.set(key, 0)
 
     def observe(
         self, *, outcome: str, reason: str, upstream: str, method: str, total_us: int, upstream_us: int
@@ -80,12 +138,18 @@ class Worker:
             upstream_us=upstream_us,
         )
 
-    def report(self, *, open_streams: int, snapshot_age: float, policy_version: int) -> None:
+    def observe_limit(self, backend: str, result: str) -> None:
+        """Count one decision of the limiter."""
+        self.tally.add(("limiter_decisions", backend, result))
+
+    def report(self, states: Mapping[Key, int]) -> None:
         """Report what is a state; to be called every few seconds."""
-        self.tally.set(("worker_seen",), int(time.time()))
-        self.tally.set(("open_streams",), open_streams)
-        self.tally.set(("snapshot_age_seconds",), int(snapshot_age * 1000))
-        self.tally.set(("policy_version",), policy_version)
+        for key in self._reported - states.keys():
+            self.tally.set(key, 0)  # an upstream that is gone, a limiter that counts elsewhere
+        self._reported = set(states)
+        for key, value in states.items():
+            self.tally.set(key, value)
+        self.tally.set(SEEN, int(time.time()))
         for reason, count in http_protocol.refused.items():
             more = count - self._refused.get(reason, 0)
             if more:
@@ -94,8 +158,7 @@ class Worker:
 
     def close(self) -> None:
         """Say that this worker is gone, and let go of the files."""
-        self.tally.set(("worker_seen",), 0)
-        self.tally.set(("open_streams",), 0)
+        self.tally.set(SEEN, 0)
         self.tally.close()
 
 
@@ -108,63 +171,36 @@ class Workers(Collector):
     def collect(self) -> Iterator[Metric]:
         """Give every family."""
         sums: dict[Key, dict[int, int]] = defaultdict(lambda: defaultdict(int))
-        states: dict[str, dict[str, int]] = defaultdict(dict)
+        states: dict[str, dict[Key, int]] = defaultdict(dict)
         for process, key, offset, number in read(self._folder):
             if key[0] in LABELS:
                 sums[key][offset] += number
             else:
-                states[process][key[0]] = number
-        for name in ("requests", "http_refused"):
+                states[process][key] = number
+        for name in COUNTERS:
             family = CounterMetricFamily(f"sentinel_{name}", HELP[name], labels=LABELS[name])
             for key, cells in sorted(sums.items()):
                 if key[0] == name:
                     family.add_metric(key[1:], cells[0])
             yield family
-        for name in ("gateway_seconds", "upstream_seconds"):
+        for name in HISTOGRAMS:
             histogram = HistogramMetricFamily(f"sentinel_{name}", HELP[name], labels=LABELS[name])
             for key, cells in sorted(sums.items()):
                 if key[0] == name:
                     histogram.add_metric(key[1:], list(_buckets(cells)), cells[len(BOUNDS) + 1] / 1e6)
             yield histogram
-        live = [state for state in states.values() if state.get("worker_seen", 0) > time.time() - 15]
-        yield _gauge("worker_up", len(live))
-        yield _gauge("open_streams", sum(state.get("open_streams", 0) for state in live))
-        yield _gauge(
-            "snapshot_age_seconds", max((state.get("snapshot_age_seconds", 0) for state in live), default=0) / 1000
-        )
-        yield _gauge("policy_version", min((state.get("policy_version", 0) for state in live), default=0))
-
-
-class Facts(Collector):
-    """States that are read when they are asked for: name, help, function; one that cannot be had is left out."""
-
-    def __init__(self, facts: list[tuple[str, str, Callable[[], float | None]]]) -> None:
-        self._facts = facts
-
-    def collect(self) -> Iterator[Metric]:
-        """Give every gauge."""
-        for name, text, function in self._facts:
-            try:
-                value = function()
-            except OSError:
-                continue
-            if value is not None:
-                yield GaugeMetricFamily(f"sentinel_{name}", text, value=value)
-
-
-def journal_facts(folder: Path) -> list[tuple[str, str, Callable[[], float | None]]]:
-    """Return what the journal's folder tells."""
-
-    def files() -> list[os.stat_result]:
-        return [place.stat() for place in folder.rglob("*") if place.is_file()] if folder.exists() else []
-
-    return [
-        ("journal_bytes", "Size of the journal on the disk.", lambda: sum(status.st_blocks * 512 for status in files())),
-        (
-            "journal_free_bytes", "Space left on the journal's disk.",
-            lambda: (space := os.statvfs(folder)).f_bavail * space.f_frsize,
-        ),
-    ]  # fmt: skip
+        live = [state for state in states.values() if state.get(SEEN, 0) > time.time() - 15]
+        yield GaugeMetricFamily("sentinel_worker_up", HELP["worker_up"], value=len(live))
+        for name, how in STATES.items():
+            told: dict[Key, list[int]] = defaultdict(list)
+            for state in live:
+                for key, number in state.items():
+                    if key[0] == name:
+                        told[key].append(number)
+            gauge = GaugeMetricFamily(f"sentinel_{name}", HELP[name], labels=how.labels)
+            for key, numbers in sorted(told.items()):
+                gauge.add_metric(key[1:], how.together(numbers) / how.scale)
+            yield gauge
 
 
 def scrape(folder: Path, *collectors: Collector) -> bytes:
@@ -181,7 +217,3 @@ def _buckets(cells: dict[int, int]) -> Iterator[tuple[str, float]]:
     for offset, bound in enumerate((*BOUNDS_MS, None)):
         below += cells[offset]
         yield ("+Inf" if bound is None else str(bound / 1000)), below
-
-
-def _gauge(name: str, value: float) -> Metric:
-    return GaugeMetricFamily(f"sentinel_{name}", HELP[name], value=value)

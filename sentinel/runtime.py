@@ -141,6 +141,7 @@ async def start_gateway() -> None:
     gateway = await wiring.start_gateway()
     _counts = metrics.Worker(config().var / "metrics", f"worker-{os.environ.get(WORKER, '0')}")
     gateway.observers.append(_counts.observe_call)
+    gateway.limiter.observers.append(_counts.observe_limit)
     on_stop(lambda: gateway.close_streams("server_stopping"))
     _gateway = gateway
     _reporter = asyncio.get_running_loop().create_task(_report(gateway, _counts))
@@ -163,12 +164,7 @@ async def stop_gateway() -> None:
 
 async def _report(gateway: Gateway, counts: metrics.Worker) -> None:
     while True:
-        snapshot = gateway.snapshot
-        counts.report(
-            open_streams=gateway.stream_count,
-            snapshot_age=gateway.holder.confirmed_age(),
-            policy_version=getattr(snapshot, "version", 0) or 0,
-        )
+        counts.report(metrics.states_of(gateway))
         await asyncio.sleep(REPORT_EVERY)
 
 
@@ -190,11 +186,13 @@ def state() -> health.State:
 
 def scrape() -> bytes:
     """Return the metrics of all workers."""
-    from sentinel import database_facts
+    from sentinel import database_facts, facts
 
     var = config().var
-    facts = metrics.Facts([*metrics.journal_facts(var / "journal"), *database_facts.gather(config().dsn)])
-    return metrics.scrape(var / "metrics", facts)
+    found = database_facts.gather(config().dsn)
+    newest = next((fact.value for fact in found if fact.name == database_facts.NEWEST), None)
+    found += [*facts.journal_facts(var / "journal"), *facts.drainer_facts(var / "journal", newest)]
+    return metrics.scrape(var / "metrics", facts.Facts(found))
 
 
 # The end

@@ -54,6 +54,10 @@ class Tally:
         """Replace a count by a value."""
         self.cells[self.cell(key)] = max(0, value)
 
+    def keys(self) -> tuple[Key, ...]:
+        """Give what is counted so far, by this process and by those before it of the same name."""
+        return tuple(self._index)
+
     def observe(self, key: Key, microseconds: int, bounds: tuple[int, ...]) -> None:
         """Count a duration in its bucket; the cell after the buckets holds the sum."""
         first = self.cell(key, len(bounds) + 2)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,12 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from audit.drainer import Drainer
 from sentinel import database_facts, health, metrics
+from sentinel.facts import Facts, drainer_facts, journal_facts
 from sentinel.health import State, may_scrape, readyz
 
+STATE = {(name,): 0 for name, how in metrics.STATES.items() if not how.labels} | {("limiter_backend", "machine"): 1}
 FINE = {"started": True, "journal_usable": True, "snapshot_age": 0.5}
 
 
@@ -80,8 +84,12 @@ def test_metrics_add_up_over_workers(tmp_path: Path) -> None:
         worker.observe(
             outcome="denied", reason="no_rule", upstream="crm", method="evil\nmethod", total_us=90, upstream_us=0
         )
-    workers[0].report(open_streams=3, snapshot_age=0.25, policy_version=7)
-    workers[1].report(open_streams=4, snapshot_age=1.5, policy_version=8)
+    workers[0].observe_limit("machine", "admitted")
+    workers[1].observe_limit("machine", "admitted")
+    workers[1].observe_limit("machine", "rate_limited")
+    crm = {("upstream_in_flight", "crm"): 2, ("upstream_circuit_open", "crm"): 1}
+    workers[0].report(STATE | {("open_streams",): 3, ("snapshot_age_seconds",): 250, ("policy_version",): 7} | crm)
+    workers[1].report(STATE | {("open_streams",): 4, ("snapshot_age_seconds",): 1500, ("policy_version",): 8} | crm)
     found = told(tmp_path)
     allowed = ("method=tools/call", "outcome=allowed", "reason=allowed_by_rule", "upstream=crm")
     assert found["sentinel_requests_total", *allowed] == 10
@@ -96,12 +104,32 @@ def test_metrics_add_up_over_workers(tmp_path: Path) -> None:
     assert found["sentinel_snapshot_age_seconds",] == 1.5
     assert found["sentinel_policy_version",] == 7
     assert found["sentinel_worker_up",] == 2
+    assert found["sentinel_limiter_decisions_total", "backend=machine", "result=admitted"] == 2
+    assert found["sentinel_limiter_decisions_total", "backend=machine", "result=rate_limited"] == 1
+    assert found["sentinel_limiter_backend", "backend=machine"] == 2
+    assert found["sentinel_upstream_in_flight", "upstream=crm"] == 4
+    assert found["sentinel_upstream_circuit_open", "upstream=crm"] == 2
+    workers[0].report(STATE | {("open_streams",): 3})
+    assert told(tmp_path)["sentinel_upstream_in_flight", "upstream=crm"] == 2
     workers[1].close()
     found = told(tmp_path)
     assert found["sentinel_requests_total", *allowed] == 10
     assert found["sentinel_open_streams",] == 3
     assert found["sentinel_worker_up",] == 1
     workers[0].close()
+
+
+def test_a_killed_workers_state_is_not_its_successors(tmp_path: Path) -> None:
+    killed = metrics.Worker(tmp_path, "worker-1")
+    killed.report(STATE | {("open_streams",): 9, ("upstream_circuit_open", "crm"): 1})
+    fresh = metrics.Worker(tmp_path, "worker-1")
+    assert told(tmp_path)["sentinel_worker_up",] == 0
+    fresh.report(STATE | {("open_streams",): 1})
+    found = told(tmp_path)
+    assert found["sentinel_open_streams",] == 1
+    assert found["sentinel_upstream_circuit_open", "upstream=crm"] == 0
+    killed.close()
+    fresh.close()
 
 
 def test_nothing_counted_yet_is_still_an_exposition(tmp_path: Path) -> None:
@@ -111,13 +139,37 @@ def test_nothing_counted_yet_is_still_an_exposition(tmp_path: Path) -> None:
 def test_the_journal_and_a_database_that_is_down_are_told(tmp_path: Path) -> None:
     (tmp_path / "journal").mkdir()
     (tmp_path / "journal" / "segment").write_bytes(b"x" * 5000)
-    facts = metrics.Facts(
-        [*metrics.journal_facts(tmp_path / "journal"), *database_facts.gather("host=/nowhere dbname=none", patience=1)]
+    facts = Facts(
+        [*journal_facts(tmp_path / "journal"), *database_facts.gather("host=/nowhere dbname=none", patience=1)]
     )
     found = told(tmp_path / "metrics", facts)
     assert found["sentinel_journal_bytes",] >= 5000
     assert found["sentinel_journal_free_bytes",] > 0
     assert found["sentinel_database_up",] == 0
+
+
+def test_the_drainer_is_told_as_far_as_it_told_of_itself(tmp_path: Path) -> None:
+    def facts(newest: float | None = None) -> dict[str, float]:
+        return {fact.name: fact.value for fact in drainer_facts(tmp_path, newest)}
+
+    assert facts() == {"drainer_up": False}
+    drainer = Drainer("host=/nowhere", tmp_path, "i")
+    assert drainer.take_lock()
+    drainer._write_status([])
+    found = facts()
+    assert found["drainer_up"] and found["journal_backlog_frames"] == 0 and found["journal_backlog_age_seconds"] == 0
+    assert found["drainer_waiting"] and found["drainer_report_age_seconds"] < 5
+    status = json.loads((tmp_path / "drainer.json").read_bytes())
+    status |= {"state": "ok", "backlog_frames": 7, "oldest_ts": status["ts"] - 100_000_000, "default_rows": 3}
+    (tmp_path / "drainer.json").write_text(json.dumps(status))
+    found = facts()
+    assert found["journal_backlog_age_seconds"] >= 100 and found["default_partition_events"] == 3
+    assert not found["drainer_waiting"]
+    assert facts(newest=0.5)["journal_backlog_age_seconds"] == 0.5, (
+        "under steady traffic something always waits, never long"
+    )
+    drainer.close()
+    assert not facts()["drainer_up"]
 
 
 async def test_addresses_answer(monkeypatch: pytest.MonkeyPatch) -> None:
