@@ -16,6 +16,8 @@ import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 
+import re2
+
 __all__ = ("NOTHING", "Name", "fold", "judge", "words")
 
 _MAX_NAME = 1_000
@@ -68,7 +70,7 @@ _ABOUT = frozenset(
     middleware guard hasher hashers validators backend backends generators checkers origins trustedorigins interceptor header headername params bucket quota owner issuer audience""".split()
 )
 # What only says which of several secrets it is: password2, token_prod.
-_WHICH = re.compile(
+_WHICH = re2.compile(  # in linear time: words that repeat can be read in many ways
     r"(?:value|val|str|string|text|raw|plain|plaintext|data|b64|base64|hex|enc|encoded|encrypted|current|old|new|confirm|"
     r"confirmation|repeat|again|again|hash|hashed|digest|env|var|prod|production|dev|staging|test|live|default|primary|"
     r"secondary|backup|main|admin|user|root|ro|rw|readonly|s|\d{1,4})*"
@@ -141,7 +143,7 @@ _NON_ASCII = re.compile(
     "парол|секрет|токен|密码|密碼|口令|秘密|令牌|パスワード|暗証|비밀번호|암호|كلمةالمرور|סיסמה|रहस्य|मधु"
 )
 
-_BENIGN_KEY = re.compile(
+_BENIGN_KEY = re2.compile(
     r"^(?:partition|sort|primary|foreign|cache|row|object|s3|idempotency|public|pub|publishable|site|issue|project|parent|"
     r"composite|unique|group|lookup|map|dict|hash|range|shard|index|natural|surrogate|candidate|translation|i18n|locale|"
     r"message|config|setting|event|metric|label|tag|property|attribute|field|column|json|query|search|order|filter|hot|"

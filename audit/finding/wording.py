@@ -33,7 +33,7 @@ REFERENCE = re.compile(
     rb"\{[a-z_][a-z0-9_.]{0,40}\}|%[sdr]|%\([a-z_]+\)s|%[A-Z_]{2,40}%|\*{3,}|x{4,}|X{4,}|\.{3,}|\xe2\x80\xa6|\xe2\x80\xa2+|-|\?|\[\]|\{\}|\(none\)|N/A|n/a)\Z"
 )
 REFERENCE_AT = re.compile(
-    rb"[\[(](?:[a-z]{2,20}[ \-]?){1,5}[\])]|"
+    rb"[\[(][a-z]{2}[a-z \-]{0,103}[\])]|"
     rb"\$\{[^}\s]{1,80}\}|\$\{\{[^}]{1,120}\}\}|\$\([^)]{1,80}\)|\{\{[^}]{1,80}\}\}|"
     rb"(?:self|settings|config|cfg|conf|os|process|env|environ|secrets|args|request|req|options|opts|params|ctx|context|this|props|vault|keyring|"
     rb"var|local|module|credentials|creds|user|form|session|app|state|data)(?:\.|\?\.|->)[A-Za-z_][A-Za-z0-9_.\[\]\"']{0,80}(?![A-Za-z0-9_.])"
