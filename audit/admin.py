@@ -63,6 +63,9 @@ class AuditEventAdmin(Pages):
             path("integrity/", wrap(integrity_pages.page), name="audit_integrity"),
             path("export/", wrap(export_pages.page), name="audit_export"),
             path("export/file/", wrap(export_pages.download), name="audit_export_file"),
+            path("export/<uuid:job_id>/", wrap(export_pages.progress), name="audit_export_job"),
+            path("export/<uuid:job_id>/file/", wrap(export_pages.fetch), name="audit_export_fetch"),
+            path("export/<uuid:job_id>/cancel/", wrap(export_pages.cancel), name="audit_export_cancel"),
             *super().get_urls(),
         ]
 

@@ -11,10 +11,12 @@ from django.db.models import Q
 from django.utils import timezone
 
 from audit.fields import ExactJSONField
+from audit.jobs import STATES, Job
 from audit.querysets import AuditEventQuerySet
 
 __all__ = [
     "AuditEvent",
+    "ExportJob",
     "OpenCall",
     "OutboxEvent",
     "Outcome",
@@ -293,3 +295,21 @@ class Rollup(models.Model):
 
     def __str__(self) -> str:
         return f"{self.minute} {self.outcome} {self.requests}"
+
+
+class ExportJob(Job):
+    """A large export on its way into a file, that only its requester may fetch."""
+
+    user_id = models.BigIntegerField()
+    actor = models.JSONField(default=dict)  # as audit.acts.Actor: the event at the end names them too
+    format = models.CharField(max_length=10)
+    filter = models.JSONField(default=dict)  # the conditions, as the events about the export keep them
+    since = models.DateTimeField()
+    until = models.DateTimeField()
+    about = models.BigIntegerField(default=0)  # how many events the planner expects
+    events = models.BigIntegerField(default=0)
+    bytes = models.BigIntegerField(default=0)
+    reached = models.DateTimeField(null=True, blank=True)
+
+    class Meta(Job.Meta):
+        constraints = [models.CheckConstraint(name="exportjob_state_word", condition=Q(state__in=STATES))]

@@ -15,6 +15,7 @@ from django.db.models import F, Func, Q, Value
 from django.db.models.lookups import Exact, In
 from django.utils import timezone
 
+from audit.jobs import Job
 from policies import vocabulary
 from policies.fields import NetworkField
 
@@ -378,36 +379,21 @@ class Revision(models.Model):
         return f"{self.kind} {self.number}"
 
 
-class ReplayJob(models.Model):
+class ReplayJob(Job):
     """A draft policy on its way through recorded events, and what was found when it is over."""
 
-    STATES = ("waiting", "running", "done", "failed")
-
-    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    created_at = models.DateTimeField(default=timezone.now)
-    created_by = models.CharField(max_length=150)
     document = models.TextField()
     since = models.DateTimeField()
     until = models.DateTimeField()
-    state = models.CharField(max_length=9, choices=_choices(STATES), default="waiting")
-    done = models.PositiveIntegerField(default=0)
-    of = models.PositiveIntegerField(default=0)
-    beat_at = models.DateTimeField(default=timezone.now, help_text="When whoever works on it was last heard of.")
-    finished_at = models.DateTimeField(null=True, blank=True)
     report: models.JSONField[Any, Any] = models.JSONField(null=True, blank=True)
-    error = models.TextField(blank=True, default="")
 
-    class Meta:
-        ordering = ["-created_at"]
+    class Meta(Job.Meta):
         constraints = [
             models.CheckConstraint(
                 name="replayjob_state_word",
                 condition=Q(state__in=("waiting", "running", "done", "failed")),
             )
         ]
-
-    def __str__(self) -> str:
-        return f"{self.id} {self.state}"
 
 
 class IdempotentRequest(models.Model):

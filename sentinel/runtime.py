@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 #: set in the environment of a worker of `serve`, whose supervisor minds everything else
 WORKER = "SENTINEL_WORKER"
 REPORT_EVERY = 2.0
+SWEEP_EVERY = 600.0  # how often exports past their life are looked for
 
 _lock = threading.Lock()
 _embedded: EmbeddedPostgres | None = None
@@ -163,7 +165,13 @@ async def stop_gateway() -> None:
 
 
 async def _report(gateway: Gateway, counts: metrics.Worker) -> None:
+    from audit import export_jobs
+
+    swept = float("-inf")
     while True:
+        if time.monotonic() - swept > SWEEP_EVERY:
+            swept = time.monotonic()
+            await asyncio.to_thread(export_jobs.sweep, config().var)
         counts.report(metrics.states_of(gateway))
         await asyncio.sleep(REPORT_EVERY)
 

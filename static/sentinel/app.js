@@ -35,6 +35,18 @@
       if (search && search.offsetParent) { event.preventDefault(); search.focus(); }
     }
   });
+  // A part of a page that follows work on the server is fetched anew until it says that the work is over.
+  const follow = async () => {
+    const part = document.querySelector("[data-follow]");
+    if (!part) return;
+    try {
+      const answer = await fetch(location.href, { cache: "no-store" });
+      const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById(part.id);
+      if (answer.ok && fresh) part.replaceWith(fresh);
+    } catch { /* the server restarts; the next look finds it */ }
+    setTimeout(follow, 1500);
+  };
+  setTimeout(follow, 1500);
   // "Select all" boxes of tables with actions.
   for (const box of document.querySelectorAll("[data-select-all]")) {
     box.hidden = false;

@@ -269,14 +269,16 @@ def test_export_is_complete_and_an_event(event, as_duty):
     assert len(started) == len(ended) == 3
     assert started[0]["details"]["filter"] == {"outcome": ["denied"]}
     assert ended[0]["details"]["complete"] is True
-    assert ended[0]["details"]["lines"] == 7
+    assert ended[0]["details"]["count"] == 7
 
 
 def test_a_cut_off_export_says_so():
     from audit.exporting import _Counted, _sync
 
-    counted, ended = _Counted(iter([b"1\n", b"2\n", b"3\n"])), []
-    stream = _sync(counted, lambda: ended.append((counted.complete, counted.lines)))
+    rows = (number for number in range(10))
+    counted, ended = _Counted(rows, lambda found: (b"x" * 100_000 for _ in found)), []
+    stream = _sync(counted, lambda: ended.append((counted.complete, counted.events)))
     next(stream)
     stream.close()
     assert ended == [(False, 1)]
+    assert next(rows, None) is None  # the database's cursor is let go

@@ -153,7 +153,7 @@ def test_export_streams_every_line_and_says_so(callers):
     assert json.loads(lines[0])["request_json"] == {"params": {"arguments": {"n": 1}}}
     begun, ended = recorded("admin.events.exported"), recorded("admin.events.export.ended")
     assert begun[0]["details"]["filter"] == {"outcome": ["denied"]} and begun[0]["key_name"] == callers["auditor"].name
-    assert ended[0]["details"]["lines"] == 1200 and ended[0]["details"]["complete"] is True
+    assert ended[0]["details"]["count"] == 1200 and ended[0]["details"]["complete"] is True
 
 
 def test_export_as_csv_cannot_be_run_by_a_spreadsheet(admin):
