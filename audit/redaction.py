@@ -36,7 +36,7 @@ class Redactor:
 
     def suspicious(self, document: bytes) -> bool:
         """Whether the compact JSON text of a payload might hold anything that is redacted or escaped."""
-        return self._more or prefilter.suspicious(document)
+        return (self._more and self.rules.suspicious(document)) or prefilter.suspicious(document)
 
     def value(self, value: Any, *, again: bool = False) -> tuple[Any, int]:
         """Redact and escape a plain JSON value; also say how many replacements there are."""

@@ -115,7 +115,7 @@ class Texts:
 
     def hinted(self, raw: bytes) -> bool:
         """Whether a text may hold anything to redact."""
-        return self.rules.more or raw[:1] in b'{["' or hinted(raw)
+        return raw[:1] in b'{["' or hinted(raw) or (self.rules.more and self.rules.hinted(raw))
 
     def once(self, raw: bytes, wrapped: int, cut: bool) -> bytes:
         """Redact what one look finds: in the text as it stands, then in what it wraps."""

@@ -293,6 +293,72 @@ class TestRules:
             check_pattern(pattern)
         assert "\n" not in str(refused.value)
 
+    @pytest.mark.parametrize("pattern", [r"\w+", ".", "e", "[a-z]", r"(?s).{3}"])
+    def test_a_pattern_that_finds_nearly_everything_is_refused(self, pattern):
+        with pytest.raises(PatternError, match="nearly everything"):
+            check_pattern(pattern)
+
+    @pytest.mark.parametrize("name", ["", " ", "-_-", "x", "n" * 101])
+    def test_a_name_that_says_nothing_is_refused(self, name):
+        with pytest.raises(PatternError):
+            Rules(names=(name,))
+
+    def test_names_in_every_script(self):
+        redactor = Redactor(KEY, Rules.of([("name", "Табельный номер", "staff"), ("name", "社員番号", "")]))
+        for value in (
+            {"табельный_НОМЕР": "47x11"},
+            {"社員番号": 4711},
+            "社員番号=47x11",
+            {"name": "Табельный номер", "value": "47x11"},
+        ):
+            assert redactor.suspicious(orjson.dumps(value))
+            assert "4711" not in shown(value, redactor) and "47x11" not in shown(value, redactor)
+        assert "[REDACTED:staff:" in shown({"Табельный номер": 1}, redactor)
+
+    def test_a_pattern_in_text_that_is_no_utf8(self):
+        redactor = Redactor(KEY, Rules(patterns=(("badge", r"BDG-\d{6}"),)))
+        assert "123456" not in redactor.text("\udcff\udcfe é\ud800 BDG-123456 x")[0]
+
+    def test_rows_that_cannot_be_used_are_named(self):
+        with pytest.raises(PatternError, match="the pattern '\\(' cannot be used"):
+            Rules.of([("name", "badge", ""), ("pattern", "(", "")])
+
+    @given(
+        VALUES,
+        st.sampled_from(
+            [
+                "B-1234",
+                "Badge No",
+                "b_a_d_g_e__n_o",
+                "Бейдж",
+                "a@b.example",
+                "^start",
+                "4111111111111111",
+                "B-\\u0031234",
+                "bad[REDACTED:x:00000000]geno",
+            ]
+        ),
+    )
+    def test_the_prefilter_equals_the_full_walk_under_rules(self, value, extra):
+        rules = (
+            ("name", "badge no", ""),
+            ("name", "бейдж", "staff"),
+            ("pattern", r"B-\d{4}", "badge"),
+            ("personal", "email", ""),
+            ("personal", "card", ""),
+        )
+        for more in ((), (("pattern", "^start", ""),)):
+            redactor = Redactor(KEY, Rules.of([*rules, *more]))
+            for made in ([value, extra], {extra: value, "x": extra}, f"{value} {extra}=zq9 {extra}"):
+                plain = _plain(made)
+                text = _dumps(plain)
+                try:
+                    plain = orjson.loads(text)
+                except ValueError:
+                    continue
+                if not redactor.suspicious(text):
+                    assert redactor.value(plain) == (plain, 0)
+
     def test_a_catastrophic_pattern_is_harmless(self):
         redactor = Redactor(KEY, Rules(patterns=(("x", r"(a+)+$"),)))
         started = time.process_time()
