@@ -4,7 +4,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help system install install-dev run test check bench chaos conformance demo redaction-report sample-data \
+.PHONY: help system install install-dev install-otel run test check bench chaos conformance demo redaction-report sample-data \
         docs-settings lock clean
 
 PACKAGES := git make python3 python3-venv
@@ -28,6 +28,8 @@ system:
 
 install: system $(VENV)/.installed ## .venv with the pinned requirements
 install-dev: system $(VENV)/.installed-dev ## the same, with what the tests and checks need
+install-otel: install ## what runs it, and what traces need (SENTINEL_OTEL_ENDPOINT)
+	@$(PIP) -r requirements-otel.txt
 
 $(VENV)/bin/python:
 	@$(MAKE) --no-print-directory system
@@ -84,10 +86,11 @@ docs-settings: install ## write docs/settings.md from the code
 # --universal: one file for every supported Python and platform. Index addresses are left out.
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
            --no-emit-find-links --no-annotate --no-header
-lock: install-dev ## write requirements.txt and requirements-dev.txt anew from the .in files
+lock: install-dev ## write requirements*.txt anew from the .in files
 	@$(COMPILE) $(ARGS) requirements.in -o requirements.txt
-	@$(COMPILE) $(ARGS) -c requirements.txt requirements.in requirements-dev.in -o requirements-dev.txt
-	@! grep -nE '://|^-|/opt|@ ' requirements.txt requirements-dev.txt || { echo "an address got into the lock files"; exit 1; }
+	@$(COMPILE) $(ARGS) -c requirements.txt requirements-otel.in -o requirements-otel.txt
+	@$(COMPILE) $(ARGS) -c requirements.txt -c requirements-otel.txt requirements.in requirements-otel.in requirements-dev.in -o requirements-dev.txt
+	@! grep -nE '://|^-|/opt|@ ' requirements.txt requirements-otel.txt requirements-dev.txt || { echo "an address got into the lock files"; exit 1; }
 
 clean: ## remove .venv and caches; var/ (your data) stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -119,6 +119,10 @@ class Config:
         "Bearer token that `/metrics` asks for. Without one it answers loopback only.",
         secret=True,
     )
+    otel_endpoint: str = setting(
+        "SENTINEL_OTEL_ENDPOINT", parsers.public_url, "",
+        "Address of an OpenTelemetry collector that takes OTLP over HTTP, such as `http://127.0.0.1:4318`: each call is told to it as a span. Needs `make install-otel`; the SDK's own `OTEL_…` variables say the rest (service name, sampler, headers).",
+    )  # fmt: skip
     audit_mode: str = setting(
         "SENTINEL_AUDIT_MODE", parsers.choice("strict", "best-effort"), "strict",
         "`strict`: what cannot be recorded is refused (503). `best-effort`: it is served, counted, and the gap recorded.",

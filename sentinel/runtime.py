@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 
-from sentinel import conf, health, metrics
+from sentinel import conf, health, metrics, tracing
 from sentinel.conf import PROJECT, Config, ConfigError
 from sentinel.postgres import EmbeddedPostgres
 
@@ -36,6 +36,7 @@ _ensured = False
 _gateway: Gateway | None = None
 _counts: metrics.Worker | None = None
 _reporter: asyncio.Task[None] | None = None
+_spans: tracing.Spans | None = None
 _stopping: list[Callable[[], None]] = []
 
 
@@ -80,10 +81,11 @@ def note_holder(descriptor: int, text: str) -> None:
 
 
 def refuse_unfit(found: Config) -> None:
-    """Refuse what must not start: production without strong secrets, or a journal that cannot be written."""
+    """Refuse what must not start: production without strong secrets, traces without packages, an unwritable journal."""
     problem = conf.unfit_for_production(found)
     if problem:
         raise ConfigError(problem)
+    tracing.refuse_without_packages(found)
     folder = found.var / "journal"
     probe = folder / f".probe-{os.getpid()}"
     try:
@@ -136,7 +138,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 async def start_gateway() -> None:
     """Start the gateway of this process, and what it needs."""
-    global _gateway, _counts, _reporter
+    global _gateway, _counts, _reporter, _spans
     from sentinel import wiring
 
     await asyncio.to_thread(ensure_services)
@@ -144,6 +146,9 @@ async def start_gateway() -> None:
     _counts = metrics.Worker(config().var / "metrics", f"worker-{os.environ.get(WORKER, '0')}")
     gateway.observers.append(_counts.observe_call)
     gateway.limiter.observers.append(_counts.observe_limit)
+    _spans = tracing.start(config())
+    if _spans is not None:
+        gateway.observers.append(_spans.observe_call)
     on_stop(lambda: gateway.close_streams("server_stopping"))
     _gateway = gateway
     _reporter = asyncio.get_running_loop().create_task(_report(gateway, _counts))
@@ -161,6 +166,8 @@ async def stop_gateway() -> None:
         _reporter.cancel()
     if _counts is not None:
         _counts.close()
+    if _spans is not None:
+        await asyncio.to_thread(_spans.close)
     _gateway = None
 
 
