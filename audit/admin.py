@@ -15,7 +15,7 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllow
 from django.shortcuts import render
 from django.urls import URLPattern, path, reverse
 
-from audit import export_pages, integrity_pages, live, tell
+from audit import erasing_pages, export_pages, integrity_pages, live, tell
 from audit.filters import FIELDS, PRESETS, Filters
 from audit.ids import uuid7_floor
 from audit.models import AuditEvent, OpenCall, Outcome
@@ -66,6 +66,7 @@ class AuditEventAdmin(Pages):
             path("export/<uuid:job_id>/", wrap(export_pages.progress), name="audit_export_job"),
             path("export/<uuid:job_id>/file/", wrap(export_pages.fetch), name="audit_export_fetch"),
             path("export/<uuid:job_id>/cancel/", wrap(export_pages.cancel), name="audit_export_cancel"),
+            path("<uuid:event_id>/erase/", wrap(erasing_pages.page), name="audit_erase"),
             *super().get_urls(),
         ]
 
@@ -154,6 +155,7 @@ class AuditEventAdmin(Pages):
             "stages": tell.stages(event),
             "decision_text": _json(event.decision),
             "payloads": payloads,
+            "may_erase": request.user.has_perm(erasing_pages.PERMISSION) and event.outcome != "changed",
             "details_text": _json(details) if details else "",
             "neighbours": _neighbours(event),
             "explain": _explain_link(request, event),

@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
 from typing import Any
+from uuid import UUID
 
 import orjson
 import psycopg
 from django.conf import settings
+from django.db import connections, transaction
 
 from audit import partitions
+from audit.acts import Actor, record_act
 from audit.batch import Row, Spoiled
 from audit.partitions import Partition
 from audit.rollups import store_rollups
@@ -19,7 +22,15 @@ from audit.store import store_rows
 from audit.verify import Report, verify
 from audit.watchdog import connect, connection_parameters
 
-__all__ = ["listed_partitions", "mind_partitions", "quarantined", "retry_quarantined", "verified"]
+__all__ = [
+    "NoSuchEvent",
+    "erase_payloads",
+    "listed_partitions",
+    "mind_partitions",
+    "quarantined",
+    "retry_quarantined",
+    "verified",
+]
 
 
 @contextmanager
@@ -103,3 +114,22 @@ def retry(connection: psycopg.Connection[Any], number: int) -> str:
         store_rollups(connection, stored)
         connection.execute("UPDATE audit_quarantinedframe SET resolved_at = now() WHERE id = %s", (number,))
     return ""
+
+
+class NoSuchEvent(LookupError):
+    """There is no event under this id."""
+
+
+def erase_payloads(event_id: UUID, *, reason: str, actor: Actor) -> None:
+    """Empty the arguments and results of one event, for the law; its digests and all else stay, and the act is an event."""
+    using = "owner" if "owner" in settings.DATABASES else "default"
+    with transaction.atomic(using=using), connections[using].cursor() as cursor:
+        cursor.execute("SET LOCAL sentinel.maintenance = 'on'")
+        cursor.execute(
+            "UPDATE audit_auditevent SET request_json = NULL, response_json = NULL WHERE id = %s", [event_id]
+        )
+        if cursor.rowcount == 0:
+            raise NoSuchEvent
+        cursor.execute("SET LOCAL sentinel.maintenance = 'off'")
+        details = {"event": str(event_id), "reason": reason}
+        record_act(method="admin.audit.payload_erased", actor=actor, target=str(event_id), details=details, using=using)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from policies.key_pages import ApiKeyAdmin
-from policies.rule_pages import PolicyVersionAdmin, RateLimitAdmin, RoleAdmin, RuleAdmin
+from policies.rule_pages import RateLimitAdmin, RoleAdmin, RuleAdmin
+from policies.version_pages import PolicyVersionAdmin
 
 __all__ = ["ApiKeyAdmin", "PolicyVersionAdmin", "RateLimitAdmin", "RoleAdmin", "RuleAdmin"]

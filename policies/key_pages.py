@@ -21,6 +21,7 @@ from django.utils import timezone
 
 from audit.pages import Pages
 from audit.people import actor
+from audit.proof import ProofForm
 from policies import preview
 from policies.key_forms import KeyForm, NewKeyForm, RevokeForm, RotateForm
 from policies.models import ApiKey, Role
@@ -299,13 +300,16 @@ class ApiKeyAdmin(Pages):
         if not keys:
             messages.warning(request, "No live key was chosen.")
             return redirect("admin:policies_apikey_changelist")
-        return self.revoke(request, keys, "admin:policies_apikey_changelist")
+        return self.revoke(request, keys, "admin:policies_apikey_changelist", many=True)
 
-    def revoke(self, request: HttpRequest, keys: list[ApiKey], back: str, *where: Any) -> HttpResponse:
-        """Ask why, then revoke all or none."""
+    def revoke(
+        self, request: HttpRequest, keys: list[ApiKey], back: str, *where: Any, many: bool = False
+    ) -> HttpResponse:
+        """Ask why, then revoke all or none; to stop many agents at once, who does it proves again that it is they."""
         asked = request.method == "POST" and "reason" in request.POST
         form = RevokeForm(request.POST if asked else None)
-        if asked and form.is_valid():
+        proof = ProofForm(request, asked=asked) if many else None
+        if asked and form.is_valid() and (proof is None or proof.is_valid()):
             from policies import services
 
             with transaction.atomic():
@@ -317,7 +321,13 @@ class ApiKeyAdmin(Pages):
                 request, f"{named} revoked. Workers stop accepting within a second, open streams end within five."
             )
             return redirect(back, *where)
-        context = {**self.admin_site.each_context(request), "title": "Revoke", "keys": keys, "form": form, "back": back}
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "Revoke",
+            "keys": keys,
+            "form": form,
+            "proof": proof,
+        }
         return render(request, "admin/policies/key_revoke.html", context)
 
 

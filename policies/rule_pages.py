@@ -1,4 +1,4 @@
-"""Roles, rules, limits and versions in the admin; each reads back as a sentence before it is saved."""
+"""Roles, rules and limits in the admin; each reads back as a sentence before it is saved."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from audit.pages import Pages
 from audit.people import actor
 from policies import explain_pages, glob, preview
 from policies.compiled import PolicyError
-from policies.models import PolicyVersion, RateLimit, Role, Rule
+from policies.models import RateLimit, Role, Rule
 from policies.rule_forms import ConditionForms, LimitForm, RuleForm, condition_initial, limit_initial, rule_initial
 from policies.specs import ConditionSpec, RuleSpec
 from policies.words import limit_sentence, rule_sentence
@@ -411,80 +411,3 @@ class RateLimitAdmin(Pages):
             services.delete_limit,
             "admin:policies_ratelimit_changelist",
         )
-
-
-@admin.register(PolicyVersion)
-class PolicyVersionAdmin(Pages):
-    """Every version the policy had, who made it and what it changed."""
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        """Changes of the policy make versions."""
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """What was is not changed."""
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Events name versions."""
-        return False
-
-    def may_go_back(self, request: HttpRequest) -> bool:
-        """Going back changes roles, rules and limits."""
-        return bool(
-            request.user.has_perms(["policies.change_role", "policies.change_rule", "policies.change_ratelimit"])
-        )
-
-    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """List versions, newest first."""
-        if not self.has_view_permission(request):
-            raise PermissionDenied
-        before = request.GET.get("before", "")
-        versions = PolicyVersion.objects.defer("document")
-        if before.isdecimal() and len(before) < 18:
-            versions = versions.filter(number__lt=int(before))
-        found = list(versions.order_by("-number")[:51])
-        context = {
-            **self.admin_site.each_context(request),
-            "title": "Versions of the policy",
-            "versions": found[:50],
-            "older": found[49].number if len(found) > 50 else None,
-        }
-        return render(request, "admin/policies/versions.html", context)
-
-    def change_view(
-        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
-    ) -> HttpResponse:
-        """Show a version; go back to it."""
-        if not self.has_view_permission(request):
-            raise PermissionDenied
-        version = PolicyVersion.objects.filter(pk=_pk(object_id)).first()
-        if version is None:
-            raise Http404
-        newest = PolicyVersion.objects.order_by("-number").values_list("number", flat=True).first()
-        problems: list[str] = []
-        if request.method == "POST":
-            if not self.may_go_back(request):
-                raise PermissionDenied
-            from policies import services
-
-            try:
-                applied = services.roll_back(version.number, actor=actor(request))
-            except (ValidationError, ValueError) as error:
-                problems = list(error.messages) if isinstance(error, ValidationError) else [str(error)]
-            else:
-                self.log_change(request, version, "gone back to")
-                messages.success(
-                    request, f"The policy is again as in version {version.number}; this is version {applied.version}."
-                )
-                return redirect("admin:policies_policyversion_changelist")
-        context = {
-            **self.admin_site.each_context(request),
-            "title": f"Version {version.number}",
-            "version": version,
-            "diff": [(line[:1], line[1:]) for line in version.diff.splitlines()],
-            "present": version.number == newest,
-            "problems": problems,
-            "may_go_back": self.may_go_back(request),
-        }
-        return render(request, "admin/policies/version.html", context)

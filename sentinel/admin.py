@@ -12,14 +12,15 @@ from django.db import transaction
 from django.db.models import Q
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
-from django.urls import URLPattern, path
+from django.urls import URLPattern, path, reverse
 from django.utils.decorators import method_decorator
 from django.views.decorators.debug import sensitive_post_parameters
 
 from audit.pages import Pages
 from audit.people import record
+from audit.proof import ProofForm
 from sentinel import duties
-from sentinel.forms import NewPersonForm, PersonForm, ReauthenticateForm
+from sentinel.forms import NewPersonForm, PersonForm
 from sentinel.models import User
 
 sensitive = method_decorator(sensitive_post_parameters())
@@ -86,8 +87,8 @@ class UserAdmin(Pages):
             raise PermissionDenied
         grantable = [duty.name for duty in duties.grantable(request.user)]
         form = NewPersonForm(request.POST or None, grantable=grantable, initial={"is_active": True, "time_zone": "UTC"})
-        again = ReauthenticateForm(request.POST or None, user=request.user)
-        if request.method == "POST" and form.is_valid() and again.is_valid():
+        proof = ProofForm(request)
+        if request.method == "POST" and form.is_valid() and proof.is_valid():
             with transaction.atomic():
                 user = form.save(commit=False)
                 user.is_staff = True
@@ -98,7 +99,7 @@ class UserAdmin(Pages):
                 self.log_addition(request, user, "created")
             messages.success(request, f"{user.username} was added.")
             return redirect("admin:sentinel_user_change", user.pk)
-        return self.page(request, "Add a person", form, again, None)
+        return self.page(request, "Add a person", form, proof, None)
 
     def one(self, pk: Any) -> User:
         """Return a person, or say that there is none."""
@@ -121,11 +122,11 @@ class UserAdmin(Pages):
         grantable = [duty.name for duty in duties.grantable(request.user)]
         before = shown(user)
         form = PersonForm(request.POST or None, instance=user, grantable=grantable)
-        again = ReauthenticateForm(request.POST or None, user=request.user)
+        proof = ProofForm(request)
         if request.method == "POST":
             if not may:
                 raise PermissionDenied
-            if form.is_valid() and again.is_valid():
+            if form.is_valid() and proof.is_valid():
                 chosen = form.chosen()
                 if user.pk == request.user.pk and (not form.cleaned_data["is_active"] or not form.held <= set(chosen)):
                     form.add_error(None, "Nobody takes their own duties away: ask another administrator.")
@@ -137,23 +138,23 @@ class UserAdmin(Pages):
                         self.log_change(request, user, [{"changed": {"fields": form.changed_data}}])
                     messages.success(request, f"{user.username} was changed.")
                     return redirect("admin:sentinel_user_change", user.pk)
-        return self.page(request, before["username"], form, again, self.one(object_id), may)
+        return self.page(request, before["username"], form, proof, self.one(object_id), may)
 
     def page(
-        self, request: HttpRequest, title: str, form: Any, again: Any, user: User | None, may: bool = True
+        self, request: HttpRequest, title: str, form: Any, proof: Any, user: User | None, may: bool = True
     ) -> HttpResponse:
         """Show a person's form."""
         context = {
             **self.admin_site.each_context(request),
             "title": title,
             "form": form,
-            "again": again,
+            "proof": proof,
             "person": user,
             "may_change": may,
             "kept": sorted(form.kept),
             "duties": duties.DUTIES.values(),
             "factor": user is not None and user.totpdevice_set.filter(confirmed=True).exists(),
-            "problems": form.errors or again.errors,
+            "problems": form.errors or proof.errors,
         }
         return render(request, "admin/sentinel/user.html", context)
 
@@ -164,8 +165,8 @@ class UserAdmin(Pages):
         if not self.has_change_permission(request) or self.above(request, user):
             raise PermissionDenied
         form = SetPasswordForm(user, request.POST or None)
-        again = ReauthenticateForm(request.POST or None, user=request.user)
-        if request.method == "POST" and form.is_valid() and again.is_valid():
+        proof = ProofForm(request)
+        if request.method == "POST" and form.is_valid() and proof.is_valid():
             with transaction.atomic():
                 form.save()
                 record("admin.user.password_set", request, target=user.username)
@@ -176,7 +177,7 @@ class UserAdmin(Pages):
             **self.admin_site.each_context(request),
             "title": f"Password of {user.username}",
             "form": form,
-            "again": again,
+            "proof": proof,
             "person": user,
         }
         return render(request, "admin/sentinel/password.html", context)
@@ -186,6 +187,17 @@ class UserAdmin(Pages):
         user = self.one(pk)
         if request.method != "POST" or not self.has_change_permission(request) or self.above(request, user):
             raise PermissionDenied
+        proof = ProofForm(request, asked="confirmed" in request.POST)
+        if not proof.is_valid():
+            context = {
+                **self.admin_site.each_context(request),
+                "title": f"Reset the second factor of {user.username}?",
+                "about": "Until they set up a new one, their password alone lets them in where no second factor is demanded.",
+                "act": "Reset the second factor",
+                "back": reverse("admin:sentinel_user_change", args=[user.pk]),
+                "proof": proof,
+            }
+            return render(request, "admin/confirm.html", context)
         with transaction.atomic():
             user.totpdevice_set.all().delete()
             record("admin.user.second_factor_reset", request, target=user.username)

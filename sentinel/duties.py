@@ -28,6 +28,7 @@ EXTRA = (
     ("audit", "auditevent", "view_payload", "Can look at arguments and results"),
     ("audit", "auditevent", "export_auditevent", "Can export events"),
     ("audit", "auditevent", "verify_auditevent", "Can verify the log"),
+    ("audit", "auditevent", "erase_payload", "Can erase arguments and results"),
     ("policies", "apikey", "revoke_apikey", "Can rotate and revoke keys"),
     ("policies", "rule", "explain_policy", "Can ask why something is allowed or denied"),
     ("policies", "rule", "replay_policy", "Can replay a policy over past events"),
@@ -40,7 +41,12 @@ def _crud(app: str, *models: str, acts: Iterable[str] = ("view", "add", "change"
 
 
 _VIEWER = frozenset({"sentinel.view_overview", "audit.view_auditevent"})
-_AUDITOR = _VIEWER | {"audit.view_payload", "audit.export_auditevent", "audit.verify_auditevent"}
+_AUDITOR = _VIEWER | {
+    "audit.view_payload",
+    "audit.export_auditevent",
+    "audit.verify_auditevent",
+    "audit.view_redactionrule",
+}
 _POLICY_MANAGER = (
     _VIEWER
     | _crud("policies", "role", "rule", "ratelimit")
@@ -61,8 +67,9 @@ _ADMINISTRATOR = (
     | _POLICY_MANAGER
     | _OPERATOR
     | _crud("sentinel", "user")
+    | _crud("audit", "redactionrule")
     | _crud("auth", "group", acts=("view",))
-    | {"proxy.start_command"}
+    | {"proxy.start_command", "audit.erase_payload"}
 )
 
 DUTIES: dict[str, Duty] = {

@@ -53,22 +53,3 @@ class NewPersonForm(PersonForm):
         password: str = self.cleaned_data["password"]
         password_validation.validate_password(password, self.instance)
         return password
-
-
-class ReauthenticateForm(forms.Form):
-    """The acting person's own password, asked for again before the most dangerous acts."""
-
-    own_password = forms.CharField(
-        strip=False, widget=forms.PasswordInput(attrs={"autocomplete": "current-password"}), label="Your own password"
-    )
-
-    def __init__(self, *args: Any, user: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.user = user
-
-    def clean_own_password(self) -> str:
-        """Check it."""
-        password: str = self.cleaned_data["own_password"]
-        if not self.user.check_password(password):
-            raise forms.ValidationError("That is not your password.")
-        return password

@@ -7,6 +7,7 @@ from typing import Any
 from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
 from django.http import HttpRequest
 
+from audit import proof
 from audit.people import record
 from sentinel import people
 from sentinel.acts import Flood
@@ -23,6 +24,7 @@ def connect() -> None:
 
 def _logged_in(sender: Any, request: HttpRequest | None, user: Any, **kwargs: Any) -> None:
     if request is not None:
+        proof.note(request)
         record("admin.login", request, user=user, target=user.get_username())
 
 

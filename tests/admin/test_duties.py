@@ -6,7 +6,7 @@ import pytest
 from django.contrib.auth.models import Group
 
 from policies import services
-from policies.models import Role, Rule
+from policies.models import PolicyVersion, Role, Rule
 from proxy.models import CatalogueItem, Upstream
 from sentinel import duties
 from tests.admin.conftest import acts
@@ -24,7 +24,12 @@ PAGES = {
     "/admin/audit/auditevent/{event}/delete/": set(),
     "/admin/audit/auditevent/add/": set(),
     "/admin/audit/auditevent/export/": {A, X},
+    "/admin/audit/auditevent/{event}/erase/": {X},
     "/admin/audit/auditevent/integrity/": {A, X},
+    "/admin/audit/redactionrule/": {A, X},
+    "/admin/audit/redactionrule/add/": {X},
+    "/admin/audit/redactionrule/{redaction}/change/": {A, X},
+    "/admin/audit/redactionrule/{redaction}/delete/": {X},
     "/admin/health/": {OP, X},
     "/admin/policies/apikey/": {P, X},
     "/admin/policies/apikey/add/": {P, X},
@@ -66,6 +71,11 @@ ACTS = {
     "/admin/audit/auditevent/{event}/change/": set(),
     "/admin/audit/auditevent/{event}/delete/": set(),
     "/admin/audit/auditevent/export/file/": {A, X},
+    "/admin/audit/auditevent/{event}/erase/": {X},
+    "/admin/policies/policyversion/{version}/change/": {P, X},
+    "/admin/audit/redactionrule/": {A, X},
+    "/admin/audit/redactionrule/add/": {X},
+    "/admin/audit/redactionrule/{redaction}/change/": {X},
     "/admin/policies/apikey/add/": {P, X},
     "/admin/policies/apikey/{key}/change/": {P, X},
     "/admin/policies/apikey/{key}/rotate/": {P, X},
@@ -98,9 +108,13 @@ def places(event, person, monkeypatch):
         upstream=upstream, kind="tool", name="delete_customer", definition=definition, hash="a" * 64, status="new"
     )
     key = services.create_key(name="bot", role="user", actor=Actor.system()).key
+    version = PolicyVersion.objects.order_by("-number").values_list("number", flat=True).first()
+    from audit.models import RedactionRule
+
+    redaction = RedactionRule.objects.create(kind="name", value="badge")
     return {
-        "event": event().id, "key": key.pk, "role": Role.objects.get(name="readonly").pk, "rule": Rule.objects.first().pk,
-        "upstream": upstream.pk, "item": item.pk, "user": person("viewer", username="somebody").pk,
+        "redaction": redaction.pk, "event": event().id, "key": key.pk, "role": Role.objects.get(name="readonly").pk, "rule": Rule.objects.first().pk,
+        "upstream": upstream.pk, "item": item.pk, "version": version, "user": person("viewer", username="somebody").pk,
     }  # fmt: skip
 
 

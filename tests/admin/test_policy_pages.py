@@ -278,7 +278,12 @@ def test_versions_can_be_read_and_gone_back_to(manager):
     text = manager.get(f"/admin/policies/policyversion/{older.number}/change/").content.decode()
     assert "Go back to this version" in text
     Revision.objects.update(txid=0)
-    assert manager.post(f"/admin/policies/policyversion/{older.number}/change/").status_code == 302
+    place = f"/admin/policies/policyversion/{older.number}/change/"
+    asked = manager.post(place).content.decode()
+    assert "What changes" in asked
+    assert "two" in asked
+    assert Role.objects.filter(name="two").exists()
+    assert manager.post(place, {"confirmed": "yes"}).status_code == 302
     assert set(Role.objects.filter(name__in=("one", "two")).values_list("name", flat=True)) == {"one"}
 
 

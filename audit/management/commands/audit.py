@@ -9,14 +9,14 @@ from uuid import UUID
 
 import orjson
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import DatabaseError, connection, connections, transaction
+from django.db import DatabaseError, connection
 
 from audit import export as exporting
-from audit import keeping, reading
+from audit import keeping, reading, rule_commands, taking_over
 from audit.acts import Actor, record_act
 from audit.drainer import drain_at_hand
 from audit.ids import uuid7_floor
-from audit.models import AuditEvent, OpenCall
+from audit.models import OpenCall
 
 LATE_SECONDS = 60.0
 POLL_SECONDS = 0.3
@@ -69,6 +69,10 @@ class Command(BaseCommand):
         check.add_argument("value", metavar="VALUE", help="The value; `-` reads it from standard input.")
         check.add_argument("--json", action="store_true", help="Print JSON.")
 
+        rule_commands.add_arguments(
+            actions.add_parser("redaction", help="What is redacted beside what always is: list, add, remove.")
+        )
+
         erase = actions.add_parser(
             "erase-payload", help="Empty one event's payloads, for the law; digests and all else stay."
         )
@@ -89,6 +93,7 @@ class Command(BaseCommand):
     def at_hand(self) -> None:
         """Bring what waits in journals and outbox into the log before it is read."""
         connection.ensure_connection()
+        taking_over.ensure()
         if not drain_at_hand():
             self.stderr.write("warning: not everything at hand could be stored; the log may be behind")
 
@@ -219,6 +224,7 @@ class Command(BaseCommand):
         """Show what the log would keep of a value."""
         from audit.sanitizer import current
 
+        taking_over.ensure()
         value = sys.stdin.read().rstrip("\n") if options["value"] == "-" else options["value"]
         sanitizer = current()
         found = {"stored": sanitizer.text(value, 8192), "fingerprint": sanitizer.fingerprint(value)}
@@ -226,6 +232,10 @@ class Command(BaseCommand):
             self.stdout.write(orjson.dumps(found).decode())
         else:
             self.stdout.write(f"stored       {found['stored']}\nfingerprint  {found['fingerprint']}")
+
+    def do_redaction(self, options: dict[str, Any]) -> None:
+        """List or change what administrators want redacted."""
+        rule_commands.run(options, self.stdout.write)
 
     def do_erase_payload(self, options: dict[str, Any]) -> None:
         """Empty the payloads of one event."""
@@ -236,24 +246,10 @@ class Command(BaseCommand):
         if not options["reason"].strip():
             raise CommandError("--reason must say why")
         self.at_hand()
-        using = "owner" if "owner" in connections else "default"
         try:
-            with transaction.atomic(using=using):
-                event = AuditEvent.objects.using(using).without_payloads().filter(pk=key).first()
-                if event is None:
-                    raise CommandError(f"there is no event {key}")
-                with connections[using].cursor() as cursor:
-                    cursor.execute("SET LOCAL sentinel.maintenance = 'on'")
-                    cursor.execute(
-                        "UPDATE audit_auditevent SET request_json = NULL, response_json = NULL WHERE id = %s", [key]
-                    )
-                record_act(
-                    method="admin.audit.payload_erased",
-                    actor=Actor.system(),
-                    target=str(key),
-                    details={"event": str(key), "reason": options["reason"]},
-                    using=using,
-                )
+            keeping.erase_payloads(key, reason=options["reason"], actor=Actor.system())
+        except keeping.NoSuchEvent:
+            raise CommandError(f"there is no event {key}") from None
         except DatabaseError as error:
             raise CommandError(f"the payload was not erased: {str(error).splitlines()[0]}") from None
         told = (
