@@ -16,6 +16,7 @@ from django.shortcuts import redirect, render
 from django.utils import timezone
 
 from audit.people import record
+from sentinel import qr
 
 
 def page(request: HttpRequest, template: str, context: dict[str, Any], status: int = 200) -> HttpResponse:
@@ -122,15 +123,16 @@ def second_factor(request: HttpRequest) -> HttpResponseBase:
             messages.success(request, "The second factor was accepted.")
             return redirect("admin:index")
         error = "That code is not right. Codes change every 30 seconds; check the clock of your device."
-    secret = base64.b32encode(device.bin_key).decode().rstrip("=")
-    context = {
+    context: dict[str, Any] = {
         "title": "Second factor",
         "enrolled": confirmed is not None,
         "verified": user.is_verified(),
-        "secret": " ".join(secret[place : place + 4] for place in range(0, len(secret), 4)),
-        "uri": device.config_url,
         "error": error,
     }
+    if confirmed is None:  # once it is proven, the secret is shown to nobody
+        secret = base64.b32encode(device.bin_key).decode().rstrip("=")
+        context["secret"] = " ".join(secret[place : place + 4] for place in range(0, len(secret), 4))
+        context["code"] = qr.svg(device.config_url)
     return page(request, "admin/second_factor.html", context)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 from django.conf import settings
@@ -143,7 +144,33 @@ def test_a_second_factor_is_demanded_per_group(person, settings):
     assert auditor.get("/admin/audit/auditevent/").status_code == 200
     assert acts("admin.second_factor.enrolled")
     # Once it is proven, the secret is not shown again.
-    assert b'class="secret"' not in auditor.get("/admin/second-factor/").content
+    after = auditor.get("/admin/second-factor/").content
+    assert b'class="secret"' not in after
+    assert b'<svg class="qr"' not in after
+
+
+def test_the_qr_code_is_drawn_on_the_page_and_the_secret_is_in_no_address(as_duty, caplog):
+    import base64
+
+    import segno
+    from django_otp.plugins.otp_totp.models import TOTPDevice
+
+    client = as_duty("viewer", username="vera")
+    answer = client.get("/admin/second-factor/")
+    text = answer.content.decode()
+    device = TOTPDevice.objects.get(user__username="vera")
+    secret = base64.b32encode(device.bin_key).decode()
+    drawn = re.search(r'<svg[^>]*class="qr".*?</svg>', text, re.DOTALL)[0]
+    # The same modules as the code of the address that authenticators read.
+    line = re.search(r'd="(M[^"]+)"', segno.make(device.config_url, error="m", micro=False).svg_inline(border=4))[1]
+    assert line in drawn
+    assert " ".join(secret[place : place + 4] for place in range(0, 32, 4)) in text
+    for place in (" style=", '<img src="data:', "otpauth:"):
+        assert place not in text
+    assert not any(secret in address for address in re.findall(r'(?:href|src|action)="([^"]*)"', text))
+    assert "no-store" in answer["Cache-Control"]
+    assert secret not in caplog.text
+    assert secret not in repr(acts())
 
 
 def test_a_person_who_is_switched_off_is_out_at_once(as_duty):
