@@ -21,7 +21,10 @@ from audit.ids import uuid7_floor
 from audit.models import AuditEvent, OpenCall, Outcome
 from audit.pages import Pages
 from audit.people import record
+from audit.rule_pages import RedactionRuleAdmin
 from audit.search import BUDGET_MS, search
+
+__all__ = ["AuditEventAdmin", "RedactionRuleAdmin"]
 
 PAGE = 50
 LONGER_MS = 2_000.0  # for those who ask for it: how long a search for something rare may take

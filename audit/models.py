@@ -13,6 +13,7 @@ from django.utils import timezone
 from audit.fields import ExactJSONField
 from audit.jobs import STATES, Job
 from audit.querysets import AuditEventQuerySet
+from audit.rule_models import RedactionRule
 
 __all__ = [
     "AuditEvent",
@@ -21,6 +22,7 @@ __all__ = [
     "OutboxEvent",
     "Outcome",
     "QuarantinedFrame",
+    "RedactionRule",
     "Rollup",
     "Tombstone",
     "WriterPosition",

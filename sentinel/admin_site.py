@@ -31,6 +31,7 @@ NAVIGATION: tuple[tuple[str, tuple[Link, ...]], ...] = (
             Link("Events", "admin:audit_auditevent_changelist", "events", "audit.view_auditevent"),
             Link("Live", "admin:audit_live", "live", "audit.view_auditevent"),
             Link("Integrity", "admin:audit_integrity", "seal", "audit.verify_auditevent"),
+            Link("Redaction", "admin:audit_redactionrule_changelist", "lock", "audit.view_redactionrule"),
             Link("Health", "admin:health", "limits", "sentinel.view_health"),
         ),
     ),

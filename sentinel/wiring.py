@@ -8,6 +8,7 @@ import os
 from django.conf import settings
 
 from audit import logger as audit_logger
+from audit import taking_over
 from audit.sanitizer import current as current_sanitizer
 from policies import snapshot
 from policies.limiter import build_limiter
@@ -28,7 +29,7 @@ async def start_gateway() -> Gateway:
     holder = SnapshotHolder(
         config.dsn,
         peppers=config.key_peppers,
-        extra={"upstreams": upstreams.load},
+        extra={"upstreams": upstreams.load, "redaction": taking_over.load},
         fingerprint=current_sanitizer().fingerprint,
     )
     snapshot.install(holder)

@@ -9,8 +9,10 @@ import threading
 from argparse import ArgumentParser
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from audit import taking_over
 from audit.drainer import Drainer
 
 PR_SET_PDEATHSIG = 1
@@ -32,6 +34,7 @@ class Command(BaseCommand):
         """Run."""
         drainer = Drainer.from_settings()
         if options["once"]:
+            taking_over.ensure()
             drainer.take_lock()
             try:
                 if not drainer.finish(60.0):
@@ -45,6 +48,8 @@ class Command(BaseCommand):
             signal.signal(number, lambda *_: stop.set())
         if parent := options["parent"]:
             end_with(parent, stop)
+        # A journal that waited may be older than the rules.
+        taking_over.follow(settings.SENTINEL.dsn, stop)
         drainer.run(stop)
 
 
