@@ -20,6 +20,8 @@ from policies import credentials, vocabulary
 from policies.models import ApiKey, KeySecret, Role
 
 MAX_OVERLAP = timedelta(days=7)
+#: how long an administrative key lives when nothing else is said; it always expires
+ADMINISTRATIVE_LIFE = timedelta(days=90)
 
 
 class KeyRefused(ValidationError):
@@ -51,7 +53,7 @@ def create_key(
     upstreams: Sequence[str] = (),
     query_allowed: bool = True,
 ) -> CreatedKey:
-    """Create an agent's key (with a role) or an administrative one (with a duty)."""
+    """Create an agent's key (with a role) or an administrative one (with a duty), which expires in 90 days if not said."""
     key = ApiKey(
         public_id=credentials.new_public_id(),
         name=_name(name),
@@ -59,7 +61,7 @@ def create_key(
         duty=duty or None,
         owner=owner,
         description=description,
-        expires_at=_expiry(expires_at),
+        expires_at=_expiry(expires_at or _end_of_duty(duty)),
         networks=list(networks),
         upstreams=_upstreams(upstreams),
         query_allowed=query_allowed,
@@ -85,6 +87,8 @@ def update_key(key_id: UUID | str, *, actor: Actor, **changes: Any) -> ApiKey:
                 raise KeyRefused("An administrative key has no role.")
             key.role = _role(value)
         elif field == "expires_at":
+            if key.duty and value is None:
+                raise KeyRefused({"expires_at": "An administrative key always expires."})
             key.expires_at = value if value == key.expires_at else _expiry(value)
         elif field == "upstreams":
             key.upstreams = _upstreams(value)
@@ -221,6 +225,14 @@ def _role(name: str | None) -> Role:
         known = ", ".join(Role.objects.values_list("name", flat=True)) or "none"
         raise KeyRefused(f"There is no role {name}; there are: {known}.")
     return role
+
+
+def _end_of_duty(duty: str | None) -> datetime | None:
+    """When an administrative key ends of which nothing is said: where keys live shorter than that, as long as they may."""
+    if not duty:
+        return None
+    longest = settings.SENTINEL.key_max_days
+    return timezone.now() + min(ADMINISTRATIVE_LIFE, timedelta(days=longest or ADMINISTRATIVE_LIFE.days))
 
 
 def _expiry(moment: datetime | None) -> datetime | None:

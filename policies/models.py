@@ -94,6 +94,11 @@ class ApiKey(models.Model):
                 name="apikey_revoked_whole", condition=Q(revoked_at__isnull=False) | Q(revoked_by="", revoked_reason="")
             ),
             models.CheckConstraint(
+                name="apikey_duty_expires",
+                condition=Q(duty__isnull=True) | Q(expires_at__isnull=False),
+                violation_error_message="An administrative key always expires.",
+            ),
+            models.CheckConstraint(
                 name="apikey_expires_later", condition=Q(expires_at__isnull=True) | Q(expires_at__gt=F("created_at"))
             ),
         ]

@@ -24,7 +24,6 @@ from policies.models import ApiKey
 
 __all__ = ["KeyRevocation", "KeyRotation", "Keys", "OneKey"]
 
-ADMINISTRATIVE_LIFE = timedelta(days=90)
 STATES = ("live", "expired", "revoked")
 
 
@@ -144,8 +143,6 @@ class Keys(_KeyView):
             wrong = {"field": "role", "message": "Say a role or a duty, and not both.", "code": "invalid"}
             raise Problem("invalid", "A key holds a role or an administrative duty, and not both.", errors=[wrong])
         self.may_hold(duty)
-        if duty and asked.get("expires_at") is None:
-            asked["expires_at"] = timezone.now() + ADMINISTRATIVE_LIFE
 
         def act() -> Response:
             created = services.create_key(actor=actor_of(request), role=role, duty=duty, **asked)
@@ -188,9 +185,6 @@ class OneKey(_KeyView):
         """Change it."""
         asked = read(forms.KeyChange, request.data, partial=True)
         key = self.live(key_id)
-        if key.duty and "expires_at" in asked and asked["expires_at"] is None:
-            wrong = {"field": "expires_at", "message": "An administrative key always expires.", "code": "invalid"}
-            raise Problem("invalid", "An administrative key always expires.", errors=[wrong])
         services.update_key(key.pk, actor=actor_of(request), **asked)
         return self.one(shown(find(key_id)))
 

@@ -55,6 +55,7 @@ BAD = {
     "key with role and duty": lambda: key(duty="viewer"),
     "key with neither": lambda: key(role=None),
     "key with an unknown duty": lambda: key(role=None, duty="king"),
+    "administrative key without an end": lambda: key(role=None, duty="viewer"),
     "key with a bad public id": lambda: key(public_id="short"),
     "key without a name": lambda: key(name=""),
     "key that expires before it is made": lambda: key(expires_at=now() - timedelta(days=1)),

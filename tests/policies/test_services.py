@@ -101,6 +101,15 @@ def test_keys_that_are_refused(more, words):
     assert not ApiKey.objects.filter(name="bot").exists() and not events()
 
 
+@pytest.mark.parametrize(("longest", "days"), [(0, 90), (365, 90), (30, 30)])
+def test_an_administrative_key_always_ends(monkeypatch, longest, days):
+    monkeypatch.setattr(settings, "SENTINEL", replace(settings.SENTINEL, key_max_days=longest))
+    key = services.create_key(name="bot", duty="viewer", actor=ME).key
+    assert abs(key.expires_at - timezone.now() - timedelta(days=days)) < timedelta(minutes=1)
+    with pytest.raises(ValidationError, match="always expires"):
+        services.update_key(key.pk, expires_at=None, actor=ME)
+
+
 def test_rotation_with_overlap():
     made = services.create_key(name="bot", role="user", actor=ME)
     again = services.rotate_key(made.key.pk, actor=ME, overlap=timedelta(hours=1))

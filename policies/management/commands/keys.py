@@ -16,8 +16,6 @@ from policies import services, vocabulary
 from policies.durations import parse_duration
 from policies.models import ApiKey
 
-ADMINISTRATIVE_LIFE = timedelta(days=90)
-
 
 class Command(BaseCommand):
     """Creates, lists, rotates and revokes API keys."""
@@ -75,8 +73,6 @@ class Command(BaseCommand):
     def act_create(self, options: dict[str, Any]) -> None:
         """Create a key."""
         span = parse_duration(options["expires_in"]) if options["expires_in"] else None
-        if span is None and options["administrative"]:
-            span = ADMINISTRATIVE_LIFE
         made = services.create_key(
             name=options["name"],
             actor=Actor.system(),
