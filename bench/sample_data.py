@@ -91,8 +91,11 @@ def shapes(rng: random.Random, number: int, keys: list[tuple[str, str, str, str]
         }
         if rng.random() < 0.05:
             arguments["token"] = f"[REDACTED:api_key:{rng.getrandbits(32):08x}]"
-        request = {"name": tool, "arguments": arguments}
+        rpc_id = rng.randint(1, 900)
+        params = {"name": tool, "arguments": arguments}
+        request = {"jsonrpc": "2.0", "id": rpc_id, "method": "tools/call", "params": params}
         result = {"content": [{"type": "text", "text": f"{tool}: {rng.randint(1, 400)} rows"}], "isError": False}
+        response = {"jsonrpc": "2.0", "id": rpc_id, "result": result}
         reached = outcome in ("allowed", "upstream_error", "cancelled", "interrupted")
         allow = {"id": rng.randint(1, 9), "name": f"{role} may use {upstream}", "effect": "allow"}
         ways = ["authenticate", "parse", "authorize", "rate-limit", "intent", "forward"]
@@ -121,7 +124,7 @@ def shapes(rng: random.Random, number: int, keys: list[tuple[str, str, str, str]
             key_id if known else None, prefix if known else "", name if known else "", role if known else "",
             rng.choice(["bearer", "bearer", "bearer", "header", "query"]) if reason != "missing_credential" else "none",
             address, rng.choice(AGENTS), upstream, "2026-07-28" if modern else "2025-11-25",
-            "" if modern or not known else f"{rng.getrandbits(64):016x}", str(rng.randint(1, 900)), "tools/call", tool, "tool",
+            "" if modern or not known else f"{rng.getrandbits(64):016x}", str(rpc_id), "tools/call", tool, "tool",
             outcome, reason, json.dumps(decision, separators=(",", ":")), status,
         ]  # fmt: skip
         search = " ".join(
@@ -129,7 +132,7 @@ def shapes(rng: random.Random, number: int, keys: list[tuple[str, str, str, str]
         )
         after = [
             json.dumps(request, separators=(",", ":")),
-            json.dumps(result, separators=(",", ":")) if outcome == "allowed" else None,
+            json.dumps(response, separators=(",", ":")) if outcome == "allowed" else None,
             rng.randint(180, 900), rng.randint(200, 9000) if outcome == "allowed" else 0, rng.random() < 0.02,
             1 if "token" in arguments else 0, "{}", search,
         ]  # fmt: skip
@@ -222,6 +225,8 @@ def load(dsn: str, events: int, days: int, *, seed: int = 7, say: Any = print) -
     import psycopg
 
     with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("SET maintenance_work_mem = '512MB'")  # the text index is built in one pass
+        connection.execute("SET synchronous_commit = off")
         fill(connection, events, days, seed=seed, say=say)
 
 
@@ -298,9 +303,10 @@ def main() -> None:
     import django
 
     django.setup()
-    from django.db import connection
+    from django.db import connections
 
-    parameters = connection.get_connection_params()
+    connections["default"].ensure_connection()  # an embedded server starts, with the tables
+    parameters = connections["owner"].get_connection_params()  # partitions are the owner's to make
     import psycopg
 
     dsn = psycopg.conninfo.make_conninfo(

@@ -14,12 +14,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-import yaml
-
 from policies import vocabulary
 from policies.compiled import PolicySet
 from policies.engine import ABSENT, Context, Principal, Target, decide, decide_reference
-from policies.nodes import Reader, compose, place
+from policies.nodes import Mapping, Node, Reader, Sequence, compose, place
 
 EXPECTATIONS: Final = ("allowed", "denied", "listed", "hidden")
 _MEMBERS: Final = (
@@ -63,7 +61,7 @@ def parse_cases(text: str) -> tuple[str, list[Case]]:
     return policy, cases
 
 
-def _case(read: Reader, node: yaml.Node) -> Case | None:
+def _case(read: Reader, node: Node) -> Case | None:
     members = read.members(node, "a case", _MEMBERS)
     kinds = [kind for kind in vocabulary.KINDS if kind in members]
     if len(kinds) != 1:
@@ -103,13 +101,13 @@ def _case(read: Reader, node: yaml.Node) -> Case | None:
     )
 
 
-def _plain(node: yaml.Node) -> Any:
+def _plain(node: Node) -> Any:
     """A node as JSON values."""
-    if isinstance(node, yaml.MappingNode):
+    if isinstance(node, Mapping):
         return {str(key.value): _plain(value) for key, value in node.value}
-    if isinstance(node, yaml.SequenceNode):
+    if isinstance(node, Sequence):
         return [_plain(item) for item in node.value]
-    tag, text = node.tag.rsplit(":", 1)[-1], str(node.value)
+    tag, text = node.tag, str(node.value)
     if tag == "null":
         return None
     if tag == "bool":

@@ -15,13 +15,11 @@ from ipaddress import ip_network
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-import yaml
-
 from policies import vocabulary
 from policies.compiled import CompiledRule, PolicyError
-from policies.conditions import ConditionError, compile_condition
+from policies.conditions import ConditionError, compile_condition, parse_path
 from policies.credentials import PREFIX, PUBLIC_ID_REGEX
-from policies.nodes import DocumentError, Reader, compose, place
+from policies.nodes import DocumentError, Node, Reader, Scalar, Sequence, compose, place, without_collector
 from policies.reach import some_arguments
 from policies.specs import ALWAYS, AuditSpec, ConditionSpec, LimitSpec, PolicySpec, RoleSpec, RuleSpec, WindowSpec
 
@@ -76,7 +74,8 @@ def parse_short(pattern: str) -> tuple[tuple[str, ...], tuple[str, ...], str]:
 
 def parse(text: str) -> Document:
     """Read a document; DocumentError tells every mistake with its line and column."""
-    return _Walk().document(compose(text))
+    with without_collector():
+        return _Walk().document(compose(text))
 
 
 class _Walk:
@@ -89,7 +88,7 @@ class _Walk:
         self.names: set[str] = set()
         self.key_places: dict[str, str] = {}
 
-    def document(self, root: yaml.Node | None) -> Document:
+    def document(self, root: Node | None) -> Document:
         """The whole."""
         if root is None:
             return Document(PolicySpec())
@@ -110,7 +109,7 @@ class _Walk:
 
     # -- roles and rules
 
-    def role(self, name: str, name_node: yaml.Node, node: yaml.Node) -> None:
+    def role(self, name: str, name_node: Node, node: Node) -> None:
         """One role with its short rules."""
         if not re.fullmatch(vocabulary.ROLE_NAME, name):
             self.read.wrong(name_node, "a role's name has letters, digits and . _ - only, at most 64")
@@ -119,10 +118,10 @@ class _Walk:
         for effect in ("deny", "allow"):
             for item in self.read.items(members.get(effect), effect):
                 pattern = self.read.text(item, "a pattern", most=700)
-                if item.tag.endswith(":str"):
+                if item.tag == "str":
                     self.short_rule(item, effect, name, pattern)
 
-    def short_rule(self, node: yaml.Node, effect: str, role: str, pattern: str) -> None:
+    def short_rule(self, node: Node, effect: str, role: str, pattern: str) -> None:
         """One pattern in a role's list."""
         try:
             kinds, upstreams, name = parse_short(pattern)
@@ -131,7 +130,7 @@ class _Walk:
             return
         self.rules.append(RuleSpec(effect, kinds, name, frozenset((role,)), upstreams=upstreams))
 
-    def rule(self, node: yaml.Node) -> None:
+    def rule(self, node: Node) -> None:
         """One long rule."""
         read = self.read
         members = read.members(node, "a rule", _RULE)
@@ -163,9 +162,10 @@ class _Walk:
         self.rules.append(spec)
         self.possible(node, members, spec)
 
-    def possible(self, node: yaml.Node, members: dict[str, yaml.Node], spec: RuleSpec) -> None:
-        """Refuse conditions that no arguments can meet together."""
-        if len(spec.conditions) > 1 and pattern_is_fine(spec):
+    def possible(self, node: Node, members: dict[str, Node], spec: RuleSpec) -> None:
+        """Refuse conditions that no arguments can meet together; of different arguments, each is met by itself."""
+        asked = [parse_path(c.path)[0] for c in spec.conditions if c.subject == "arguments"]
+        if len(set(asked)) < len(asked) and pattern_is_fine(spec):
             try:
                 never = some_arguments([CompiledRule(spec)], []).found is False
             except PolicyError as error:
@@ -174,7 +174,7 @@ class _Walk:
                 if never:
                     self.read.wrong(members.get("when", node), "these conditions can never hold together")
 
-    def target(self, node: yaml.Node, members: dict[str, yaml.Node]) -> tuple[tuple[str, ...], str]:
+    def target(self, node: Node, members: dict[str, Node]) -> tuple[tuple[str, ...], str]:
         """What a long rule is about: `tool: PATTERN` and the like, or kinds and pattern."""
         read, said = self.read, [kind for kind in vocabulary.KINDS if kind in members]
         if len(said) + ("pattern" in members or "kinds" in members) != 1:
@@ -187,33 +187,33 @@ class _Walk:
             read.wrong(members["kinds"], "name at least one kind")
         return kinds or ("tool",), self.pattern(members["pattern"], "pattern") if "pattern" in members else "*"
 
-    def pattern(self, node: yaml.Node, what: str) -> str:
+    def pattern(self, node: Node, what: str) -> str:
         """A name pattern, as it is."""
         value = self.read.text(node, what, most=vocabulary.MAX_PATTERN)
         if not value:
             self.read.wrong(node, f"{what} has at least one character")
         return value
 
-    def some_roles(self, node: yaml.Node | None) -> frozenset[str] | None:
+    def some_roles(self, node: Node | None) -> frozenset[str] | None:
         """A list of roles of this document, or "*"."""
-        if isinstance(node, yaml.ScalarNode) and node.value == "*":
+        if isinstance(node, Scalar) and node.value == "*":
             return None
         return frozenset(self.known_role(item) for item in self.read.items(node, "roles"))
 
-    def known_role(self, node: yaml.Node) -> str:
+    def known_role(self, node: Node) -> str:
         """A role that this document defines."""
         name = self.read.text(node, "a role")
         if name not in self.roles:
             self.read.wrong(node, f"there is no role {name!r} in this document")
         return name
 
-    def some_keys(self, node: yaml.Node | None) -> frozenset[str] | None:
+    def some_keys(self, node: Node | None) -> frozenset[str] | None:
         """Keys by their visible part, or None for any."""
         if node is None:
             return None
         return frozenset(self.key(item) for item in self.read.items(node, "keys"))
 
-    def key(self, node: yaml.Node) -> str:
+    def key(self, node: Node) -> str:
         """A key by its visible part."""
         value = self.read.text(node, "a key")
         if not _KEY_REFERENCE.fullmatch(value):
@@ -222,7 +222,7 @@ class _Walk:
         self.key_places.setdefault(value, place(node))
         return value
 
-    def slug(self, node: yaml.Node | None) -> str:
+    def slug(self, node: Node | None) -> str:
         """An upstream's short name."""
         value = self.read.text(node, "an upstream")
         if node is not None and not re.fullmatch(vocabulary.SLUG, value):
@@ -231,7 +231,7 @@ class _Walk:
 
     # -- conditions, times, places
 
-    def condition(self, node: yaml.Node) -> ConditionSpec | None:
+    def condition(self, node: Node) -> ConditionSpec | None:
         """One condition: a subject, an operator with its value, and for paths with [] which items."""
         read = self.read
         members = read.members(
@@ -263,7 +263,7 @@ class _Walk:
             return None
         return spec
 
-    def window(self, hours: yaml.Node | None, valid: yaml.Node | None) -> WindowSpec:
+    def window(self, hours: Node | None, valid: Node | None) -> WindowSpec:
         """When a rule is in force."""
         read = self.read
         if hours is None and valid is None:
@@ -283,7 +283,7 @@ class _Walk:
             read.wrong(valid, "until is later than from")
         return WindowSpec(read.words(at.get("days"), "days", vocabulary.WEEKDAYS), start, end, zone, since, until)
 
-    def clock(self, node: yaml.Node | None) -> time | None:
+    def clock(self, node: Node | None) -> time | None:
         """A time of day such as 09:30."""
         if node is None:
             return None
@@ -297,7 +297,7 @@ class _Walk:
             self.read.wrong(node, f"there is no time {text!r}")
             return None
 
-    def moment(self, node: yaml.Node | None) -> datetime | None:
+    def moment(self, node: Node | None) -> datetime | None:
         """A moment such as 2026-12-24T18:00:00Z."""
         if node is None:
             return None
@@ -311,7 +311,7 @@ class _Walk:
             return None
         return found
 
-    def networks(self, node: yaml.Node | None) -> tuple[str, ...]:
+    def networks(self, node: Node | None) -> tuple[str, ...]:
         """IP networks in their canonical form."""
         found = []
         for item in self.read.items(node, "networks"):
@@ -324,7 +324,7 @@ class _Walk:
 
     # -- limits and audit levels
 
-    def rate_limits(self, node: yaml.Node) -> list[LimitSpec]:
+    def rate_limits(self, node: Node) -> list[LimitSpec]:
         """All limits."""
         read = self.read
         members = read.members(node, "rate_limits", ("per_api_key", "per_tool", "limits"))
@@ -344,7 +344,7 @@ class _Walk:
         found += [limit for item in read.items(members.get("limits"), "limits") if (limit := self.limit(item))]
         return found
 
-    def override(self, pattern: str, key_node: yaml.Node, node: yaml.Node) -> list[LimitSpec]:
+    def override(self, pattern: str, key_node: Node, node: Node) -> list[LimitSpec]:
         """The limits that a tool has in place of the default."""
         try:
             kinds, upstreams, name = parse_short(pattern)
@@ -359,15 +359,15 @@ class _Walk:
             for w, b in self.windows(node)
         ]
 
-    def windows(self, node: yaml.Node) -> list[tuple[tuple[int, int], int | None]]:
+    def windows(self, node: Node) -> list[tuple[tuple[int, int], int | None]]:
         """One window or a list of them."""
         found = []
-        for item in node.value if isinstance(node, yaml.SequenceNode) else [node]:
+        for item in node.value if isinstance(node, Sequence) else [node]:
             members = self.read.members(item, "a limit", _WINDOW)
             found.append(self.rate(item, members))
         return found
 
-    def rate(self, node: yaml.Node, members: dict[str, yaml.Node]) -> tuple[tuple[int, int], int | None]:
+    def rate(self, node: Node, members: dict[str, Node]) -> tuple[tuple[int, int], int | None]:
         """Requests, seconds and burst."""
         read = self.read
         for needed in ("requests", "window_seconds"):
@@ -378,7 +378,7 @@ class _Walk:
         burst = read.number(members["burst"], "burst", 1, requests, 1) if "burst" in members else None
         return (requests, seconds), burst
 
-    def limit(self, node: yaml.Node) -> LimitSpec | None:
+    def limit(self, node: Node) -> LimitSpec | None:
         """One long limit."""
         read = self.read
         members = read.members(node, "a limit", _LIMIT)
@@ -408,7 +408,7 @@ class _Walk:
             read.wrong(node, "a default names no pattern")
         return spec
 
-    def audit(self, node: yaml.Node) -> AuditSpec | None:
+    def audit(self, node: Node) -> AuditSpec | None:
         """One audit level."""
         read = self.read
         members = read.members(node, "an audit level", ("level", "role", "upstream", *_TARGET))

@@ -5,8 +5,10 @@ Plain scalars follow YAML 1.2's core rules, so `no` and `17:30` are text, not a 
 
 from __future__ import annotations
 
+import gc
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import yaml
@@ -15,7 +17,6 @@ MAX_BYTES: Final = 16 * 1024 * 1024
 MAX_DEPTH: Final = 16
 MAX_PROBLEMS: Final = 20
 
-_TAG: Final = "tag:yaml.org,2002:"
 _NAMES: Final = {
     "str": "text",
     "int": "a whole number",
@@ -35,22 +36,55 @@ class DocumentError(ValueError):
         super().__init__("; ".join(problems))
 
 
-_Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a policy of ten thousand rules wants libyaml
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a policy of ten thousand rules wants libyaml
+
+_WORDS: Final = dict.fromkeys(("true", "True", "TRUE", "false", "False", "FALSE"), "bool") | dict.fromkeys(
+    ("", "~", "null", "Null", "NULL"), "null"
+)
+_INTEGER: Final = re.compile(r"[-+]?[0-9]+")
+_FLOAT: Final = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 
 
-class _Loader(_Base):  # type: ignore[misc]
-    """Composes nodes; scalars by the core schema only."""
+class Node:
+    """A value of the document and where it stands. Small, since a large policy has hundreds of thousands."""
 
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+    __slots__ = ("column", "line", "tag", "value")
+
+    def __init__(self, tag: str, value: Any, mark: Any) -> None:
+        self.tag = tag
+        self.value = value
+        self.line: int = mark.line + 1
+        self.column: int = mark.column + 1
 
 
-for _name, _regex, _first in (
-    ("bool", r"(?:true|True|TRUE|false|False|FALSE)", "tTfF"),
-    ("int", r"[-+]?[0-9]+", "-+0123456789"),
-    ("float", r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", "-+.0123456789"),
-    ("null", r"(?:~|null|Null|NULL|)", ["~", "n", "N", ""]),
-):
-    _Loader.add_implicit_resolver(_TAG + _name, re.compile(f"^{_regex}$"), list(_first))
+class Scalar(Node):
+    """Text, a number, a truth value or nothing; `value` is what is written."""
+
+    __slots__ = ()
+
+
+class Sequence(Node):
+    """A list; `value` holds its nodes."""
+
+    __slots__ = ()
+
+
+class Mapping(Node):
+    """A mapping; `value` holds its pairs of nodes."""
+
+    __slots__ = ()
+
+
+def _tag(text: str) -> str:
+    """What a plain scalar is, by YAML 1.2's core schema."""
+    if text in _WORDS:
+        return _WORDS[text]
+    if text[0] in "-+.0123456789":
+        if _INTEGER.fullmatch(text):
+            return "int"
+        if _FLOAT.fullmatch(text):
+            return "float"
+    return "str"
 
 
 class Reader:
@@ -59,7 +93,7 @@ class Reader:
     def __init__(self) -> None:
         self.problems: list[str] = []
 
-    def wrong(self, node: yaml.Node | None, message: str) -> None:
+    def wrong(self, node: Node | None, message: str) -> None:
         """Note a mistake at a node."""
         if node is None:
             self.problems.append(message)
@@ -73,9 +107,9 @@ class Reader:
         if self.problems:
             raise DocumentError(self.problems)
 
-    def members(self, node: yaml.Node, what: str, known: tuple[str, ...]) -> dict[str, yaml.Node]:
+    def members(self, node: Node, what: str, known: tuple[str, ...]) -> dict[str, Node]:
         """A mapping's members, all of them known, none twice."""
-        found: dict[str, yaml.Node] = {}
+        found: dict[str, Node] = {}
         for key, key_node, value in self.entries(node, what):
             if key not in known:
                 self.wrong(key_node, f"{what} has no member {key!r}; it has {', '.join(known)}")
@@ -83,15 +117,15 @@ class Reader:
                 found[key] = value
         return found
 
-    def entries(self, node: yaml.Node, what: str) -> Iterator[tuple[str, yaml.Node, yaml.Node]]:
+    def entries(self, node: Node, what: str) -> Iterator[tuple[str, Node, Node]]:
         """A mapping's members of any name, none twice."""
-        if not isinstance(node, yaml.MappingNode):
-            if not (isinstance(node, yaml.ScalarNode) and node.tag == _TAG + "null"):
+        if not isinstance(node, Mapping):
+            if not (isinstance(node, Scalar) and node.tag == "null"):
                 self.wrong(node, f"{what} is a mapping, not {kind(node)}")
             return
         seen: set[str] = set()
         for key_node, value in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):
+            if not isinstance(key_node, Scalar):
                 self.wrong(key_node, f"a member's name is text, not {kind(key_node)}")
             elif key_node.value in seen:
                 self.wrong(key_node, f"{key_node.value!r} stands here twice")
@@ -99,21 +133,21 @@ class Reader:
                 seen.add(key_node.value)
                 yield key_node.value, key_node, value
 
-    def items(self, node: yaml.Node | None, what: str) -> list[yaml.Node]:
+    def items(self, node: Node | None, what: str) -> list[Node]:
         """A list's items; nothing when it is absent."""
-        if node is None or (isinstance(node, yaml.ScalarNode) and node.tag == _TAG + "null"):
+        if node is None or (isinstance(node, Scalar) and node.tag == "null"):
             return []
-        if not isinstance(node, yaml.SequenceNode):
+        if not isinstance(node, Sequence):
             self.wrong(node, f"{what} is a list, not {kind(node)}")
             return []
         return list(node.value)
 
-    def text(self, node: yaml.Node | None, what: str, *, most: int = 500, default: str = "") -> str:
+    def text(self, node: Node | None, what: str, *, most: int = 500, default: str = "") -> str:
         """Text of at most so many characters."""
         if node is None:
             return default
-        if not isinstance(node, yaml.ScalarNode) or node.tag != _TAG + "str":
-            hint = "; put it in quotes" if isinstance(node, yaml.ScalarNode) else ""
+        if not isinstance(node, Scalar) or node.tag != "str":
+            hint = "; put it in quotes" if isinstance(node, Scalar) else ""
             self.wrong(node, f"{what} is text, not {kind(node)}{hint}")
             return default
         value: str = node.value
@@ -123,27 +157,27 @@ class Reader:
             self.wrong(node, f"{what} has no NUL character")
         return value
 
-    def word(self, node: yaml.Node | None, what: str, words: tuple[str, ...], default: str = "") -> str:
+    def word(self, node: Node | None, what: str, words: tuple[str, ...], default: str = "") -> str:
         """One of these words."""
         value = self.text(node, what, default=default)
         if node is not None and value not in words:
             self.wrong(node, f"{what} is one of {', '.join(words)}, not {value!r}")
         return value
 
-    def words(self, node: yaml.Node | None, what: str, words: tuple[str, ...]) -> tuple[str, ...]:
+    def words(self, node: Node | None, what: str, words: tuple[str, ...]) -> tuple[str, ...]:
         """Several of these words, given in their own order."""
         chosen = {self.word(item, what, words) for item in self.items(node, what)}
         return tuple(word for word in words if word in chosen)
 
-    def texts(self, node: yaml.Node | None, what: str, most: int = 500) -> tuple[str, ...]:
+    def texts(self, node: Node | None, what: str, most: int = 500) -> tuple[str, ...]:
         """A list of texts."""
         return tuple(self.text(item, what, most=most) for item in self.items(node, what))
 
-    def number(self, node: yaml.Node | None, what: str, low: int, high: int, default: int = 0) -> int:
+    def number(self, node: Node | None, what: str, low: int, high: int, default: int = 0) -> int:
         """A whole number in a range."""
         if node is None:
             return default
-        if not isinstance(node, yaml.ScalarNode) or node.tag != _TAG + "int":
+        if not isinstance(node, Scalar) or node.tag != "int":
             self.wrong(node, f"{what} is a whole number, not {kind(node)}")
             return default
         if len(node.value) > 20 or not low <= int(node.value) <= high:
@@ -151,21 +185,21 @@ class Reader:
             return default
         return int(node.value)
 
-    def flag(self, node: yaml.Node | None, what: str, *, default: bool) -> bool:
+    def flag(self, node: Node | None, what: str, *, default: bool) -> bool:
         """True or false."""
         if node is None:
             return default
-        if not isinstance(node, yaml.ScalarNode) or node.tag != _TAG + "bool":
+        if not isinstance(node, Scalar) or node.tag != "bool":
             self.wrong(node, f"{what} is true or false, not {kind(node)}")
             return default
         return str(node.value).lower() == "true"
 
-    def value(self, node: yaml.Node, what: str) -> Any:
+    def value(self, node: Node, what: str) -> Any:
         """A scalar, or a list of scalars as a tuple."""
-        if isinstance(node, yaml.SequenceNode):
+        if isinstance(node, Sequence):
             return tuple(self.value(item, what) for item in node.value)
-        if isinstance(node, yaml.ScalarNode):
-            tag = node.tag.removeprefix(_TAG)
+        if isinstance(node, Scalar):
+            tag = node.tag
             if tag == "str":
                 return self.text(node, what, most=4000)
             if tag == "bool":
@@ -178,43 +212,90 @@ class Reader:
         return None
 
 
-def place(node: yaml.Node) -> str:
+def place(node: Node) -> str:
     """Where a node stands."""
-    return f"line {node.start_mark.line + 1}, column {node.start_mark.column + 1}"
+    return f"line {node.line}, column {node.column}"
 
 
-def kind(node: yaml.Node) -> str:
+def kind(node: Node) -> str:
     """What a node is, in words."""
-    name = _NAMES.get(node.tag.removeprefix(_TAG), node.tag)
-    if isinstance(node, yaml.ScalarNode) and node.value:
+    name = _NAMES[node.tag]
+    if isinstance(node, Scalar) and node.value:
         return f"{name} ({node.value:.40})"
     return name
 
 
-def compose(text: str) -> yaml.Node | None:
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """Read without the garbage collector: nodes and specs form no cycles, and it would look through all of them again
+    and again, a third of the time for a large policy. The size of a document bounds how much it misses meanwhile.
+    """
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+def compose(text: str) -> Node | None:
     """Read one YAML document into nodes; None when it is empty."""
     if len(text) > MAX_BYTES:
         raise DocumentError([f"a policy has at most {MAX_BYTES} characters"])
     try:
-        depth = 0
-        for event in yaml.parse(text, Loader=_Loader):
-            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-                raise DocumentError([f"{_mark(event.start_mark)}: anchors and aliases are not used here"])
-            if getattr(event, "tag", None) is not None:
-                raise DocumentError([f"{_mark(event.start_mark)}: tags are not used here"])
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > MAX_DEPTH:
-                raise DocumentError([f"{_mark(event.start_mark)}: nested too deep"])
-        node: yaml.Node | None = yaml.compose(text, Loader=_Loader)
+        return _compose(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         what = error.problem or error.context or "cannot be read"
         raise DocumentError([f"{_mark(mark)}: {what}" if mark else str(what)]) from error
     except yaml.YAMLError as error:
         raise DocumentError([" ".join(str(error).split())]) from error
-    if isinstance(node, yaml.ScalarNode) and node.tag == _TAG + "null":
-        return None
-    return node
+
+
+def _compose(text: str) -> Node | None:
+    """One pass over the parser's events; the parser itself would recurse, and build everything twice as large."""
+    root: Node | None = None
+    stack: list[Node] = []  # the lists and mappings that are open
+    flat: list[list[Node]] = []  # what was read of each
+    documents = 0
+    event: Any
+    for event in yaml.parse(text, Loader=_LOADER):
+        kind_of = type(event)
+        if kind_of is yaml.ScalarEvent:
+            _refuse(event)
+            tag = _tag(event.value) if event.implicit[0] else "str"
+            node: Node = Scalar(tag, event.value, event.start_mark)
+        elif kind_of is yaml.SequenceEndEvent or kind_of is yaml.MappingEndEvent:
+            node, found = stack.pop(), flat.pop()
+            node.value = found if kind_of is yaml.SequenceEndEvent else list(zip(found[::2], found[1::2], strict=True))
+        elif kind_of is yaml.SequenceStartEvent or kind_of is yaml.MappingStartEvent:
+            _refuse(event)
+            if len(stack) >= MAX_DEPTH:
+                raise DocumentError([f"{_mark(event.start_mark)}: nested too deep"])
+            is_list = kind_of is yaml.SequenceStartEvent
+            stack.append(Sequence("seq", [], event.start_mark) if is_list else Mapping("map", [], event.start_mark))
+            flat.append([])
+            continue
+        elif kind_of is yaml.AliasEvent:
+            raise DocumentError([f"{_mark(event.start_mark)}: anchors and aliases are not used here"])
+        else:
+            documents += kind_of is yaml.DocumentStartEvent
+            if documents > 1:
+                raise DocumentError([f"{_mark(event.start_mark)}: one document is expected, and here begins another"])
+            continue
+        if flat:
+            flat[-1].append(node)
+        else:
+            root = node
+    return None if isinstance(root, Scalar) and root.tag == "null" else root
+
+
+def _refuse(event: Any) -> None:
+    if event.anchor is not None:
+        raise DocumentError([f"{_mark(event.start_mark)}: anchors and aliases are not used here"])
+    if event.tag is not None:
+        raise DocumentError([f"{_mark(event.start_mark)}: tags are not used here"])
 
 
 def _mark(mark: Any) -> str:

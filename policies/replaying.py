@@ -8,13 +8,14 @@ kept, or was altered where a condition looks, cannot be decided, and is counted 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
 import orjson
 
+from policies import exact
 from policies.compiled import Candidates, PolicySet
 from policies.conditions import ITEMS, MISSING, NO, YES, parse_path
 from policies.engine import (
@@ -31,6 +32,10 @@ from policies.engine import (
 
 REPLAYED_REASONS = (ALLOWED_BY_RULE, NO_RULE, DENIED_BY_RULE, POLICY_ERROR)
 MOST_EXAMPLES = 5
+MOST_REMEMBERED = 4096  # decisions of one group by the values of its arguments
+_PLAIN = frozenset((str, int, bool, type(None)))  # floats may not be what was written
+
+Values = tuple[Any, ...]
 
 NOT_KEPT = "payload not kept"
 TRUNCATED = "payload truncated"
@@ -52,7 +57,7 @@ class Group:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Single:
     """What else one event has."""
 
@@ -63,7 +68,7 @@ class Single:
     count: int = 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class GroupPlan:
     """What the events of a group have in common: who, the rules that concern them, and what those look at."""
 
@@ -72,6 +77,11 @@ class GroupPlan:
     candidates: Candidates
     paths: tuple[tuple[Any, ...], ...]
     annotations: bool
+    #: where the decision hangs on these arguments alone, their names; their values then tell what was decided before
+    members: tuple[str, ...] = ()
+    decided: dict[Values, Decision] = field(default_factory=dict)
+    #: what has changed so far, by reason and rule
+    changes: dict[tuple[str, int], Change] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -168,7 +178,9 @@ class Replay:
             decision = self._candidates(group).fixed
         if decision is None:
             return False
-        self._count(group, decision, count, examples)
+        self.report.decided += count
+        if decision.allowed != group.allowed:
+            self._changed(self._change(group, decision), count, examples)
         return True
 
     def plan(self, group: Group) -> GroupPlan:
@@ -177,55 +189,73 @@ class Replay:
         conditions = [c for rule in (*candidates.denies, *candidates.allows) for c in rule.spec.conditions]
         paths = tuple(dict.fromkeys(parse_path(c.path) for c in conditions if c.subject == "arguments"))
         annotations = any(c.subject == "annotations" for c in conditions)
-        return GroupPlan(group, self.principal(group), candidates, paths, annotations)
+        members: tuple[str, ...] = ()
+        if not any(rule.outer_checks for rule in (*candidates.denies, *candidates.allows)):
+            members = tuple(step for path in paths if len(path) == 1 and isinstance(step := path[0], str))
+        if len(members) < len(paths):
+            members = ()
+        return GroupPlan(group, self.principal(group), candidates, paths, annotations, members)
 
     def decide_one(self, plan: GroupPlan, event: Single) -> None:
         """Decide one event by what was kept of it."""
         group = plan.group
-        context = Context(event.at, event.client_ip)
         arguments, lacking = _arguments(plan, event)
-        target = Target(group.kind, group.upstream, group.name, arguments)
-        if plan.annotations:
-            lacking = lacking or ANNOTATIONS
-        if lacking and not _settled_without(plan.candidates, target, context, annotations=not plan.annotations):
-            self.report.undecidable += event.count
-            self.report.because[lacking] += event.count
-            return
-        decision = decide(self.draft, plan.principal, target, context)
-        if decision.allowed == group.allowed:
-            self.report.decided += event.count
-        else:
-            self._count(group, decision, event.count, [str(event.id)])
+        values = _values(plan, arguments) if plan.members and not lacking else None
+        decision = plan.decided.get(values) if values is not None else None
+        if decision is None:
+            if event.request is not None and exact.doubtful(event.request):
+                arguments, lacking = _arguments(plan, event, exact.loads)
+            lacking = lacking or _altered_in(plan, arguments) or (ANNOTATIONS if plan.annotations else "")
+            context = Context(event.at, event.client_ip)
+            target = Target(group.kind, group.upstream, group.name, arguments)
+            if lacking and not _settled_without(plan.candidates, target, context, annotations=not plan.annotations):
+                self.report.undecidable += event.count
+                self.report.because[lacking] += event.count
+                return
+            decision = decide(self.draft, plan.principal, target, context)
+            if values is not None and not lacking:
+                if len(plan.decided) >= MOST_REMEMBERED:
+                    plan.decided.clear()
+                plan.decided[values] = decision
+        self.report.decided += event.count
+        if decision.allowed != group.allowed:
+            place = (decision.reason, decision.rule.id if decision.rule else 0)
+            change = plan.changes.get(place)
+            if change is None:
+                change = plan.changes[place] = self._change(group, decision)
+            self._changed(change, event.count, (str(event.id),))
 
     def _candidates(self, group: Group) -> Candidates:
         return self.draft.candidates(group.role, group.key_prefix, group.kind, group.upstream, group.name)
 
-    def _count(self, group: Group, decision: Decision, count: int, examples: list[str]) -> None:
+    def _change(self, group: Group, decision: Decision) -> Change:
+        """The change that events of this group come under, so decided."""
+        rule = self._labels.get(decision.rule.id, "") if decision.rule else ""
+        place = (group, decision.allowed, decision.reason, rule)
+        change = self.report.changes.get(place)
+        if change is None:
+            change = self.report.changes[place] = Change(group, decision.allowed, decision.reason, rule)
+        return change
+
+    def _changed(self, change: Change, count: int, examples: Sequence[str]) -> None:
         report = self.report
-        report.decided += count
-        if decision.allowed == group.allowed:
-            return
         report.changed += count
-        if decision.allowed:
+        if change.allowed:
             report.newly_allowed += count
         else:
             report.newly_denied += count
-        rule = self._labels.get(decision.rule.id, "") if decision.rule else ""
-        place = (group, decision.allowed, decision.reason, rule)
-        change = report.changes.get(place)
-        if change is None:
-            change = report.changes[place] = Change(group, decision.allowed, decision.reason, rule)
         change.count += count
-        change.examples += examples[: MOST_EXAMPLES - len(change.examples)]
+        if len(change.examples) < MOST_EXAMPLES:
+            change.examples += examples[: MOST_EXAMPLES - len(change.examples)]
 
 
-def _arguments(plan: GroupPlan, event: Single) -> tuple[Any, str]:
+def _arguments(plan: GroupPlan, event: Single, loads: Callable[[str], Any] = orjson.loads) -> tuple[Any, str]:
     """The call's arguments as kept, and what is lacking of them for these rules."""
     if not plan.paths:
         return MISSING, ""
     if event.request is None:
         return MISSING, NOT_KEPT
-    message: Any = orjson.loads(event.request)
+    message: Any = loads(event.request)
     if not isinstance(message, dict):
         return MISSING, NOT_KEPT
     if message.get("_truncated") is True:
@@ -234,10 +264,26 @@ def _arguments(plan: GroupPlan, event: Single) -> tuple[Any, str]:
     arguments = params.get("arguments", MISSING) if isinstance(params, dict) else MISSING
     if arguments is MISSING or plan.group.kind not in ("tool", "prompt"):
         return MISSING, ""
-    for steps in plan.paths:
-        if _altered(arguments, steps):
-            return arguments, ALTERED
     return arguments, ""
+
+
+def _values(plan: GroupPlan, arguments: Any) -> Values | None:
+    """What these arguments have where the plan looks, by type since 1 is not true; None for what is not plain and short."""
+    if not isinstance(arguments, dict):
+        return None
+    found: list[Any] = []
+    for name in plan.members:
+        value = arguments.get(name)
+        kind = type(value)
+        if kind not in _PLAIN or (isinstance(value, str) and len(value) > 100):
+            return None
+        found += (kind, value)
+    return tuple(found)
+
+
+def _altered_in(plan: GroupPlan, arguments: Any) -> str:
+    """Say so when the sanitizer changed what one of the paths leads to."""
+    return ALTERED if any(_altered(arguments, steps) for steps in plan.paths) else ""
 
 
 def _altered(value: Any, steps: tuple[Any, ...]) -> bool:

@@ -1,5 +1,6 @@
 """Policy as YAML: what is read, what is refused and where, and that writing and reading are each other's inverse."""
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -207,3 +208,15 @@ def test_a_plan_keeps_what_is_equal_and_changes_in_place_what_is_akin():
         "~ limit 5 in 60 s per key and upstream and tool for tool public.echo",
     ]
     assert steps.limits[0].after.id == 32
+
+
+def test_time_grows_with_the_number_of_rules_and_not_with_its_square():
+    def seconds(rules: int) -> float:
+        one = "  - {{name: rule {0}, effect: allow, roles: [r], tool: tool_{0}, when: [{{argument: a, ge: 1}}, {{argument: a, le: {0}}}]}}"
+        text = "roles: {r: {}}\nrules:\n" + "\n".join(one.format(at) for at in range(1, rules + 1))
+        begun = time.process_time()
+        assert len(parse(text).spec.rules) == rules
+        return time.process_time() - begun
+
+    few = min(seconds(250) for _ in range(3))
+    assert seconds(4000) < 16 * few * 4

@@ -31,8 +31,15 @@ rules:
 """
 
 
+class Raw:
+    """A stored request as it is written."""
+
+    def __init__(self, text):
+        self.text = text
+
+
 def event(name, arguments=None, *, role="user", allowed=True, reason="allowed_by_rule", at=NOW - timedelta(hours=1), request=..., count=1, ip=None, kind="tool",
-          key="mcps_live_AAAAAAAAAAAA", outcome="allowed"):  # fmt: skip
+          key="mcps_live_AAAAAAAAAAAA", outcome="allowed", ended=None):  # fmt: skip
     if request is ...:
         request = {
             "jsonrpc": "2.0",
@@ -44,8 +51,8 @@ def event(name, arguments=None, *, role="user", allowed=True, reason="allowed_by
         cursor.execute(
             "INSERT INTO audit_auditevent (id, ts, api_key_id, key_prefix, key_name, role, upstream, method, tool_name, target_kind, outcome, reason,"
             " decision, request_json, count, client_ip) VALUES (%s, %s, %s, %s, 'k', %s, 'crm', 'tools/call', %s, %s, %s, %s, %s, %s, %s, %s)",
-            [uuid7(int(at.timestamp() * 1e6)), at, "00000000-0000-0000-0000-000000000001", key, role, name, kind, outcome, reason,
-             json.dumps({"allowed": allowed, "reason": reason}), None if request is None else json.dumps(request), count, ip],
+            [uuid7(int(at.timestamp() * 1e6)), at, "00000000-0000-0000-0000-000000000001", key, role, name, kind, outcome, ended or reason,
+             json.dumps({"allowed": allowed, "reason": reason}), None if request is None else request.text if isinstance(request, Raw) else json.dumps(request), count, ip],
         )  # fmt: skip
 
 
@@ -126,3 +133,34 @@ def test_replaying_the_policy_that_decided_changes_nothing():
         )
     found = report()
     assert (found.decided, found.changed, found.undecidable) == (200, 0, 0)
+
+
+def test_values_are_told_apart_by_type_and_by_every_digit():
+    draft = """
+roles: {user: {}}
+rules:
+  - {name: one, effect: allow, roles: [user], tool: pay, when: [{argument: amount, eq: 1}]}
+  - {name: tenth, effect: allow, roles: [user], tool: pay, when: [{argument: amount, eq: 0.1}]}
+"""
+    long = '{"params":{"name":"pay","arguments":{"amount":%s}}}'
+    for _ in range(2):  # the second of each is decided as the first was
+        event("pay", {"amount": 1})
+        event("pay", {"amount": True})
+        event("pay", {"amount": "1"})
+        event("pay", {"amount": 0.1})
+        event("pay", {"amount": [1]})
+        event("pay", {})
+        event("pay", request=Raw(long % "0.1000000000000000000001"))
+        event("pay", request=Raw(long % "36893488147419103233"))
+    found = report(draft)
+    assert (found.decided, found.changed, found.undecidable) == (16, 12, 0)
+    assert {group["reason"]: group["count"] for group in found.groups} == {"policy_error": 10, "no_rule": 2}
+
+
+def test_what_failed_after_it_was_allowed_is_replayed_and_what_was_never_decided_is_not():
+    event("get", outcome="upstream_error", ended="upstream_timeout")
+    event("pay", {"amount": 5000}, outcome="cancelled", ended="client_gone")
+    event("get", outcome="limited", reason="rate_limited", allowed=None)
+    found = report()
+    assert (found.decided, found.changed) == (2, 1)
+    assert found.groups[0]["from"] == "allowed"

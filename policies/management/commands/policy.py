@@ -17,7 +17,7 @@ from django.db import OperationalError
 from django.utils import timezone
 
 from audit.acts import Actor
-from policies import cases, schemas, services, vocabulary
+from policies import cases, exact, schemas, services, vocabulary
 from policies.compiled import PolicySet
 from policies.document import Document, DocumentError, parse
 from policies.durations import parse_duration
@@ -270,7 +270,7 @@ def _told(explanation: Explanation) -> list[str]:
 
 def _parsed(text: str, what: str) -> Any:
     try:
-        value = json.loads(text)
+        value = exact.loads(text)
     except ValueError as error:
         raise CommandError(f"{what} is not JSON: {error}") from None
     if not isinstance(value, dict):
