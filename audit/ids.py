@@ -34,9 +34,27 @@ _set = object.__setattr__
 _SAFE = uuid.SafeUUID.unknown
 
 
+# Random bytes are fetched by the page: the system call gives up the interpreter, and that costs more than the bytes.
+_POOL_BYTES = 4096
+_pool: list[int] = []
+
+
 def _forget() -> None:
     global _lock, _last
     _lock, _last = threading.Lock(), 0
+    _pool.clear()
+
+
+def _random() -> int:
+    """Give 62 random bits, each handed out once (popping a list is atomic)."""
+    try:
+        return _pool.pop()
+    except IndexError:
+        fresh = os.urandom(_POOL_BYTES)
+        numbers = [int.from_bytes(fresh[at : at + 8], "big") & _RANDOM_BITS for at in range(0, _POOL_BYTES, 8)]
+        made = numbers.pop()
+        _pool.extend(numbers)
+        return made
 
 
 os.register_at_fork(after_in_child=_forget)
@@ -60,7 +78,7 @@ def _time_bits(ts_us: int) -> int:
 def uuid7(ts_us: int | None = None) -> uuid.UUID:
     """Make an id for now (ever growing within a process), or for a given time in microseconds since 1970."""
     global _last
-    random = int.from_bytes(os.urandom(8), "big") & _RANDOM_BITS
+    random = _random()
     if ts_us is not None:
         return _build(_time_bits(ts_us) | random)
     with _lock:

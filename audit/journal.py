@@ -45,10 +45,12 @@ MARK = struct.Struct("<4sQQQQQQI")  # magic, boot, segment index, offset, frame,
 MARK_MAGIC = b"MARK"
 HEADER_KIND = 24  # where a frame's header says its kind
 RETRY_SECONDS = 0.25
+LOOK_SECONDS = 0.5
 CALL_ROOM = (
     24 * 1024
 )  # what the outcome of a call takes at most: its answer (8 KiB, escaped), the decision, the details
 LOCK_SECONDS = 5.0
+GATHER_TURNS = 8  # turns of a busy event loop that one batch is gathered over, at most
 
 
 class AuditUnavailable(Exception):
@@ -205,6 +207,7 @@ class Journal:
         self._closing = False
         self._closed = False
         self._sleeping = False
+        self._gathering = False
         self._bell = threading.Lock()
         self._bell.acquire()
         self._waiting: dict[asyncio.AbstractEventLoop, list[tuple[int, asyncio.Future[None]]]] = {}
@@ -261,9 +264,28 @@ class Journal:
         self._pending_bytes += len(payload) + frames.HEADER.size
         self._reserved -= release
         if self._sleeping:
+            loop = asyncio._get_running_loop()
+            if loop is None:
+                self._ring()
+            elif not self._gathering:
+                self._gathering = True
+                loop.call_soon(self._gather, loop, number, GATHER_TURNS)
+        return Ticket(self, number)
+
+    def _ring(self) -> None:
+        """Wake the writer's thread (the lock is held)."""
+        if self._sleeping:
             self._sleeping = False
             self._bell.release()
-        return Ticket(self, number)
+
+    def _gather(self, loop: asyncio.AbstractEventLoop, seen: int, turns: int) -> None:
+        """Wake the writer once the event loop has no more for it, so that what it is busy with shares one sync."""
+        with self._lock:
+            if turns and self._number > seen and not self._closing:
+                loop.call_soon(self._gather, loop, self._number, turns - 1)
+                return
+            self._gathering = False
+            self._ring()
 
     def amend(self, kind: int, mentions: bytes, payload: bytes) -> bool:
         """Replace the payload of a frame that waits in memory because the device failed; False when there is none.
@@ -374,9 +396,7 @@ class Journal:
             if self._error is None:
                 self._append(Kind.CLOSE, orjson.dumps({"seq": self._seq, "ts": self._now() // 1000}), False)
             self._closing = True
-            if self._sleeping:
-                self._sleeping = False
-                self._bell.release()
+            self._ring()
         self._thread.join(timeout)
         self._closed = True
         self._wake()
@@ -409,7 +429,7 @@ class Journal:
 
     def _take(self) -> list[tuple[int, int, bytes, bytes]] | None:
         """Wait for frames; an empty list says that it is time to try again, None that all is done."""
-        timeout = -1.0
+        timeout = LOOK_SECONDS  # in case the event loop that was to ring has ended
         with self._lock:
             if self._pending:
                 batch, self._pending = self._pending, []
@@ -424,6 +444,8 @@ class Journal:
             if not rung and not self._sleeping:
                 self._bell.acquire()  # it rang between the time-out and this line
             self._sleeping = False
+            if not rung:
+                self._gathering = False
             batch, self._pending = self._pending, []
             return batch
 

@@ -191,7 +191,7 @@ class AuditLogger:
         assert journal is not None  # noqa: S101 - callers have looked
 
         def make(seq: int) -> bytes:
-            event.complete(writer=journal.writer, boot=journal.boot, seq=seq)
+            event.numbered(journal.writer, journal.boot, seq)
             return orjson.dumps(event.as_record())
 
         try:

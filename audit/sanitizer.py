@@ -41,6 +41,8 @@ _MAX_NODES: Final = 20_000
 _MAX_DIGITS: Final = 100
 _SHORT_TEXT: Final = 64
 _HEAVY_BYTES: Final = 16 * 1024
+_KNOWN_DOCUMENT: Final = 1024
+_KNOWN_DOCUMENTS: Final = 4096
 
 
 class Payload(NamedTuple):
@@ -73,8 +75,9 @@ class Sanitizer:
         self.redactor = Redactor(key, rules)
         # Copied for each digest: the key's own blocks are hashed once.
         self._hmac = hmac.new(hmac.digest(key, b"digest", "sha256"), digestmod="sha256")
-        # Short texts in which nothing was found: names repeat in every event.
-        self.clean: set[str] = set()
+        # Short texts and documents in which nothing was found: names and decisions repeat in every event.
+        self.clean: set[str] = {""}
+        self._clean_documents: set[bytes] = set()
 
     def digest(self, data: bytes) -> str:
         """Keyed digest of the whole of a payload, in hex: a bare one would let short secrets be guessed."""
@@ -98,6 +101,7 @@ class Sanitizer:
         if not again and not redactions and kept == text and len(text) <= _SHORT_TEXT and text.isascii():
             if len(self.clean) >= 8_192:
                 self.clean.clear()
+                self.clean.add("")
             self.clean.add(text)
         return kept
 
@@ -135,11 +139,22 @@ class Sanitizer:
             stub = {"_unreadable": True, "_bytes": len(data)}
             return Payload(orjson.dumps(stub).decode(), len(data), self.digest(data), True, 0)
 
-    def document(self, value: Any) -> str:
-        """Sanitise small JSON of the gateway's own making (a decision, details), as text."""
+    def document(self, value: Any, alike: Any = MISSING) -> str:
+        """Sanitise small JSON of the gateway's own making (a decision, details), as text.
+
+        `alike` is the same without numbers that differ each time: when it is known to be clean, so is the whole.
+        """
+        known = self._clean_documents
         try:
             text = orjson.dumps(value)
+            key = text if alike is MISSING else orjson.dumps(alike)
+            if key in known:
+                return text.decode()
             if len(text) <= bounding.MAX_BYTES and not self.redactor.suspicious(text):
+                if len(key) <= _KNOWN_DOCUMENT:
+                    if len(known) >= _KNOWN_DOCUMENTS:
+                        known.clear()
+                    known.add(key)
                 return text.decode()
         except (TypeError, ValueError, RecursionError):
             pass

@@ -165,6 +165,7 @@ class BootReader:
         self.directory = directory
         self.boot = boot
         self.at_end = False  # everything that this boot will ever have has been read (only for a dead one)
+        self.more = False  # the last reading ended at its size, not at the end of what is there
         self._frame = -1
         self._seq = 0
         self._index = 0
@@ -180,7 +181,7 @@ class BootReader:
         self._frame, self._seq = after, after_seq
         result: list[Frame | Hole] = []
         taken = 0
-        self.at_end = False
+        self.at_end = self.more = False
         if live and (mark is None or mark.frame <= after):
             return result
         while taken < size:
@@ -227,6 +228,7 @@ class BootReader:
                 result += self._end(mark, tail, place)
                 return result
             self._index, self._offset = following.index, 0
+        self.more = True
         return result
 
     def _files(self) -> list[SegmentFile]:

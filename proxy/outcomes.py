@@ -215,7 +215,8 @@ def complete(call: Call, *, response: Payload | None = None, response_bytes: int
 async def record(gateway: Gateway, call: Call) -> None:
     """Make the outcome durable, then answer; the last thing that happens to every request."""
     try:
-        await asyncio.shield(_record(gateway, call))
+        if not (call.completed and call.exchange.finished) or call.unrecordable:
+            await asyncio.shield(_record(gateway, call))
     except asyncio.CancelledError:
         # The server is being stopped hard: the record goes on in the shielded task.
         log.warning("a request was cancelled while its outcome was recorded", extra={"audit_id": str(call.id)})

@@ -26,12 +26,19 @@ def parse_address(text: str) -> IPv4Address | IPv6Address | None:
     return mapped or address
 
 
+@lru_cache(maxsize=4096)
+def _written(text: str) -> str:
+    return str(parse_address(text) or "")
+
+
 def client_address(peer: str | None, forwarded_for: Sequence[bytes], trusted: Sequence[Network]) -> str:
     """The right-most address that is not one of our own proxies; "" when there is none (a unix socket)."""
+    if not trusted:
+        return _written(peer) if peer else ""
     address = parse_address(peer) if peer else None
     if address is None:
         return ""
-    if not trusted or not any(address in net for net in trusted if net.version == address.version):
+    if not any(address in net for net in trusted if net.version == address.version):
         return str(address)
     hops = [hop for value in forwarded_for for hop in value.decode("latin-1").split(",")]
     for hop in reversed(hops):

@@ -40,9 +40,7 @@ def die(journal: Journal) -> None:
     """End a journal as a kill would: no last word, the lock free."""
     journal._closing = True
     with journal._lock:
-        if journal._sleeping:
-            journal._sleeping = False
-            journal._bell.release()
+        journal._ring()
     journal._thread.join()
     journal._closed = True
     os.close(journal._lock_fd)

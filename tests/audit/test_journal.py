@@ -18,7 +18,7 @@ import orjson
 import pytest
 
 from audit.frames import Frame, Kind
-from audit.journal import Journal, JournalFull, JournalUnavailable
+from audit.journal import Journal, JournalFull, JournalUnavailable, Ticket
 from audit.segments import BootReader, Hole, live_boot, read_mark, segments_of
 
 Opener = Callable[..., Journal]
@@ -285,3 +285,41 @@ def test_a_limit_of_the_kernel_is_a_full_disk(tmp_path: Path) -> None:
     assert not [item for item in items if isinstance(item, Hole)]
     assert len([item for item in items if isinstance(item, Frame) and item.opens]) == seq >= taken + 1
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 4096
+
+
+def test_calls_of_a_busy_loop_share_their_syncs(open_journal: Opener) -> None:
+    journal = open_journal()
+
+    async def call(number: int) -> None:
+        await asyncio.sleep(0)
+        for _ in range(2):
+            await journal.append(Kind.EVENT, orjson.dumps({"n": number}), True)
+
+    async def calls() -> None:
+        await asyncio.gather(*(call(number) for number in range(100)))
+
+    before = journal.batches
+    asyncio.run(calls())
+    assert journal.synced_seq == 200
+    assert journal.batches - before <= 20
+
+
+def test_a_loop_that_ends_before_it_rings_leaves_nobody_waiting(open_journal: Opener) -> None:
+    journal = open_journal()
+
+    async def leave() -> Ticket:
+        while not journal._sleeping:
+            await asyncio.sleep(0.001)
+        loop = asyncio.get_running_loop()
+        ticket = journal.append(Kind.EVENT, b"{}", True)
+        loop.stop()
+        return ticket
+
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(leave())
+    loop.run_forever()
+    ticket = task.result()
+    loop.close()
+    ticket.wait(5.0)
+    assert ticket.done
+    journal.append(Kind.EVENT, b"{}", True).wait(5.0)

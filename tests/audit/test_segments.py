@@ -10,7 +10,7 @@ import pytest
 
 from audit.frames import Frame, Kind
 from audit.journal import Journal
-from audit.segments import Hole, read_mark, segments_of
+from audit.segments import BootReader, Hole, read_mark, segments_of
 from tests.audit.test_journal import numbers, read_all
 
 Opener = Callable[..., Journal]
@@ -118,3 +118,11 @@ def test_the_mark_is_read_whole_or_not_at_all(dead: tuple[Path, int, Path]) -> N
         broken[place] ^= 0x10
         path.write_bytes(broken)
         assert read_mark(directory, boot) is None
+
+
+def test_a_reader_that_begins_late_passes_over_what_is_stored(dead: tuple[Path, int, Path]) -> None:
+    """An empty answer means that nothing is left, also when more than one reading's worth lies before the place."""
+    directory, boot, _ = dead
+    for after in range(1, 7):
+        found = BootReader(directory, boot).read(after, after - 1, read_mark(directory, boot), False, 64)
+        assert isinstance(found[0], Frame) and found[0].number == after + 1
