@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from django.core.exceptions import ValidationError
 from django.core.validators import RegexValidator
 from django.db import models
@@ -35,6 +37,8 @@ class RedactionRule(models.Model):
     note = models.CharField(max_length=1000, blank=True, default="", help_text="Why; for whoever reads this later.")
     enabled = models.BooleanField(default=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    objects: ClassVar[models.Manager[RedactionRule]] = models.Manager()
 
     class Meta:
         verbose_name = "redaction rule"

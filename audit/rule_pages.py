@@ -40,7 +40,7 @@ def tried(text: str, rows: list[tuple[str, str, str]]) -> str:
 
 def rows_but(pk: int | None) -> list[tuple[str, str, str]]:
     """Give the enabled rules, but for one that is being edited."""
-    others = RedactionRule.objects.filter(enabled=True).exclude(pk=pk).order_by("id")
+    others = RedactionRule.objects.filter(enabled=True).exclude(pk=pk or 0).order_by("id")
     return list(others.values_list("kind", "value", "label"))
 
 
@@ -146,7 +146,7 @@ class RedactionRuleAdmin(Pages):
         rule = self.one(object_id)
         if request.method == "POST":
             with transaction.atomic():
-                self.log_deletions(request, [rule])
+                self.log_deletions(request, RedactionRule.objects.filter(pk=rule.pk))
                 rule_acts.delete_rule(rule.pk, actor=actor(request))
             messages.success(request, f"{rule} is redacted no longer.")
             return redirect("admin:audit_redactionrule_changelist")

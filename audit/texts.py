@@ -7,6 +7,7 @@ another, four deep. It is redacted until it stays as it is, so that redacting tw
 from __future__ import annotations
 
 import html
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -27,6 +28,7 @@ __all__ = ("Texts", "as_bytes", "keep")
 
 _MAX_WRAPPED = 4
 _MAX_ROUNDS = 4
+_MAX_HIDDEN = 50
 
 
 class Texts:
@@ -169,7 +171,9 @@ class Texts:
         """Redact a text that is JSON as JSON; None when it is not."""
         try:
             value = orjson.loads(inner)
-        except orjson.JSONDecodeError:
+            if isinstance(value, (dict, list)) and b":" in inner and orjson.dumps(value) != inner:
+                value = _every_member(inner, value)
+        except (ValueError, TypeError, RecursionError):
             return None
         before = self.count
         try:
@@ -245,6 +249,28 @@ _UNICODE_ESCAPE = re.compile(rb"\\u00([2-7][0-9a-fA-F])")
 _EVENT_STREAM = re.compile(rb"(?:(?:event|id|retry):[^\r\n]*\r?\n|:[^\r\n]*\r?\n){0,4}data:(?![a-z]{2,20}/)")
 _BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 _USER_PASSWORD = re.compile(rb"[A-Za-z0-9_.+@\-]{1,64}:(?=[^\s]*[0-9])(?=[^\s]*[A-Za-z])[^\s:/]{6,256}\Z")
+
+
+def _every_member(inner: bytes, value: Any) -> Any:
+    """Give a JSON value with the members that a later one of the same name would hide, under names of their own."""
+    twice = False
+
+    def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal twice
+        made = dict(pairs)
+        if len(made) == len(pairs):
+            return made
+        if len(pairs) - len(made) > _MAX_HIDDEN:
+            raise ValueError("read as text")
+        twice, made = True, {}
+        for name, item in pairs:
+            while name in made:
+                name += "'"  # names are judged without it
+            made[name] = item
+        return made
+
+    whole = json.loads(inner, object_pairs_hook=members)
+    return whole if twice else value
 
 
 def keep(text: str) -> str:

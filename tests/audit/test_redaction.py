@@ -108,6 +108,18 @@ def test_strings_that_hold_json_are_read_as_json_twice_over():
     assert "hunter2" not in out
 
 
+@pytest.mark.parametrize("count", [2, 60])
+def test_a_member_that_a_later_one_hides_is_looked_at_too(count):
+    for hidden in ('"password":"zq9x"', '"note":"mcps_live_AbCdEf123456_0123456789abcdefghij zq9x password=zq9x"'):
+        name = hidden.partition(":")[0]
+        text = "{" + ",".join([hidden] * (count - 1) + [f'{name}:""']) + "}"
+        for made in (text, {"body": text}, {"body": json.dumps({"a": text})}):
+            out = shown(made)
+            assert "0123456789abcdefghij" not in out
+            assert "password=zq9x" not in out and ":zq9x" not in out.replace('"', "").replace("\\", "")
+    assert shown('{"a": 1, "a": 2}') == json.dumps('{"a": 1, "a": 2}')
+
+
 def test_a_schema_that_describes_a_password_is_no_password():
     schema = {
         "type": "object",
