@@ -1,4 +1,4 @@
-"""Real MCP clients in environments of their own, made on demand and kept below `.cache/`.
+"""Real MCP clients, and a generated client of the REST API, in environments of their own, made on demand and kept below `.cache/`.
 
 No SDK is a requirement of the gateway. `python("2.3.0")` gives the interpreter of an environment with `mcp==2.3.0`,
 `node_modules()` a folder with the TypeScript SDKs and the conformance suite, and `run(...)` plays a list of steps with one
@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ SCRIPTS = Path(__file__).resolve().parent / "sdk"
 
 MCP2 = "2.3.0"
 MCP1 = "1.30.0"
+GENERATOR = "openapi-python-client==0.29.1"
 CONFORMANCE = "@modelcontextprotocol/conformance@0.2.0-alpha.12"
 PACKAGES = (CONFORMANCE, "@modelcontextprotocol/client@2.4.0", "@modelcontextprotocol/sdk@1.32.2")
 
@@ -61,12 +63,36 @@ def python(version: str = MCP2) -> Path:
     folder = CACHE / f"mcp-{version}"
     executable = folder / "bin" / "python"
     with _locked(folder.name):
-        if not (folder / "complete").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            _run([sys.executable, "-m", "venv", folder])
-            _run([executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"mcp=={version}"])
-            (folder / "complete").touch()
+        _environment(folder, f"mcp=={version}")
     return executable
+
+
+def _environment(folder: Path, package: str) -> None:
+    """Make an environment with one package, unless it is there already."""
+    if not (folder / "complete").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        _run([sys.executable, "-m", "venv", folder])
+        _run([folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", package])
+        (folder / "complete").touch()
+
+
+def generated(description: Path) -> tuple[Path, Path]:
+    """An interpreter, and a folder with the package `sentinel_client` that a generator made of an OpenAPI description.
+
+    The generator's environment has what its clients need. What it warns of is media types beside JSON.
+    """
+    folder = CACHE / f"{GENERATOR.replace('==', '-')}"
+    with _locked(folder.name):
+        _environment(folder, GENERATOR)
+        made = folder / "made"
+        mark = sha256(description.read_bytes()).hexdigest()
+        if not (made / mark).exists():
+            shutil.rmtree(made, ignore_errors=True)
+            made.mkdir()
+            options = ["--path", description, "--output-path", made / "sentinel_client", "--meta", "none"]
+            _run([folder / "bin" / "openapi-python-client", "generate", *options])
+            (made / mark).touch()
+    return folder / "bin" / "python", made
 
 
 def node() -> Path:
