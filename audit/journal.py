@@ -45,6 +45,8 @@ MARK = struct.Struct("<4sQQQQQQI")  # magic, boot, segment index, offset, frame,
 MARK_MAGIC = b"MARK"
 HEADER_KIND = 24  # where a frame's header says its kind
 RETRY_SECONDS = 0.25
+HANG_SECONDS = 5.0
+HANGS = "the journal's device does not answer"
 LOOK_SECONDS = 0.5
 CALL_ROOM = (
     24 * 1024
@@ -77,11 +79,12 @@ def segment_name(boot: int, index: int, first: int) -> str:
 class Ticket:
     """A claim on one frame's safety: `await` it, or `wait()` in a thread. Raises JournalUnavailable."""
 
-    __slots__ = ("_journal", "number")
+    __slots__ = ("_journal", "number", "patient")
 
     def __init__(self, journal: Journal, number: int) -> None:
         self._journal = journal
         self.number = number
+        self.patient = True  # waits as long as the device hangs; otherwise `give_up` ends the waiting
 
     @property
     def done(self) -> bool:
@@ -97,7 +100,7 @@ class Ticket:
         waiting = journal._waiting.get(loop)
         if waiting is None:
             waiting = journal._waiting[loop] = []
-        waiting.append((self.number, future))
+        waiting.append((self.number, future, self.patient))
         # The writer publishes before it looks for waiters, we register before we look at what it published: one of us sees.
         if journal.synced >= self.number:
             future.cancel()
@@ -210,7 +213,8 @@ class Journal:
         self._gathering = False
         self._bell = threading.Lock()
         self._bell.acquire()
-        self._waiting: dict[asyncio.AbstractEventLoop, list[tuple[int, asyncio.Future[None]]]] = {}
+        self._waiting: dict[asyncio.AbstractEventLoop, list[tuple[int, asyncio.Future[None], bool]]] = {}
+        self._busy_since = 0.0  # when the writer's thread went to the device, by the clock that only goes forward
         self._synced_changed = threading.Condition()
         self._blocked = 0
 
@@ -315,6 +319,8 @@ class Journal:
             return seq, self._append(kind, payload, True)
 
     def _check_room(self, more: int) -> None:
+        if self.hangs:
+            raise JournalUnavailable(HANGS)
         if self._error is not None:
             raise JournalUnavailable(f"the journal cannot be written: {os.strerror(self._error.errno or errno.EIO)}")
         if self._full is not None and self.room - self._reserved - more < self.margin:
@@ -338,8 +344,25 @@ class Journal:
 
     @property
     def failing(self) -> bool:
-        """Whether the device refuses what is written now."""
-        return self._error is not None
+        """Whether the device refuses what is written now, or does not answer."""
+        return self._error is not None or self.hangs
+
+    @property
+    def hangs(self) -> bool:
+        """Whether the device has been silent for longer than anybody should wait before a call."""
+        since = self._busy_since
+        return since > 0 and time.monotonic() - since > HANG_SECONDS
+
+    def give_up(self) -> None:
+        """End the waiting of this loop's calls that nothing was done for, when the device hangs; to be called now and then.
+
+        What has happened already waits on: an outcome that may yet become durable cannot be told as anything else.
+        """
+        waiting = self._waiting.get(asyncio.get_running_loop())
+        if waiting and self.hangs:
+            for _, future, patient in waiting:
+                if not patient and not future.done():
+                    future.set_exception(JournalUnavailable(HANGS))
 
     @property
     def usable(self) -> bool:
@@ -385,7 +408,7 @@ class Journal:
             "reserved": self._reserved,
             "waiting": len(self._pending) + len(self._unsynced),
             "full": str(self._full or ""),
-            "error": str(self._error or ""),
+            "error": str(self._error or (HANGS if self.hangs else "")),
         }
 
     def close(self, timeout: float = 10.0) -> None:
@@ -422,10 +445,12 @@ class Journal:
             batch = self._take()
             if batch is None:
                 return
+            self._busy_since = time.monotonic()
             if batch or self._unsynced:
                 self._unsynced += batch
                 self._commit()
             self._make_room()
+            self._busy_since = 0.0
 
     def _take(self) -> list[tuple[int, int, bytes, bytes]] | None:
         """Wait for frames; an empty list says that it is time to try again, None that all is done."""
@@ -638,7 +663,7 @@ class Journal:
             return
         synced = self.synced
         later = []
-        for number, future in waiting:
+        for number, future, patient in waiting:
             if number <= synced:
                 if not future.done():
                     future.set_result(None)
@@ -646,7 +671,7 @@ class Journal:
                 if not future.done():
                     future.set_exception(error)
             elif not future.done():
-                later.append((number, future))
+                later.append((number, future, patient))
         waiting[:] = later
 
     def _take_lock(self) -> None:

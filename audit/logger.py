@@ -22,10 +22,12 @@ from audit.event import COLUMNS, Event
 from audit.flood import Flood, Group, kind_of
 from audit.frames import Kind
 from audit.journal import CALL_ROOM, AuditUnavailable, Done, Journal, JournalUnavailable, Ticket
+from audit.sanitizer import current
 
 __all__ = ["OUTCOME_ROOM", "AuditLogger", "AuditUnavailable", "Pending", "configure", "shared"]
 
 OUTCOME_ROOM = CALL_ROOM
+JSON_COLUMNS = ("decision", "request_json", "response_json", "details")
 COUNT_SECONDS = 1.0
 
 
@@ -177,6 +179,11 @@ class AuditLogger:
                 self.lost += 1
         return str(event.id)
 
+    def give_up(self) -> None:
+        """Let go of calls that wait for a device that hangs; called once a second, in the event loop they wait in."""
+        if self.journal is not None:
+            self.journal.give_up()
+
     def close(self) -> None:
         """Close the counted events, and the journal."""
         self._stopped.set()
@@ -201,12 +208,15 @@ class AuditLogger:
             raise
         if self._gap is not None:
             self._tell_gap()
+        # Nothing has been done for a call whose intent waits, and in best-effort mode nobody waits for a device that hangs.
+        ticket.patient = self.strict and kind != Kind.INTENT
         return ticket if self.strict else Lenient(ticket)
 
     def _append(self, kind: Kind, record: dict[str, Any], release: int) -> Pending:
         journal = self.journal
         assert journal is not None  # noqa: S101 - callers have looked
         ticket = journal.append(kind, orjson.dumps(record), False, release)
+        ticket.patient = self.strict
         return ticket if self.strict else Lenient(ticket)
 
     def _hand_over(self, event: Any) -> Pending:
@@ -332,7 +342,10 @@ def as_event(event: Any) -> Event:
     """Take a stored event's model as well as an event."""
     if isinstance(event, Event):
         return event
-    return Event(**{name: getattr(event, name) for name in COLUMNS if name != "search"})
+    # The model was sanitised when it was made: what it shows escaped is not escaped once more.
+    values = {name: getattr(event, name) for name in COLUMNS if name != "search"}
+    values |= {name: current().as_json(values[name]) for name in JSON_COLUMNS}
+    return Event(again=True, **values)
 
 
 _shared: AuditLogger | None = None

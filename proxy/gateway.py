@@ -148,6 +148,7 @@ class Gateway:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK)
+            self.logger.give_up()
             self._close_revoked()
             now = time.monotonic()
             for calls in list(self.streams.values()):

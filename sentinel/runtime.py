@@ -192,7 +192,7 @@ def state() -> health.State:
     return health.State(
         started=True,
         stopping=gateway.stopping,
-        journal_usable=journal is None or (journal.usable and not journal.failing),
+        journal_usable=journal is None or journal.usable,
         strict=config().audit_mode == "strict",
         snapshot_age=gateway.holder.confirmed_age() if gateway.snapshot is not None else None,
         snapshot_max_age=config().snapshot_max_age,

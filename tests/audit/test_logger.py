@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from audit.event import Event
 from audit.frames import Frame, Kind
 from audit.journal import Journal, JournalUnavailable
-from audit.logger import AuditLogger, AuditUnavailable
+from audit.logger import AuditLogger, AuditUnavailable, as_event
 from audit.models import AuditEvent
 from tests.audit.conftest import ANSWER, call, make_event
 from tests.audit.test_journal import FailingDevice, read_all
@@ -85,6 +86,28 @@ def test_a_model_is_recorded_like_an_event(open_journal: Opener) -> None:
     AuditLogger(journal).log_event(model).wait()
     ((kind, record),) = frames_of(journal)
     assert kind == Kind.EVENT and record["id"] == str(model.id) and record["seq"] == 1
+
+
+def test_a_model_shows_escapes_as_it_did(open_journal: Opener) -> None:
+    odd = "a\u202eb \\u{202E} \\u{5C}u"  # a character, text that looks like its escape, and text that looks like that one's
+    fields: dict[str, Any] = {"tool_name": odd, "key_name": odd, "details": {odd: odd}, "response_json": odd}
+    model = AuditEvent(
+        outcome="denied", method="tools/call", request_json={odd: [odd, "\x00"], "password": "p"}, **fields
+    )
+    value = Event(
+        id=model.id,
+        ts=model.ts,
+        outcome="denied",
+        method="tools/call",
+        request_json={odd: [odd, "\x00"], "password": "p"},
+        **fields,
+    )
+    assert as_event(model) == value
+    assert model.tool_name == "a\\u{202E}b \\u{5C}u{202E} \\u{5C}u{5C}u" == as_event(model).tool_name
+    journal = open_journal()
+    AuditLogger(journal).log_event(model).wait()
+    ((_, record),) = frames_of(journal)
+    assert Event.from_record(record).tool_name == model.tool_name
 
 
 def test_strict_mode_takes_no_call_it_cannot_record(open_journal: Opener) -> None:
@@ -242,3 +265,52 @@ def test_an_outcome_that_could_not_be_told_says_so_itself(open_journal: Opener) 
     assert (outcome[1]["outcome"], outcome[1]["status_code"]) == ("unrecorded", 503)
     assert orjson.loads(outcome[1]["details"])["executed"] is True
     assert journal.stats()["reserved"] == 0 and journal.room > 0
+
+
+def test_a_device_that_hangs_stops_calls_and_forgets_nothing(
+    open_journal: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who was not let in hears so in time; an outcome that may become durable waits; all of it is there in the end."""
+    monkeypatch.setattr("audit.journal.HANG_SECONDS", 0.2)
+    answers = threading.Event()
+    answers.set()
+
+    def sync(descriptor: int) -> None:
+        answers.wait(30)
+        os.fdatasync(descriptor)
+
+    journal = open_journal(sync=sync)
+    logger = AuditLogger(journal)
+
+    async def scene() -> None:
+        done, waiting, late = make_event(), make_event(), make_event()
+        await logger.intent(done)
+        done.complete(**ANSWER)
+        answers.clear()
+        outcome = asyncio.ensure_future(settled(logger.outcome(done)))
+        await asyncio.sleep(0.05)
+        intent = asyncio.ensure_future(settled(logger.intent(waiting)))
+        await asyncio.sleep(0.3)
+        logger.give_up()
+        assert isinstance(await intent, JournalUnavailable)
+        assert not outcome.done() and not journal.usable and journal.failing
+        with pytest.raises(JournalUnavailable):
+            logger.intent(late)
+        waiting.complete(outcome="unrecorded", reason="audit_unavailable", status_code=503)
+        assert logger.unrecorded(waiting) == str(waiting.id)
+        answers.set()
+        assert await asyncio.wait_for(outcome, 5) is None
+        await logger.intent(late)
+
+    asyncio.run(scene())
+    found = [(kind, record["id"], record.get("outcome")) for kind, record in frames_of(journal) if "id" in record]
+    assert [kind for kind, *_ in found] == [Kind.INTENT, Kind.OUTCOME, Kind.INTENT, Kind.OUTCOME, Kind.INTENT]
+    assert found[3][2] == "unrecorded"
+
+
+async def settled(pending: Any) -> BaseException | None:
+    try:
+        await pending
+    except JournalUnavailable as error:
+        return error
+    return None
