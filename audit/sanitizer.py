@@ -106,15 +106,20 @@ class Sanitizer:
         return kept
 
     def _text(self, text: str, limit: int, again: bool) -> tuple[str, int]:
+        # What a cut left is read without what says that it was cut.
+        marked = _MARK.search(text) if again else None
+        if marked is not None:
+            text = text[: marked.start()]
         cut = len(text) > limit + 4096
         window = text[: limit + 4096] if cut else text
         escape = (lambda line: escapes.escape(line, again=True)) if again else escapes.escape_line
         kept, redactions = self.redactor.text(window, cut=cut, again=again, escape=escape)
-        if cut or len(kept.encode("utf-8", "replace")) > limit:
+        if cut or len(kept.encode("utf-8", "replace")) > limit - (len(marked[0].encode()) if marked else 0):
             # How long it was and which it was, so that two long names are not taken for one.
-            mark = f"[…{len(text)}:{self.fingerprint(text)}]"
-            kept = bounding.head_of_text(kept, limit - len(mark.encode())) + mark
-        return kept, redactions
+            mark = f"[…{len(text)}:{self.fingerprint(text)}]" if marked is None else marked[0]
+            room = limit - len(mark.encode())
+            return self._settled(kept, lambda kept: bounding.head_of_text(kept, room)) + mark, redactions
+        return kept if marked is None else kept + marked[0], redactions
 
     def payload(
         self,
@@ -281,6 +286,8 @@ class Sanitizer:
             return Payload(kept.json, size, digest, True, redactions + kept.redactions)
 
 
+# How long a text was that did not fit, and which.
+_MARK = re.compile(r"\[…[0-9]{1,12}:[0-9a-f]{8}\]\Z")
 # Numbers that orjson would round or write otherwise; in linear time, since the whole body is looked through.
 _MAY_LOSE_NUMBERS = re2.compile(rb"[0-9]{17}|[0-9][eE][0-9+\-]")
 

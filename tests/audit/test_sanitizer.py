@@ -417,6 +417,23 @@ class TestText:
         ):
             assert SANITIZER.text(name, 512) == name
 
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "\x00" * 96 + '"a": "b", "secret": ' + "word " * 9,
+            '{"vars": [{"key": "mcps_CLO' + "\x00" * 270,
+            "api_key=" + "a" * 600,
+            "name " + "ä" * 300,
+            'x "password": ' + "é " * 300,
+            "[…7:01234567]",
+            "password=[…7:01234567]",
+        ],
+    )
+    def test_what_was_cut_stays_as_it_is(self, text):
+        once = SANITIZER.text(text)
+        assert SANITIZER.text(once, again=True) == once
+        assert len(once.encode()) <= 512
+
     def test_two_long_names_stay_two(self):
         a, b = SANITIZER.text("a" * 10_000, 512), SANITIZER.text("a" * 9_999 + "b", 512)
         assert a != b and "10000" in a and len(a.encode()) <= 512
