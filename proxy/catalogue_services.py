@@ -16,7 +16,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from audit.acts import Actor, record_act
-from proxy.catalogue import Found, Report, examine
+from proxy.catalogue import Found, Report, Step, examine
 from proxy.definitions import diff, status_of, visible
 from proxy.models import CatalogueItem, Upstream, UpstreamStatus
 from proxy.probe import expired
@@ -32,6 +32,8 @@ log = logging.getLogger("sentinel.proxy")
 #: one refresher at a time in the whole installation
 _LOCK = 0x5E47_1E10
 _SHOWN = 50
+#: a whole check may take this long; the next upstream waits for it
+CHECK_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,11 @@ def check_upstream(*, slug: str, actor: Actor | None = None) -> tuple[Report, Ch
 async def _examine(spec: UpstreamSpec) -> Report:
     transport = build_transport(spec)
     try:
-        return await examine(transport, kind=spec.transport)
+        async with asyncio.timeout(CHECK_SECONDS):
+            return await examine(transport, kind=spec.transport)
+    except TimeoutError:
+        late = f"it did not end within {CHECK_SECONDS:.0f} s"
+        return Report([Step("check", False, CHECK_SECONDS * 1000, late)])
     finally:
         await transport.close()
 

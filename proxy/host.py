@@ -15,6 +15,7 @@ import signal
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,9 @@ class Host:
         self._config = config or settings.SENTINEL
         self.specs = Specs(self._config.dsn)
         self.registry = upstreams.UpstreamRegistry(self.specs, self._config, hosted=False)
-        self._due: dict[str, float] = {}
+        #: upstreams in whose lists workers have seen a difference, and when each was last looked into for that
+        self._due: set[str] = set()
+        self._looked: dict[str, float] = {}
         self._refresh = asyncio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -88,7 +91,8 @@ class Host:
         elif act == "stderr":
             await _reply(send, 200, orjson.dumps(self.registry.stderr(slug)))
         elif act == "refresh":
-            self._due.setdefault(slug, 0.0)
+            if slug in self.registry.specs():
+                self._due.add(slug)
             self._refresh.set()
             await _reply(send, 202, b"")
         else:
@@ -152,9 +156,6 @@ class Host:
             response.abort()
 
     async def _refresh_catalogues(self) -> None:
-        from proxy import catalogue_services
-        from proxy.services import ServiceError
-
         loop = asyncio.get_running_loop()
         while True:
             try:
@@ -163,27 +164,33 @@ class Host:
             except TimeoutError:
                 pass
             self._refresh.clear()
-            wanted = [slug for slug, last in self._due.items() if loop.time() - last > AGAIN_SECONDS]
-            for slug in wanted:
-                del self._due[slug]
-
-            def work(slugs: list[str] = wanted) -> None:
-                close_old_connections()
-                try:
-                    for slug in slugs:
-                        catalogue_services.check_upstream(slug=slug)
-                    catalogue_services.refresh_due()
-                except ServiceError:
-                    return  # removed meanwhile
-                finally:
-                    close_old_connections()
-
+            now = loop.time()
+            wanted = [slug for slug in sorted(self._due) if now - self._looked.get(slug, -inf) > AGAIN_SECONDS]
+            self._due.difference_update(wanted)
+            self._looked |= dict.fromkeys(wanted, now)
             try:
-                await asyncio.to_thread(work)
+                await asyncio.to_thread(_read_catalogues, wanted, self._config.catalogue_refresh)
             except Exception:
                 log.exception("catalogues could not be read again; the next round tries anew")
                 await asyncio.sleep(AGAIN_SECONDS)
             await asyncio.sleep(1.0)
+            if self._due:  # seen again too soon after the last look
+                loop.call_later(AGAIN_SECONDS, self._refresh.set)
+
+
+def _read_catalogues(wanted: list[str], interval: float) -> None:
+    from proxy import catalogue_services
+    from proxy.services import ServiceError
+
+    close_old_connections()
+    try:
+        for slug in wanted:
+            with contextlib.suppress(ServiceError):  # removed meanwhile
+                catalogue_services.check_upstream(slug=slug)
+        if interval:
+            catalogue_services.refresh_due(older_than=interval)
+    finally:
+        close_old_connections()
 
 
 async def _pass_on(response: UpstreamResponse, send: Send) -> None:

@@ -162,11 +162,12 @@ class UpstreamRegistry:
         return self._streams[slug]
 
     def blocked(self, slug: str, kind: str, name: str, item: Any = None) -> bool:
-        """Tell whether a definition may not be used; a listed one that differs has its catalogue read again."""
+        """Tell whether a definition may not be used; a listed one that is not known so has the catalogue read (again)."""
         spec = self.spec(slug)
         if spec is None:
             return False
-        if item is not None and spec.catalogued and spec.differs(kind, name, item):
+        wanted = spec.catalogued or self._config.catalogue_refresh > 0
+        if item is not None and wanted and spec.differs(kind, name, item):
             self._differs(slug)
         return spec.blocked(kind, name, item)
 

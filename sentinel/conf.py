@@ -187,6 +187,11 @@ class Config:
         "Longest silence of an upstream within an answer.",
         shown="300s",
     )
+    catalogue_refresh: float = setting(
+        "SENTINEL_CATALOGUE_REFRESH", parsers.seconds(0, 86400), 300.0,
+        "How often `serve` reads the tools, prompts and resources of upstreams again. It begins when a client's list has passed (or with `upstreams check`; at once where definitions need approval). 0: only when asked, and when a list that passes differs from what is known.",
+        shown="300s",
+    )  # fmt: skip
     keepalive_interval: float = setting(
         "SENTINEL_KEEPALIVE_INTERVAL",
         parsers.seconds(0, 3600),

@@ -83,8 +83,8 @@ rate_limits:
       limited: {requests: 2, window_seconds: 3}
 """
 ROLES = ("admin", "user", "readonly", "pager", "getter", "spender")
-# Short enough for tests of what happens when they are over.
-SETTINGS = {"SENTINEL_FIRST_BYTE_TIMEOUT": "3", "SENTINEL_MAX_ANSWER_BYTES": "16MiB"}
+# Times short enough for tests of what happens when they are over; and an upstream sees only what clients send.
+SETTINGS = {"SENTINEL_FIRST_BYTE_TIMEOUT": "3", "SENTINEL_MAX_ANSWER_BYTES": "16MiB", "SENTINEL_CATALOGUE_REFRESH": "0"}
 
 
 def stage(server: str = "serve", **options: str) -> Iterator[Stage]:
