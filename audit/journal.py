@@ -10,9 +10,7 @@ the event loop. Whatever comes in meanwhile rides the next round (natural batchi
 file is never touched again: what was not synced goes, under the same numbers, into a new file whose head names the old
 one's last good place.
 
-    AuditUnavailable            the log cannot take this (503, Retry-After)
-    +-- JournalUnavailable      the device failed, or a frame's sync did
-        +-- JournalFull         no room for another call and its outcome
+What callers get is a ticket (tickets.py); the files set aside for what is still to come are in space.py.
 """
 
 from __future__ import annotations
@@ -20,14 +18,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import fcntl
-import itertools
 import mmap
 import os
 import struct
 import threading
 import time
 import zlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -36,11 +33,11 @@ import orjson
 
 from audit import frames
 from audit.frames import Kind
+from audit.space import SEGMENT_BYTES, Segment, Space
+from audit.tickets import JournalFull, JournalUnavailable, Ticket
 
-__all__ = ["MARK", "AuditUnavailable", "Journal", "JournalFull", "JournalUnavailable", "Ticket", "segment_name"]
+__all__ = ["MARK", "Journal", "segment_name"]
 
-SEGMENT_BYTES = 16 * 1024 * 1024
-SMALLEST_SEGMENT = 128 * 1024
 MARK = struct.Struct("<4sQQQQQQI")  # magic, boot, segment index, offset, frame, seq, time (µs), crc
 MARK_MAGIC = b"MARK"
 HEADER_KIND = 24  # where a frame's header says its kind
@@ -55,101 +52,9 @@ LOCK_SECONDS = 5.0
 GATHER_TURNS = 8  # turns of a busy event loop that one batch is gathered over, at most
 
 
-class AuditUnavailable(Exception):
-    """The log cannot take an event now; nothing may be executed."""
-
-    status = 503
-    reason = "audit_unavailable"
-    retry_after = 1
-
-
-class JournalUnavailable(AuditUnavailable):
-    """The journal's device failed."""
-
-
-class JournalFull(JournalUnavailable):
-    """There is no room for another call and its outcome."""
-
-
 def segment_name(boot: int, index: int, first: int) -> str:
     """Name a segment so that names sort as they were written."""
     return f"{boot:016d}-{index:08d}-{first:012d}.seg"
-
-
-class Ticket:
-    """A claim on one frame's safety: `await` it, or `wait()` in a thread. Raises JournalUnavailable."""
-
-    __slots__ = ("_journal", "number", "patient")
-
-    def __init__(self, journal: Journal, number: int) -> None:
-        self._journal = journal
-        self.number = number
-        self.patient = True  # waits as long as the device hangs; otherwise `give_up` ends the waiting
-
-    @property
-    def done(self) -> bool:
-        """Whether the frame is safe."""
-        return self._journal.synced >= self.number
-
-    def __await__(self) -> Generator[Any, None, None]:
-        journal = self._journal
-        if journal.synced >= self.number:
-            return
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
-        waiting = journal._waiting.get(loop)
-        if waiting is None:
-            waiting = journal._waiting[loop] = []
-        waiting.append((self.number, future, self.patient))
-        # The writer publishes before it looks for waiters, we register before we look at what it published: one of us sees.
-        if journal.synced >= self.number:
-            future.cancel()
-            return
-        if (error := journal.failure(self.number)) is not None:
-            future.cancel()
-            raise error
-        yield from future
-
-    def wait(self, timeout: float | None = 10.0) -> None:
-        """Block until the frame is safe (for code without an event loop)."""
-        journal = self._journal
-        with journal._synced_changed:
-            journal._blocked += 1
-            try:
-                done = journal._synced_changed.wait_for(
-                    lambda: journal.synced >= self.number or journal.failure(self.number) is not None, timeout
-                )
-            finally:
-                journal._blocked -= 1
-        if journal.synced >= self.number:
-            return
-        raise (journal.failure(self.number) if done else None) or JournalUnavailable(
-            "the journal did not answer in time"
-        )
-
-
-class Done:
-    """A ticket for what needs no waiting."""
-
-    __slots__ = ()
-    number = 0
-    done = True
-
-    def __await__(self) -> Generator[Any, None, None]:
-        return
-        yield
-
-    def wait(self, timeout: float | None = None) -> None:
-        """Return at once."""
-
-
-class Segment:
-    """One open file of the journal."""
-
-    __slots__ = ("capacity", "fd", "index", "name", "offset")
-
-    def __init__(self, fd: int, name: str, index: int, capacity: int) -> None:
-        self.fd, self.name, self.index, self.capacity, self.offset = fd, name, index, capacity, 0
 
 
 class Journal:
@@ -221,10 +126,7 @@ class Journal:
         self._segment: Segment | None = None
         self._previous: dict[str, Any] | None = None
         self._next_index = 1
-        self._spares: list[Segment] = []
-        self._spare_names = itertools.count(1)
-        for leftover in self.directory.glob("spare-*"):
-            leftover.unlink(missing_ok=True)
+        self._space = Space(self.directory, self._dir_fd, segment_bytes, budget, fsync)
         self._mark_fd = os.open(self.directory / f"{self.boot:016d}.mark", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         os.ftruncate(self._mark_fd, MARK.size)
         self._mark = mmap.mmap(self._mark_fd, MARK.size)
@@ -384,7 +286,7 @@ class Journal:
         """Bytes that are on the disk already, waiting to be written."""
         segment = self._segment
         free = 0 if segment is None else segment.capacity - segment.offset
-        return free + sum(spare.capacity for spare in self._spares) - self._pending_bytes
+        return free + self._space.capacity - self._pending_bytes
 
     def failure(self, number: int) -> JournalUnavailable | None:
         """Say why a frame is not safe, when that is known."""
@@ -430,10 +332,7 @@ class Journal:
             with suppress(OSError):
                 os.ftruncate(segment.fd, segment.offset)
             os.close(segment.fd)
-        for spare in self._spares:
-            os.close(spare.fd)
-            with suppress(OSError):
-                os.unlink(spare.name, dir_fd=self._dir_fd)
+        self._space.close()
         self._mark.close()
         for fd in (self._mark_fd, self._lock_fd, self._dir_fd):
             os.close(fd)
@@ -558,7 +457,7 @@ class Journal:
 
     def _open_segment(self, first: int) -> Segment:
         needed = len(self._unsynced[0][2]) + len(self._unsynced[0][3]) + 4096
-        spare = self._spares.pop(0) if self._spares else self._new_spare(needed)
+        spare = self._space.take(needed)
         index = self._next_index
         self._next_index += 1
         name = segment_name(self.boot, index, first)
@@ -604,44 +503,11 @@ class Journal:
             return
         try:
             while self.room - self._reserved < self.margin + self.segment_bytes // 2:
-                self._spares.append(self._new_spare())
+                self._space.add()
         except OSError as error:
             self._full = error
         else:
             self._full = None
-
-    def _new_spare(self, needed: int = 0) -> Segment:
-        size = max(self.segment_bytes, needed)
-        while True:
-            if self.budget and used_bytes(self.root) + size > self.budget:
-                error = OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
-            else:
-                try:
-                    return self._allocate(size)
-                except OSError as failure:
-                    error = failure
-            if size // 2 < max(SMALLEST_SEGMENT, needed):
-                raise error
-            size //= 2
-
-    def _allocate(self, size: int) -> Segment:
-        name = f"spare-{next(self._spare_names)}"
-        fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=self._dir_fd)
-        try:
-            try:
-                os.posix_fallocate(fd, 0, size)
-            except OSError as error:
-                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
-                    raise
-                os.ftruncate(fd, size)  # a file system that cannot set space aside
-            if self.fsync:
-                os.fsync(fd)
-        except OSError:
-            os.close(fd)
-            with suppress(OSError):
-                os.unlink(name, dir_fd=self._dir_fd)
-            raise
-        return Segment(fd, name, 0, size)
 
     # -- waking ----------------------------------------------------------------------------------------------------------
 
@@ -688,16 +554,6 @@ class Journal:
                 time.sleep(0.02)
             else:
                 return
-
-
-def used_bytes(root: Path) -> int:
-    """Count what the journals of all writers take on the disk."""
-    total = 0
-    for folder, _, names in os.walk(root):
-        for name in names:
-            with suppress(OSError):
-                total += os.stat(os.path.join(folder, name)).st_blocks * 512
-    return total
 
 
 def last_of(directory: Path) -> tuple[int, int, int]:

@@ -21,8 +21,9 @@ import orjson
 from audit.event import COLUMNS, Event
 from audit.flood import Flood, Group, kind_of
 from audit.frames import Kind
-from audit.journal import CALL_ROOM, AuditUnavailable, Done, Journal, JournalUnavailable, Ticket
+from audit.journal import CALL_ROOM, Journal
 from audit.sanitizer import current
+from audit.tickets import AuditUnavailable, Done, JournalUnavailable, Ticket
 
 __all__ = ["OUTCOME_ROOM", "AuditLogger", "AuditUnavailable", "Pending", "configure", "shared"]
 

@@ -8,8 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from audit.journal import used_bytes
 from audit.segments import BootReader, SegmentFile, segments_of
+from audit.space import used_bytes
 
 __all__ = ["sweep"]
 

@@ -8,9 +8,9 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from audit.event import Event
-from audit.journal import AuditUnavailable
 from audit.sanitizer import MISSING, Payload
 from audit.sanitizer import current as current_sanitizer
+from audit.tickets import AuditUnavailable
 from proxy import answers, legacy_sse
 from proxy.message import Known, Refused
 from proxy.refusals import Limited, refuse

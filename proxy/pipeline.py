@@ -14,9 +14,9 @@ import logging
 import time
 from datetime import UTC, datetime
 
-from audit.journal import AuditUnavailable
+from audit.tickets import AuditUnavailable
 from policies.compiled import PolicySet
-from policies.engine import Context, Decision, Principal, Target, decide, decide_reference
+from policies.engine import Context, Decision, Principal, Target, decide, decide_reference, unless_blocked
 from policies.limits import limits_for
 from proxy import era, legacy_sse, outcomes
 from proxy.call import Call
@@ -264,9 +264,7 @@ def _decide(
     if pinned is not None and pinned.annotations:
         target = Target(target.kind, target.upstream, target.name, target.arguments, pinned.annotations)
     decision = (decide_reference if refers else decide)(policy, principal, target, context)
-    if decision.allowed and pinned is not None and pinned.blocked:
-        return Decision(False, "tool_definition_changed", decision.rule, "", decision.policy_version)
-    return decision
+    return unless_blocked(decision, pinned is not None and pinned.blocked)
 
 
 # -- rate-limit

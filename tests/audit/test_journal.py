@@ -18,8 +18,9 @@ import orjson
 import pytest
 
 from audit.frames import Frame, Kind
-from audit.journal import Journal, JournalFull, JournalUnavailable, Ticket
+from audit.journal import Journal
 from audit.segments import BootReader, Hole, live_boot, read_mark, segments_of
+from audit.tickets import JournalFull, JournalUnavailable, Ticket
 
 Opener = Callable[..., Journal]
 PAYLOAD = orjson.dumps({"id": "x", "text": "y" * 200})
@@ -177,14 +178,14 @@ def test_a_broken_device_refuses_calls_and_comes_back_by_itself(open_journal: Op
 def test_a_full_disk_refuses_calls_but_not_their_outcomes(open_journal: Opener) -> None:
     full = threading.Event()
     journal = open_journal(segment_bytes=128 * 1024)
-    allocate = journal._allocate
+    allocate = journal._space.allocate
 
     def limited(size: int) -> Any:
         if full.is_set():
             raise OSError(errno.ENOSPC, "No space left on device")
         return allocate(size)
 
-    journal._allocate = limited  # type: ignore[method-assign]
+    journal._space.allocate = limited  # type: ignore[method-assign]
     full.set()
     size = 10_000
     taken = 0
@@ -255,7 +256,8 @@ def test_a_limit_of_the_kernel_is_a_full_disk(tmp_path: Path) -> None:
     script = textwrap.dedent(
         """
         import sys, resource, time
-        from audit.journal import Journal, JournalUnavailable
+        from audit.journal import Journal
+        from audit.tickets import JournalUnavailable
         from audit.frames import Kind
         journal = Journal(sys.argv[1], "limited-w0", segment_bytes=1 << 20)
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

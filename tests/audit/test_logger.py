@@ -13,9 +13,10 @@ import pytest
 
 from audit.event import Event
 from audit.frames import Frame, Kind
-from audit.journal import Journal, JournalUnavailable
+from audit.journal import Journal
 from audit.logger import AuditLogger, AuditUnavailable, as_event
 from audit.models import AuditEvent
+from audit.tickets import JournalUnavailable
 from tests.audit.conftest import ANSWER, call, make_event
 from tests.audit.test_journal import FailingDevice, read_all
 
@@ -212,7 +213,7 @@ def test_the_reserve_counts_refusals_while_the_disk_is_full(open_journal: Opener
     def full(size: int) -> Any:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    journal._allocate = full  # type: ignore[method-assign]
+    journal._space.allocate = full  # type: ignore[method-assign]
     logger = AuditLogger(journal)
     refused = 0
     for _ in range(200):
