@@ -97,18 +97,20 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--at-once", default="1,32,128", help="how many calls at once, a list (1,32,128)")
     parser.add_argument("--era", choices=("modern", "legacy"), default="modern", help="revision of the call (modern)")
     parser.add_argument("--json", type=Path, help="write the samples to this file too")
+    parser.add_argument("--one-core", action="store_true", help="keep the database on the gateway's core too")
     options = parser.parse_args(argv)
     levels = [int(level) for level in options.at_once.split(",")]
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
         sys.exit("the benchmark needs two cores: one for the gateway, one for load and upstream")
     load_core, gateway_core = cores[0], cores[1]
+    database_core = gateway_core if options.one_core else load_core
     program = parts.generator()
     body = parts.question(options.era)
     print(
         f"{platform.python_implementation()} {platform.python_version()} on {platform.machine()}, "
-        f"{len(body)} bytes in, {len(parts.reply())} bytes out, core {gateway_core} for the gateway with its database, "
-        f"core {load_core} for load and upstream",
+        f"{len(body)} bytes in, {len(parts.reply())} bytes out, core {gateway_core} for the gateway, "
+        f"core {load_core} for load and upstream, core {database_core} for its database",
         flush=True,
     )
     samples: dict[tuple[str, int], list[Sample]] = {}
@@ -117,7 +119,7 @@ def main(argv: list[str] | None = None) -> int:
         with (
             parts.Nginx(folder, "upstream", load_core) as upstream,
             parts.Nginx(folder, "proxy", gateway_core, upstream.port) as proxy,
-            parts.PinnedGateway(gateway_core) as gateway,
+            parts.PinnedGateway(gateway_core, database_core) as gateway,
         ):
             gateway.add_upstream("bench", f"http://127.0.0.1:{upstream.port}/mcp")
             key = gateway.create_key("bench", "admin").key

@@ -140,16 +140,31 @@ def wait_for(url: str) -> None:
 
 
 class PinnedGateway(Gateway):
-    """The gateway with all its processes (worker, supervisor, drainer, database) on one core."""
+    """The gateway's own processes (supervisor, worker, drainer) on one core; its database, a server like the upstream, on
+    another, unless that is the same one."""
 
-    def __init__(self, core: int, **environment: str) -> None:
+    def __init__(self, core: int, database_core: int, **environment: str) -> None:
         super().__init__(workers=1, **environment)
         self.core = core
+        self.database_core = database_core
+
+    def start(self, timeout: float = 150) -> None:
+        """Start, then move the database: its postmaster, and with it every backend to come."""
+        super().start(timeout)
+        (found,) = self.var.rglob("postmaster.pid")
+        postmaster = int(found.read_text().split("\n", 1)[0])
+        for process in [postmaster, *children_of(postmaster)]:
+            os.sched_setaffinity(process, {self.database_core})
 
     def command(self) -> list[str]:
         """Start it where it shall stay; children stay there too."""
         pin = f"import os, sys; os.sched_setaffinity(0, {{{self.core}}}); os.execv(sys.executable, sys.argv[1:])"
         return [sys.executable, "-c", pin, *super().command()]
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @dataclass(frozen=True, slots=True)
