@@ -25,7 +25,7 @@ from audit.acts import Actor
 from audit.api.fields import read_moment
 from audit.api.json import dumps
 from audit.api.permissions import HoldsPermissions
-from audit.api.problems import Problem
+from audit.api.problems import Problem, invalid, wrong
 from audit.people import actor as person
 from audit.people import client_ip
 
@@ -161,10 +161,7 @@ class ApiView(APIView):
         given = request.query_params
         strangers = [name for name in given if name not in known]
         if strangers:
-            errors = [
-                {"field": name[:100], "message": "There is no such parameter.", "code": "unknown_parameter"}
-                for name in strangers[:20]
-            ]
+            errors = [wrong(name[:100], "There is no such parameter.", "unknown_parameter") for name in strangers[:20]]
             there = ", ".join(known) or "none"
             words = f"There is no parameter {strangers[0][:100]!r}; there are: {there}."
             raise Problem("unknown_parameter", words, errors=errors)
@@ -179,18 +176,18 @@ class ApiView(APIView):
                     raise ValueError("It is given at most 20 times.")
                 values = [parameter.read(text) for text in texts]
             except ValueError as error:
-                errors.append({"field": name, "message": str(error), "code": "invalid"})
+                errors.append(wrong(name, str(error)))
             else:
                 found[name] = values if parameter.many else values[0]
         if "fields" in found and operation.response is not None:
             members = operation.response().fields
             errors += [
-                {"field": "fields", "message": f"There is no member {name[:60]!r}.", "code": "invalid"}
+                wrong("fields", f"There is no member {name[:60]!r}.")
                 for name in named(found["fields"])
                 if name not in members
             ]
         if errors:
-            raise Problem("invalid", f"{errors[0]['field']}: {errors[0]['message']}", errors=errors)
+            raise invalid(*errors)
         return found
 
     def finalize_response(self, request: Request, response: HttpResponseBase, *args: Any, **kwargs: Any) -> Any:
@@ -217,6 +214,10 @@ class ApiView(APIView):
             response.headers["Location"] = absolute(self.request, location)
         return response
 
+    def made(self, data: Mapping[str, Any], name: Any) -> Response:
+        """Answer with what was made, and where it stands below this address."""
+        return self.one(data, status=201, location=f"{self.request.path}{name}/")
+
     def many(self, results: list[Any], *, next: Any = None, previous: Any = None, older: str = "after") -> Response:
         """Answer with one page; `next` and `previous` are cursors."""
         newer = "before" if older == "after" else "after"
@@ -240,8 +241,7 @@ class ApiView(APIView):
         """Answer with one page of a queryset or a sequence, in the order of its ids."""
         limit, after, before = self.query["limit"], self.query.get("after"), self.query.get("before")
         if after is not None and before is not None:
-            wrong = {"field": "before", "message": "Give one of the two.", "code": "invalid"}
-            raise Problem("invalid", "Give after or before, not both.", errors=[wrong])
+            raise invalid(wrong("before", "Give one of the two."), detail="Give after or before, not both.")
         backwards = before is not None
         if hasattr(source, "filter"):
             if after is not None:

@@ -84,6 +84,18 @@ class Problem(Exception):
         return body | self.more
 
 
+def wrong(field: str, message: str, code: str = "invalid") -> dict[str, str]:
+    """Return one entry of `errors`: which member or parameter is meant, and what is wrong with it."""
+    return {"field": field, "message": message, "code": code}
+
+
+def invalid(*errors: Mapping[str, str], detail: str = "") -> Problem:
+    """Return the refusal of values; unless told otherwise its detail says the first thing that is wrong."""
+    first = errors[0]
+    place = f"{first['field']}: " if first["field"] else ""
+    return Problem("invalid", detail or f"{place}{first['message']}"[:2000], errors=errors)
+
+
 def of(error: Exception) -> Problem | None:
     """Return the problem that an exception means; None where nobody foresaw it."""
     if isinstance(error, Problem):
@@ -105,7 +117,7 @@ def of(error: Exception) -> Problem | None:
         wait = max(1, int(-(-(getattr(error, "wait", None) or 1) // 1)))
         return Problem("rate_limited", f"Try again in {wait} s.", headers={"Retry-After": str(wait)}, retry_after=wait)
     if isinstance(error, exceptions.ValidationError):
-        return Problem("invalid", errors=list(flattened(error.detail)))
+        return invalid(*flattened(error.detail))
     if isinstance(error, ValidationError):
         return refused(error)
     if isinstance(error, RequestDataTooBig):
@@ -128,13 +140,13 @@ def refused(error: ValidationError, code: str = "refused") -> Problem:
     """Return what a service refuses, member by member where it says so."""
     if hasattr(error, "error_dict"):
         errors = [
-            {"field": "" if name == "__all__" else name, "message": message, "code": "invalid"}
+            wrong("" if name == "__all__" else name, message)
             for name, messages in error.message_dict.items()
             for message in messages
         ]
         words = " ".join(entry["message"] for entry in errors)
     else:
-        errors = [{"field": "", "message": message, "code": "refused"} for message in error.messages]
+        errors = [wrong("", message, "refused") for message in error.messages]
         words = " ".join(error.messages)
     return Problem(code, words[:2000], errors=errors)
 
@@ -149,7 +161,7 @@ def flattened(detail: Any, path: str = "") -> Iterable[dict[str, str]]:
         for number, inner in enumerate(detail):
             yield from flattened(inner, f"{path}[{number}]" if isinstance(inner, Mapping | list) else path)
     else:
-        yield {"field": path, "message": str(detail), "code": str(getattr(detail, "code", "invalid"))}
+        yield wrong(path, str(detail), str(getattr(detail, "code", "invalid")))
 
 
 def handle(error: Exception, context: Mapping[str, Any]) -> Response:

@@ -18,7 +18,7 @@ from audit import exporting
 from audit.acts import record_act
 from audit.api.base import FIELDS as ONLY
 from audit.api.base import LIMIT, ApiView, Operation, Parameter, actor_of
-from audit.api.problems import Problem
+from audit.api.problems import Problem, invalid, wrong
 from audit.api.serializers import Event
 from audit.export import FIELDS, JSON_FIELDS, exported, moment
 from audit.filters import FIELDS as FILTERS
@@ -97,9 +97,7 @@ class Events(ApiView):
             self.demand("audit.view_payload")
         before, after = self.query.get("before"), self.query.get("after")
         if before is not None and after is not None:
-            raise Problem(
-                "invalid", "Give before or after, not both.", errors=[_wrong("after", "Give one of the two.")]
-            )
+            raise invalid(wrong("after", "Give one of the two."), detail="Give before or after, not both.")
         filters = read_filters(self.query)
         found = search(filters, before=before, after=after, limit=self.query["limit"], budget_ms=BUDGET_MS)
         ids = [row.id for row in found.rows]
@@ -183,12 +181,12 @@ def read_filters(query: dict[str, Any]) -> Filters:
             for one in value:
                 asked.appendlist(ALSO.get(name, name), one)
     if "from" in query and "to" in query and query["from"] >= query["to"]:
-        raise Problem("invalid", "The start lies after the end.", errors=[_wrong("to", "It is after `from`.")])
+        raise invalid(wrong("to", "It is after `from`."), detail="The start lies after the end.")
     if asked.get("range") and ("from" in asked or "to" in asked):
-        raise Problem("invalid", "Give a range, or from and to.", errors=[_wrong("range", "Give this or from and to.")])
+        raise invalid(wrong("range", "Give this or from and to."), detail="Give a range, or from and to.")
     filters = Filters.read(asked, _names(asked.getlist("key")))
     if filters.problems:
-        raise Problem("invalid", filters.problems[0], errors=[_wrong("", words) for words in filters.problems])
+        raise invalid(*(wrong("", words) for words in filters.problems))
     return filters
 
 
@@ -206,10 +204,6 @@ def _is_uuid(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _wrong(field: str, message: str) -> dict[str, str]:
-    return {"field": field, "message": message, "code": "invalid"}
 
 
 def read(ids: list[UUID], *, payloads: bool) -> Iterable[dict[str, Any]]:

@@ -15,10 +15,10 @@ from rest_framework.response import Response
 
 from audit.api.base import FIELDS, ApiView, Operation, Parameter, actor_of, paging
 from audit.api.fields import read
-from audit.api.problems import Problem
+from audit.api.problems import Problem, invalid, wrong
 from audit.export import moment
 from policies import services, vocabulary
-from policies.api import serializers as forms
+from policies.api.forms import keys as forms
 from policies.api.idempotency import once
 from policies.models import ApiKey
 
@@ -140,13 +140,12 @@ class Keys(_KeyView):
         asked = read(forms.KeyCreation, request.data)
         duty, role = asked.pop("duty", None), asked.pop("role", None)
         if bool(duty) == bool(role):
-            wrong = {"field": "role", "message": "Say a role or a duty, and not both.", "code": "invalid"}
-            raise Problem("invalid", "A key holds a role or an administrative duty, and not both.", errors=[wrong])
+            raise invalid(wrong("role", "A key holds a role or an administrative duty, and not both."))
         self.may_hold(duty)
 
         def act() -> Response:
             created = services.create_key(actor=actor_of(request), role=role, duty=duty, **asked)
-            return self.one(made(created), status=201, location=f"{request.path}{created.key.pk}/")
+            return self.made(made(created), created.key.pk)
 
         return once(request, act)
 

@@ -14,10 +14,10 @@ from rest_framework.response import Response
 from audit.api.base import FIELDS, ApiView, Operation, Parameter, actor_of
 from audit.api.fields import read
 from audit.api.json import Parser, Text
-from audit.api.problems import Problem, refused
+from audit.api.problems import invalid, refused, wrong
 from audit.export import moment
 from policies import schemas, services
-from policies.api import serializers as forms
+from policies.api.forms import policy as forms
 from policies.api.idempotency import once
 from policies.compiled import PolicyError, PolicySet
 from policies.document import Document, DocumentError, parse
@@ -42,12 +42,12 @@ def read_document(text: str) -> Document:
     try:
         return parse(text)
     except DocumentError as error:
-        _wrong(error.problems)
+        _unread(error.problems)
 
 
-def _wrong(problems: list[str]) -> NoReturn:
-    errors = [{"field": "document", "message": words, "code": "invalid"} for words in problems]
-    raise Problem("invalid", f"The policy cannot be read: {problems[0]}", errors=errors)
+def _unread(problems: list[str]) -> NoReturn:
+    errors = [wrong("document", words) for words in problems]
+    raise invalid(*errors, detail=f"The policy cannot be read: {problems[0]}")
 
 
 class PolicyView(ApiView):
@@ -184,10 +184,10 @@ class Check(PolicyView):
         try:
             PolicySet(numbered(spec))
         except PolicyError as error:
-            _wrong([str(error)])
+            _unread([str(error)])
         problems = [f"{rule.name or rule.label()}: {words}" for rule in spec.rules for words in schemas.problems(rule)]
         if problems:
-            _wrong(problems)
+            _unread(problems)
         counts = {
             "roles": len(spec.roles), "rules": len(spec.rules), "limits": len(spec.limits), "audit": len(spec.audit),
         }  # fmt: skip
@@ -239,10 +239,10 @@ class Explain(ApiView):
         principal, notes = _principal(asked, policy)
         arguments = asked.get("arguments", ABSENT)
         if arguments is not ABSENT and not isinstance(arguments, dict):
-            raise Problem("invalid", errors=[{"field": "arguments", "message": "An object.", "code": "invalid"}])
+            raise invalid(wrong("arguments", "An object."))
         annotations = asked.get("annotations")
         if annotations is not None and not isinstance(annotations, dict):
-            raise Problem("invalid", errors=[{"field": "annotations", "message": "An object.", "code": "invalid"}])
+            raise invalid(wrong("annotations", "An object."))
         if annotations is None and asked["kind"] == "tool":
             annotations = _annotations(asked["upstream"], asked["name"])
         target = Target(asked["kind"], asked["upstream"], asked["name"], arguments, annotations)
@@ -254,19 +254,15 @@ class Explain(ApiView):
 def _principal(asked: dict[str, Any], policy: PolicySet) -> tuple[Principal, list[str]]:
     named, role = asked.get("key"), asked.get("role")
     if bool(named) == bool(role):
-        raise Problem(
-            "invalid", errors=[{"field": "key", "message": "Say a key or a role, and not both.", "code": "invalid"}]
-        )
+        raise invalid(wrong("key", "Say a key or a role, and not both."))
     if role:
         if role not in policy.roles:
-            raise Problem("invalid", errors=[{"field": "role", "message": "There is no such role.", "code": "invalid"}])
+            raise invalid(wrong("role", "There is no such role."))
         return Principal(None, "", "", role), []
     try:
         key = services.find(named or "")
     except ValidationError as error:
-        raise Problem(
-            "invalid", errors=[{"field": "key", "message": " ".join(error.messages), "code": "invalid"}]
-        ) from None
+        raise invalid(wrong("key", " ".join(error.messages))) from None
     notes = []
     if not key.is_live:
         notes.append(f"The key {key.name} is {'revoked' if key.revoked_at else 'expired'}: every call is refused.")

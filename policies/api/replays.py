@@ -14,11 +14,11 @@ from rest_framework.response import Response
 from audit.acts import record_act
 from audit.api.base import FIELDS, LIMIT, ApiView, Operation, actor_of
 from audit.api.fields import read
-from audit.api.problems import Problem
+from audit.api.problems import Problem, invalid, wrong
 from audit.export import moment
 from policies import services
 from policies.api import jobs
-from policies.api import serializers as forms
+from policies.api.forms import replays as forms
 from policies.api.idempotency import once
 from policies.api.policy import YAML, PolicyView, read_document
 from policies.models import ReplayJob
@@ -84,7 +84,7 @@ class Replays(PolicyView):
         until = asked.get("until") or timezone.now()
         since = asked.get("since") or until - timedelta(days=7)
         if since >= until:
-            raise Problem("invalid", errors=[{"field": "since", "message": "It is before until.", "code": "invalid"}])
+            raise invalid(wrong("since", "It is before until."))
 
         def act() -> Response:
             services.lock_policy()  # so that two that come at once are counted one after the other

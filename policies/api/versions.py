@@ -12,7 +12,7 @@ from audit.api.base import FIELDS, ApiView, Operation, actor_of, paging
 from audit.api.problems import Problem, refused
 from audit.export import moment
 from policies import services
-from policies.api import serializers as forms
+from policies.api.forms import policy as forms
 from policies.api.idempotency import once
 from policies.api.policy import EDIT, applied_form, policy_form
 from policies.models import PolicyVersion

@@ -5,14 +5,14 @@ from __future__ import annotations
 from django.urls import path
 
 from audit.api import converters  # noqa: F401 - makes <id:...> known
-from proxy.api import views
+from proxy.api import tools, upstreams
 
 urlpatterns = [
-    path("upstreams/", views.Upstreams.as_view()),
-    path("upstreams/<str:slug>/", views.OneUpstream.as_view()),
-    path("upstreams/<str:slug>/check/", views.UpstreamCheck.as_view()),
-    path("tools/", views.Tools.as_view()),
-    path("tools/<id:pk>/", views.OneTool.as_view()),
-    path("tools/<id:pk>/approve/", views.ToolApproval.as_view()),
-    path("tools/<id:pk>/quarantine/", views.ToolQuarantine.as_view()),
+    path("upstreams/", upstreams.Upstreams.as_view()),
+    path("upstreams/<str:slug>/", upstreams.OneUpstream.as_view()),
+    path("upstreams/<str:slug>/check/", upstreams.UpstreamCheck.as_view()),
+    path("tools/", tools.Tools.as_view()),
+    path("tools/<id:pk>/", tools.OneTool.as_view()),
+    path("tools/<id:pk>/approve/", tools.ToolApproval.as_view()),
+    path("tools/<id:pk>/quarantine/", tools.ToolQuarantine.as_view()),
 ]

@@ -155,6 +155,11 @@ def test_a_problem_has_all_that_the_standard_says(admin):
     assert answer.data["type"] == "/api/docs/#problem-invalid" and answer.data["instance"] == "/api/v1/keys/"
 
 
+def test_the_detail_of_a_problem_names_the_first_place(admin):
+    refused = admin.post("keys/", {"name": "a", "role": "user", "colour": "red"})
+    assert refused.data["detail"] == "colour: There is no such member."
+
+
 @pytest.mark.parametrize(
     "body",
     [b"", b"{", b"[]", b"null", b'"x"', b"\xff\xfe", b'\xef\xbb\xbf{"name":"x"}', b'{"name":"a","name":"b"}', b'{"a":{"b":1,"b":2}}', b'{"name":NaN}',
@@ -246,12 +251,12 @@ def test_lists_page_both_ways_while_rows_are_made(admin):
 def test_the_database_is_down(admin, monkeypatch):
     from django.db import OperationalError
 
-    from policies.api import rules
+    from policies.api import roles
 
     def down():
         raise OperationalError("connection refused: password=hunter2")
 
-    monkeypatch.setattr(rules, "roles", down)
+    monkeypatch.setattr(roles, "roles", down)
     answer = admin.get("roles/")
     assert (
         answer.status_code == 503 and answer.data["code"] == "unavailable" and "hunter2" not in answer.content.decode()
@@ -259,11 +264,11 @@ def test_the_database_is_down(admin, monkeypatch):
 
 
 def test_what_nobody_foresaw_says_nothing_of_itself(admin, monkeypatch):
-    from policies.api import rules
+    from policies.api import roles
 
     def broken():
         raise RuntimeError("secret detail")
 
-    monkeypatch.setattr(rules, "roles", broken)
+    monkeypatch.setattr(roles, "roles", broken)
     answer = admin.get("roles/")
     assert answer.status_code == 500 and answer.data["code"] == "internal_error" and b"secret" not in answer.content

@@ -1,0 +1,1 @@
+"""What the addresses of keys and policy take, and what they answer."""

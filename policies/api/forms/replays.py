@@ -1,0 +1,65 @@
+"""Replays: what is taken and what is answered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+
+from audit.api.fields import Char, Moment, Strict
+from policies.api.forms.parts import Output
+
+
+class ReplayRequest(Strict):
+    """A draft policy to try on past events."""
+
+    document = Char(max_length=4_000_000, allow_blank=True, help_text="The policy in YAML.")
+    since = Moment(required=False, help_text="Not given: seven days ago.")
+    until = Moment(required=False, allow_null=True, help_text="Not given: now.")
+
+
+class Replayed(Output):
+    """Events that would be decided otherwise, of one kind."""
+
+    key_prefix = serializers.CharField()
+    key_name = serializers.CharField()
+    role = serializers.CharField()
+    upstream = serializers.CharField()
+    kind = serializers.CharField()
+    name = serializers.CharField()
+    to = serializers.ChoiceField(choices=("allowed", "denied"))
+    reason = serializers.CharField()
+    rule = serializers.CharField()
+    count = serializers.IntegerField()
+    examples = serializers.ListField(child=serializers.CharField(), help_text="Ids of events.")
+
+    def get_fields(self) -> dict[str, Any]:
+        """Add the member whose name is a word of Python."""
+        return super().get_fields() | {"from": serializers.ChoiceField(choices=("allowed", "denied"))}
+
+
+class ReplayReport(Output):
+    """What a replay found."""
+
+    decided = serializers.IntegerField()
+    changed = serializers.IntegerField()
+    undecidable = serializers.IntegerField()
+    newly_denied = serializers.IntegerField()
+    newly_allowed = serializers.IntegerField()
+    undecidable_because = serializers.DictField(child=serializers.IntegerField())
+    groups = Replayed(many=True)
+
+
+class Replay(Output):
+    """A replay, and how far it is."""
+
+    id = serializers.UUIDField()
+    state = serializers.ChoiceField(choices=("waiting", "running", "done", "failed"))
+    progress = serializers.FloatField(help_text="From 0 to 1.")
+    created_at = serializers.DateTimeField()
+    created_by = serializers.CharField()
+    since = serializers.DateTimeField()
+    until = serializers.DateTimeField()
+    finished_at = serializers.DateTimeField(allow_null=True)
+    error = serializers.CharField()
+    report = ReplayReport(allow_null=True)

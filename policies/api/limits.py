@@ -1,0 +1,125 @@
+"""Limits, one by one; each change is a new version of the policy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from django.db import transaction
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from audit.api.base import ApiView, actor_of
+from audit.api.fields import read
+from audit.api.problems import invalid, wrong
+from policies import services, vocabulary
+from policies.api.forms import rules as forms
+from policies.api.idempotency import once
+from policies.api.parts import operations, pick, strangers
+from policies.specs import LimitSpec, PolicySpec
+from policies.words import limit_sentence
+
+__all__ = ["Limits", "OneLimit"]
+
+_LIMITS, _LIMIT = operations(
+    "Limit", "Limits", "a limit", forms.LimitChange, forms.Limit, model="ratelimit",
+)  # fmt: skip
+
+
+def limit_form(limit: LimitSpec) -> dict[str, Any]:
+    """Return a limit as it is answered."""
+    return {
+        "id": limit.id,
+        "name": limit.name,
+        "requests": limit.requests,
+        "window_seconds": limit.window_seconds,
+        "burst": limit.burst,
+        "per": list(limit.per),
+        "key": limit.key,
+        "role": limit.role,
+        "upstream": limit.upstream or None,
+        "kind": limit.kind or None,
+        "pattern": limit.pattern or None,
+        "is_default": limit.is_default,
+        "enabled": limit.enabled,
+        "sentence": limit_sentence(limit),
+    }
+
+
+def read_limit(asked: dict[str, Any], before: LimitSpec | None, policy: PolicySpec) -> LimitSpec:
+    """Make a limit of what was asked for, on top of what it was; refuse what could not be stored."""
+    plain = {name: value for name, value in asked.items() if name != "per"}
+    for name in ("upstream", "kind", "pattern"):
+        if name in plain:
+            plain[name] = plain[name] or ""
+    if "per" in asked:
+        plain["per"] = tuple(word for word in vocabulary.LIMIT_IDENTITIES if word in asked["per"])
+    spec = replace(before or LimitSpec(1, 1), **plain)
+    errors = [
+        *strangers([spec.role] if spec.role else None, [spec.key] if spec.key else None, policy),
+    ]
+    if not spec.kind and (spec.pattern or spec.is_default or "tool" in spec.per):
+        errors.append(wrong("kind", "A limit that tells names apart says of which kind they are."))
+    if spec.is_default and spec.pattern:
+        errors.append(wrong("is_default", "A default names no pattern."))
+    if spec.burst is not None and spec.burst > spec.requests:
+        errors.append(wrong("burst", "Not more than the requests."))
+    if errors:
+        raise invalid(*errors)
+    return spec
+
+
+def limit_of(pk: int) -> LimitSpec:
+    """Return a stored limit, or say that there is none."""
+    spec: LimitSpec = pick(services.current_spec().limits, pk, "limit")
+    return spec
+
+
+class Limits(ApiView):
+    """All limits."""
+
+    operations = _LIMITS
+
+    def get(self, request: Request) -> Response:
+        """Return one page."""
+        return self.page_of(services.current_spec().limits, limit_form)
+
+    def post(self, request: Request) -> Response:
+        """Add one."""
+        asked = read(forms.LimitChange, request.data)
+
+        def act() -> Response:
+            services.lock_policy()
+            made = services.create_limit(read_limit(asked, None, services.current_spec()), actor=actor_of(request))
+            return self.made(limit_form(limit_of(made)), made)
+
+        return once(request, act)
+
+
+class OneLimit(ApiView):
+    """One limit."""
+
+    operations = _LIMIT
+
+    def get(self, request: Request, pk: int) -> Response:
+        """Return it."""
+        return self.one(limit_form(limit_of(pk)))
+
+    @transaction.atomic
+    def patch(self, request: Request, pk: int) -> Response:
+        """Change it in place; what it has counted stays."""
+        asked = read(forms.LimitChange, request.data, partial=True)
+        services.lock_policy()
+        policy = services.current_spec()
+        before: LimitSpec = pick(policy.limits, pk, "limit")
+        self.check_match(limit_form(before))
+        services.update_limit(pk, read_limit(asked, before, policy), actor=actor_of(request))
+        return self.one(limit_form(limit_of(pk)))
+
+    @transaction.atomic
+    def delete(self, request: Request, pk: int) -> Response:
+        """Remove it."""
+        services.lock_policy()
+        self.check_match(limit_form(limit_of(pk)))
+        services.delete_limit(pk, actor=actor_of(request))
+        return Response(status=204)

@@ -1,0 +1,201 @@
+"""Upstreams for programs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import transaction
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from audit.api.base import FIELDS, ApiView, Operation, Parameter, absolute, actor_of, paging
+from audit.api.fields import read
+from audit.api.problems import Problem, wrong
+from audit.export import moment
+from policies.api.idempotency import once
+from proxy import catalogue_services, services
+from proxy.api import serializers as forms
+from proxy.api.parts import telling
+from proxy.models import Upstream, UpstreamStatus
+
+__all__ = ["OneUpstream", "UpstreamCheck", "Upstreams"]
+
+
+def find_upstream(name: str, *, lock: bool = False) -> Upstream:
+    """Return an upstream by its name, or by its number."""
+    upstreams = Upstream.objects.select_for_update() if lock else Upstream.objects.all()
+    found = upstreams.filter(slug=name).first()
+    if found is None and name.isascii() and name.isdecimal() and len(name) <= 18:
+        found = upstreams.filter(pk=int(name)).first()
+    if found is None:
+        raise Problem("not_found", "There is no such upstream.")
+    return found
+
+
+class _UpstreamView(ApiView):
+    volatile = frozenset(("status",))
+
+    def form(self, upstream: Upstream) -> dict[str, Any]:
+        """Return an upstream as it is answered."""
+        status = UpstreamStatus.objects.filter(upstream=upstream).first()
+        return {
+            "id": upstream.pk,
+            **services.describe(upstream),
+            "address": absolute(self.request, f"/mcp/{upstream.slug}"),
+            "created_at": moment(upstream.created_at),
+            "status": {
+                "ok": status.ok,
+                "checked_at": moment(status.checked_at),
+                "era": status.era,
+                "versions": status.versions,
+                "server_info": status.server_info,
+                "steps": status.steps,
+            }
+            if status
+            else None,
+        }
+
+
+class Upstreams(_UpstreamView):
+    """All upstreams."""
+
+    operations = {
+        "get": Operation(
+            id="listUpstreams",
+            tag="upstreams",
+            summary="List upstreams, without their secrets",
+            permissions=("proxy.view_upstream",),
+            query=(*paging(), Parameter(name="enabled", description="Only those switched on, or off.", kind="boolean")),
+            response=forms.UpstreamView,
+            page=True,
+        ),
+        "post": Operation(
+            id="createUpstream",
+            tag="upstreams",
+            summary="Add an upstream",
+            description="By its URL. A stdio upstream is a command that the gateway starts, and is never added here.",
+            permissions=("proxy.add_upstream",),
+            request=forms.UpstreamCreation,
+            response=forms.UpstreamView,
+            status=201,
+            creates=True,
+        ),
+    }
+
+    def get(self, request: Request) -> Response:
+        """Return one page."""
+        upstreams = Upstream.objects.all()
+        if "enabled" in self.query:
+            upstreams = upstreams.filter(enabled=self.query["enabled"])
+        return self.page_of(upstreams, self.form)
+
+    def post(self, request: Request) -> Response:
+        """Add one."""
+        _refuse_commands(request)
+        asked = read(forms.UpstreamCreation, request.data)
+
+        def act() -> Response:
+            with telling():
+                made = services.create_upstream(actor=actor_of(request), **asked)
+            return self.made(self.form(made), made.slug)
+
+        return once(request, act)
+
+
+def _refuse_commands(request: Request, present: str = "") -> None:
+    """Refuse whatever would give the gateway a program to start, whoever asks."""
+    data: Any = request.data
+    given = [name for name in ("command", "environment", "working_directory", "process_mode") if name in data]
+    if given or (data.get("transport") == "stdio" and present != "stdio"):
+        field = given[0] if given else "transport"
+        words = "Commands can be given only from the command line, or in the admin with the permission for it."
+        raise Problem("command_refused", words, errors=[wrong(field, words, "refused")])
+
+
+class OneUpstream(_UpstreamView):
+    """One upstream."""
+
+    operations = {
+        "get": Operation(
+            id="getUpstream",
+            tag="upstreams",
+            summary="Read one upstream, without its secrets",
+            permissions=("proxy.view_upstream",),
+            query=(FIELDS,),
+            response=forms.UpstreamView,
+            problems=(404,),
+        ),
+        "patch": Operation(
+            id="changeUpstream",
+            tag="upstreams",
+            summary="Change an upstream",
+            permissions=("proxy.change_upstream",),
+            request=forms.UpstreamChange,
+            response=forms.UpstreamView,
+            problems=(404,),
+            conditional=True,
+        ),
+        "delete": Operation(
+            id="removeUpstream",
+            tag="upstreams",
+            summary="Remove an upstream and its catalogue",
+            description="Its events stay.",
+            permissions=("proxy.delete_upstream",),
+            status=204,
+            problems=(404,),
+            conditional=True,
+        ),
+    }
+
+    def get(self, request: Request, slug: str) -> Response:
+        """Return it."""
+        return self.one(self.form(find_upstream(slug)))
+
+    @transaction.atomic
+    def patch(self, request: Request, slug: str) -> Response:
+        """Change it."""
+        upstream = find_upstream(slug, lock=True)
+        _refuse_commands(request, upstream.transport)
+        asked = read(forms.UpstreamChange, request.data, partial=True)
+        self.check_match(self.form(upstream))
+        with telling():
+            changed = services.update_upstream(actor=actor_of(request), slug=upstream.slug, **asked)
+        return self.one(self.form(changed))
+
+    @transaction.atomic
+    def delete(self, request: Request, slug: str) -> Response:
+        """Remove it."""
+        upstream = find_upstream(slug, lock=True)
+        self.check_match(self.form(upstream))
+        with telling():
+            services.remove_upstream(actor=actor_of(request), slug=upstream.slug)
+        return Response(status=204)
+
+
+class UpstreamCheck(ApiView):
+    """An upstream's connection."""
+
+    operations = {
+        "post": Operation(
+            id="checkUpstream",
+            tag="upstreams",
+            summary="Check an upstream step by step, and read its lists again",
+            permissions=("proxy.check_upstream",),
+            response=forms.CheckReport,
+            problems=(404,),
+        )
+    }
+
+    def post(self, request: Request, slug: str) -> Response:
+        """Connect, initialise and list, now."""
+        upstream = find_upstream(slug)
+        with telling("not_found"):
+            report, changes = catalogue_services.check_upstream(slug=upstream.slug, actor=actor_of(request))
+        return Response(
+            {
+                "ok": report.ok,
+                "cause": report.cause,
+                "steps": [step.as_json() for step in report.steps],
+                "changes": changes.as_json(),
+            }
+        )
