@@ -230,12 +230,21 @@ def load(dsn: str, events: int, days: int, *, seed: int = 7, say: Any = print) -
         fill(connection, events, days, seed=seed, say=say)
 
 
-def fill(connection: Any, events: int, days: int, *, seed: int = 7, say: Any = print, vacuum: bool = True) -> None:
-    """Store the events through a connection of psycopg's; without `vacuum` inside a transaction of the caller's."""
+def fill(
+    connection: Any,
+    events: int,
+    days: int,
+    *,
+    until: datetime | None = None,
+    seed: int = 7,
+    say: Any = print,
+    vacuum: bool = True,
+) -> None:
+    """Store events of the days up to `until` through a connection of psycopg's; without `vacuum` in the caller's transaction."""
     from audit.ids import uuid7_floor
 
     rng = random.Random(seed)
-    now = datetime.now(UTC)
+    now = until or datetime.now(UTC)
     began = time.perf_counter()
     stock = shapes(rng, 6_000, keys_of(connection, rng))
     seq = connection.execute(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from ipaddress import ip_network
 from typing import Any
-from zoneinfo import available_timezones
 
 from django import forms
 
+from audit.zones import ZoneField
 from policies import vocabulary
 from policies.models import ApiKey, Role
 from policies.specs import ConditionSpec, LimitSpec, RuleSpec, WindowSpec
@@ -59,7 +59,7 @@ class RuleForm(forms.Form):
     to_time = forms.TimeField(
         required=False, label="To", widget=forms.TimeInput(attrs={"type": "time"}, format="%H:%M")
     )
-    time_zone = forms.ChoiceField(required=False, initial="UTC")
+    time_zone = ZoneField(required=False, initial="UTC")
     valid_from = forms.DateTimeField(required=False, widget=forms.DateTimeInput(attrs={"type": "datetime-local"}))
     valid_until = forms.DateTimeField(required=False, widget=forms.DateTimeInput(attrs={"type": "datetime-local"}))
     networks = forms.CharField(
@@ -83,10 +83,6 @@ class RuleForm(forms.Form):
         ]
         chosen = set(self.initial.get("keys") or ()) - {prefix for prefix, _ in fields["keys"].choices}
         fields["keys"].choices += [(prefix, f"{prefix} (no longer live)") for prefix in sorted(chosen)]
-        fields["time_zone"].choices = [
-            ("UTC", "UTC"),
-            *((zone, zone) for zone in sorted(available_timezones()) if zone != "UTC"),
-        ]
 
     def clean_networks(self) -> tuple[str, ...]:
         """Read networks."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from typing import Any
-from zoneinfo import available_timezones
 
 from django import forms
 from django.contrib.auth import get_user_model, password_validation
 from django.contrib.auth.forms import UsernameField
 
+from audit.zones import ZoneField
 from sentinel.duties import DUTIES
 
 
@@ -16,7 +16,7 @@ class PersonForm(forms.ModelForm):
     """A person, the duties they have, and whether they may log in."""
 
     duties = forms.MultipleChoiceField(required=False, widget=forms.CheckboxSelectMultiple)
-    time_zone = forms.ChoiceField()
+    time_zone = ZoneField()
 
     class Meta:
         model = get_user_model()
@@ -31,10 +31,6 @@ class PersonForm(forms.ModelForm):
         fields["duties"].choices = [(name, name) for name in DUTIES if name in grantable]
         self.kept = self.held - set(grantable)
         self.initial["duties"] = sorted(self.held & set(grantable))
-        fields["time_zone"].choices = [
-            ("UTC", "UTC"),
-            *((zone, zone) for zone in sorted(available_timezones()) if zone != "UTC"),
-        ]
 
     def chosen(self) -> list[str]:
         """Return the names of all duties that the person has from now on."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from datetime import timedelta
 from typing import Any
-from zoneinfo import available_timezones
 
 from django import forms
 from django.contrib import admin, messages
@@ -16,6 +15,7 @@ from django.shortcuts import redirect, render
 from django.utils import timezone
 
 from audit.people import record
+from audit.zones import ZoneField
 from sentinel import qr
 
 
@@ -28,11 +28,7 @@ class PreferencesForm(forms.Form):
     """How the admin looks to one person."""
 
     theme = forms.ChoiceField(choices=[("auto", "As the system"), ("light", "Light"), ("dark", "Dark")])
-    time_zone = forms.ChoiceField(choices=[])
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.fields["time_zone"].choices = [(name, name) for name in sorted(available_timezones())]  # type: ignore[attr-defined]
+    time_zone = ZoneField()
 
 
 def preferences(request: HttpRequest) -> HttpResponseBase:
