@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -65,6 +66,15 @@ def test_pages_forwards_and_back_miss_none_and_show_none_twice_while_events_arri
     flat = [one for page in reversed(back) for one in page]
     assert flat == sorted(flat, reverse=True)
     assert flat == late[::-1] + wanted
+
+
+def test_a_page_of_some_members_says_what_the_whole_one_says(admin):
+    event(api_key_id=uuid4(), first_ts=datetime.now(UTC), last_ts=datetime.now(UTC))
+    (whole,) = admin.get("events/?include=payloads&limit=1").data["results"]
+    for name in whole:
+        (part,) = admin.get(f"events/?include=payloads&limit=1&fields={name}").data["results"]
+        assert part == {name: whole[name]}, name
+    assert admin.get("events/?limit=1&fields=id,request_json").data["results"] == [{"id": whole["id"]}]
 
 
 def test_the_page_after_the_newest_is_empty_and_leads_back_to_it(admin):
