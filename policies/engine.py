@@ -23,6 +23,7 @@ ABSENT = MISSING
 
 ALLOWED_BY_RULE = "allowed_by_rule"
 OPEN_METHOD = "open_method"
+DEFINITION_CHANGED = "tool_definition_changed"
 NO_RULE = "no_rule"
 DENIED_BY_RULE = "denied_by_rule"
 POLICY_ERROR = "policy_error"
@@ -31,6 +32,7 @@ POLICY_ERROR = "policy_error"
 MESSAGES = {
     NO_RULE: "No policy rule allows this request.",
     DENIED_BY_RULE: "A policy rule denies this request.",
+    DEFINITION_CHANGED: "The tool's definition has changed and waits for approval.",
     POLICY_ERROR: "Policy could not be decided for these arguments, so the request is refused.",
 }
 
@@ -170,6 +172,20 @@ def decide_reference(policy: PolicySet, principal: Principal, target: Target, co
             return Decision(False, DENIED_BY_RULE, denies[0].ref, denies[0].message, policy.version)
         return policy.nothing
     return Decision(True, ALLOWED_BY_RULE, allows[0].ref, "", policy.version)
+
+
+def unless_blocked(decision: Decision, blocked: bool) -> Decision:
+    """Refuse what rules allow while its definition waits for approval; what they deny stays as it is, and so looks the same."""
+    if not (blocked and decision.allowed):
+        return decision
+    return Decision(
+        False,
+        DEFINITION_CHANGED,
+        decision.rule,
+        MESSAGES[DEFINITION_CHANGED],
+        decision.policy_version,
+        decision.observed,
+    )
 
 
 def may_list(policy: PolicySet, principal: Principal, target: Target, context: Context) -> bool:

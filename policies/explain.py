@@ -25,7 +25,17 @@ from policies.conditions import (
     parse_path,
     walk,
 )
-from policies.engine import ABSENT, Context, Decision, Principal, RuleRef, Target, decide, decide_reference
+from policies.engine import (
+    ABSENT,
+    Context,
+    Decision,
+    Principal,
+    RuleRef,
+    Target,
+    decide,
+    decide_reference,
+    unless_blocked,
+)
 from policies.specs import ConditionSpec, LimitSpec, RuleSpec
 
 MOST_NEAR = 20
@@ -81,11 +91,13 @@ class Explanation:
         }
 
 
-def explain(policy: PolicySet, principal: Principal, target: Target, context: Context) -> Explanation:
-    """Decide as the gateway does, and say why."""
-    decision = decide(policy, principal, target, context)
+def explain(
+    policy: PolicySet, principal: Principal, target: Target, context: Context, *, blocked: bool = False
+) -> Explanation:
+    """Decide as the gateway does, and say why; `blocked` where the target's definition waits for approval."""
+    decision = unless_blocked(decide(policy, principal, target, context), blocked)
     labels = {rule.id: rule.label() for rule in policy.spec.rules}
-    listed = decide_reference(policy, principal, target, context).allowed
+    listed = decide_reference(policy, principal, target, context).allowed and not blocked
     return Explanation(
         decision=decision,
         rule_label=labels.get(decision.rule.id, "") if decision.rule else "",

@@ -16,7 +16,7 @@ from django.shortcuts import render
 from django.utils import timezone
 
 from audit.people import record
-from policies import preview, vocabulary
+from policies import preview, schemas, vocabulary
 from policies.conditions import ERROR, YES
 from policies.engine import ABSENT, Context, Principal, Target
 from policies.explain import explain
@@ -120,19 +120,12 @@ def _answer(asked: dict[str, Any]) -> dict[str, Any]:
         if key
         else Principal(None, "", "", role)
     )
-    notes = next(
-        (
-            notes
-            for upstream, tool, notes, _ in preview.known_tools()
-            if (upstream, tool) == (asked["upstream"], asked["tool"])
-        ),
-        None,
-    )
     kind = asked["kind"] or "tool"
-    target = Target(kind, asked["upstream"], asked["tool"], asked["arguments"], notes)
+    known = schemas.known(kind, asked["upstream"], asked["tool"])
+    target = Target(kind, asked["upstream"], asked["tool"], asked["arguments"], known.annotations)
     now = asked["at"].timestamp() if asked["at"] else time.time()
     context = Context(now, asked["ip"] or None)
-    told = explain(compiled, principal, target, context)
+    told = explain(compiled, principal, target, context, blocked=known.blocked)
     decision = told.decision
     candidates = compiled.candidates(principal.role, principal.key_prefix, kind, asked["upstream"], asked["tool"])
     considered = []

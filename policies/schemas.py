@@ -1,11 +1,13 @@
-"""Conditions held against a tool's own input schema: a path it does not have, a type or value it cannot take (pure).
+"""What is known of the tools themselves, as far as policy asks: their annotations, whether they wait for approval, and
+conditions held against their input schemas: a path they do not have, a type or value they cannot take (pure).
 
-The catalogue of tools belongs to another package, which registers a provider here.
+The catalogue of tools belongs to another package, which registers providers here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from policies import glob
@@ -14,13 +16,32 @@ from policies.specs import ConditionSpec, RuleSpec
 
 # Gives (upstream, tool, input schema) of every tool that is known.
 Provider = Callable[[], Iterable[tuple[str, str, Mapping[str, Any]]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the catalogue has of one target: its annotations, and whether it waits for approval."""
+
+    annotations: Mapping[str, Any] | None = None
+    blocked: bool = False
+
+
+UNKNOWN = Known()
+# Gives what is known of (kind, upstream, name).
+Finder = Callable[[str, str, str], Known]
 _provider: Provider | None = None
+_finder: Finder | None = None
 
 
-def register(provider: Provider | None) -> None:
-    """Name the catalogue that conditions are checked against."""
-    global _provider
-    _provider = provider
+def register(provider: Provider | None, finder: Finder | None = None) -> None:
+    """Name the catalogue that conditions are checked against, and where single targets are looked up in it."""
+    global _provider, _finder
+    _provider, _finder = provider, finder
+
+
+def known(kind: str, upstream: str, name: str) -> Known:
+    """What the gateway knows of a target when it decides about it."""
+    return UNKNOWN if _finder is None else _finder(kind, upstream, name)
 
 
 def problems(rule: RuleSpec) -> list[str]:

@@ -7,6 +7,8 @@ from typing import Any
 
 from django.apps import AppConfig
 
+from policies.schemas import Known
+
 
 class ProxyConfig(AppConfig):
     """Registers the proxy application, and its catalogue as what conditions are checked against."""
@@ -17,7 +19,7 @@ class ProxyConfig(AppConfig):
         """Let policy know the tools' schemas without knowing this package."""
         from policies import schemas
 
-        schemas.register(known_schemas)
+        schemas.register(known_schemas, known_definition)
 
 
 def known_schemas() -> Iterator[tuple[str, str, Mapping[str, Any]]]:
@@ -32,3 +34,15 @@ def known_schemas() -> Iterator[tuple[str, str, Mapping[str, Any]]]:
         schema = found.get("inputSchema") if isinstance(found, dict) else None
         if isinstance(schema, dict):
             yield slug, name, schema
+
+
+def known_definition(kind: str, upstream: str, name: str) -> Known:
+    """Give what a worker would know of a target now."""
+    from django.db import connection
+
+    from proxy.specs import load
+
+    connection.ensure_connection()
+    spec = load(connection.connection).get(upstream)
+    found = spec.definition(kind, name) if spec is not None else None
+    return Known(found.annotations or None, found.blocked) if found is not None else Known()

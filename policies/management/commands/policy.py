@@ -72,7 +72,7 @@ class Command(BaseCommand):
             what.add_argument(f"--{kind}", metavar="NAME", help=f"the {kind}'s name as the call has it")
         why.add_argument("--upstream", metavar="SLUG", default="", help="the upstream it is on")
         why.add_argument("--args", dest="arguments", metavar="JSON", help="the call's arguments (none)")
-        why.add_argument("--annotations", metavar="JSON", help="the tool's own annotations")
+        why.add_argument("--annotations", metavar="JSON", help="the tool's own annotations (those of the catalogue)")
         why.add_argument("--ip", help="the caller's address")
         why.add_argument("--at", metavar="TIME", help="a moment like 2026-12-24T18:00:00Z (now)")
         _json(why)
@@ -187,8 +187,12 @@ class Command(BaseCommand):
         arguments = _parsed(options["arguments"], "--args") if options["arguments"] is not None else ABSENT
         annotations = _parsed(options["annotations"], "--annotations") if options["annotations"] else None
         at = _moment(options["at"]) if options["at"] else time.time()
-        target = Target(kind, options["upstream"], options[kind], arguments, annotations)
-        explanation = explain(policy, principal, target, Context(at, options["ip"]))
+        known = schemas.known(kind, options["upstream"], options[kind])
+        if known.blocked:
+            notes.append("Its definition waits for approval: whatever the rules say, calls are refused.")
+        said = known.annotations if annotations is None else annotations
+        target = Target(kind, options["upstream"], options[kind], arguments, said)
+        explanation = explain(policy, principal, target, Context(at, options["ip"]), blocked=known.blocked)
         if options["json"]:
             self.stdout.write(json.dumps({**explanation.as_dict(), "notes": notes}))
             return
