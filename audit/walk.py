@@ -33,12 +33,21 @@ _VALUE_ROLES = frozenset(
     "value val values content default defaultvalue stringvalue data text secret plaintext rawvalue current".split()
 )
 _FIELD_LISTS = frozenset(
-    "required enum fields columns names keys scopes scope headers_allowed allowedheaders vary tags labels properties".split()
+    "required enum fields columns names keywords topics keys scopes scope headers_allowed allowedheaders vary tags labels properties".split()
 )
 _SCHEMA_WORDS = frozenset(
     """type title description format default examples example const enum anyOf oneOf allOf not $ref minLength maxLength pattern
     items properties required additionalProperties minimum maximum nullable writeOnly readOnly deprecated minItems maxItems
     uniqueItems contentEncoding contentMediaType x-mcp-header enumNames multipleOf exclusiveMinimum exclusiveMaximum $comment""".split()
+)
+# What says how somebody logs in, and nothing that would let another.
+_HOW = frozenset(
+    "type types method methods scheme schemes kind mode enabled required in location flow provider".split()
+)
+_WAYS = frozenset(
+    """none basic bearer digest oauth oauth2 openid oidc openidconnect saml apikey api_key api-key http https header query cookie
+    jwt token password anonymous iam mtls session ldap kerberos ntlm negotiate default custom client_credentials disabled
+    authorization_code implicit public no optional required sigv4 hawk inherit noauth""".split()
 )
 _SCHEMA_VALUES = frozenset(("default", "examples", "example", "const", "enum"))
 _HARMLESS = frozenset(("include", "same-origin", "omit"))
@@ -166,6 +175,8 @@ class Walk(Texts):
                         else "[NESTED]"
                     )
                 return self.value(value, depth, key)
+            if isinstance(value, dict) and name.kind in ("authorization", "credential") and _only_says_how(value):
+                return self.value(value, depth, key)
             if isinstance(value, dict) and parent == "properties" and _SCHEMA_WORDS.issuperset(value):
                 return self.schema(value, name, depth)
             if isinstance(value, list) and all(
@@ -209,6 +220,17 @@ class Walk(Texts):
             k: self.named(v, name, depth, k, "") if k in _SCHEMA_VALUES else self.value(v, depth, k)
             for k, v in value.items()
         }
+
+
+def _only_says_how(value: dict[str, Any]) -> bool:
+    """Whether an object under `auth` or the like tells of the way alone: {"type": "none"}."""
+    for name, item in value.items():
+        if name.lower() not in _HOW:
+            return False
+        for way in item if isinstance(item, list) else [item]:
+            if not (way is None or isinstance(way, bool) or (isinstance(way, str) and way.lower() in _WAYS)):
+                return False
+    return True
 
 
 def _canonical(value: Any) -> bytes:

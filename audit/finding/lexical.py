@@ -16,8 +16,9 @@ from audit.finding.places import by_place
 from audit.finding.prose import nearby, read_prose, said_before
 from audit.finding.randomness import looks_random
 from audit.finding.spans import merge
+from audit.finding.tables import in_columns
 from audit.finding.values import read_value
-from audit.finding.wording import TOKEN, accepts, looks_like_our_token
+from audit.finding.wording import TOKEN, WORDS_NOT_VALUES, accepts, looks_like_our_token
 
 __all__ = ("SHORT_NAMES", "TRIGGERS", "after_name", "find")
 
@@ -46,7 +47,7 @@ _NAME = compile_bytes(
 _AFTER = re.compile(
     rb"(?P<close>(?:\\{0,16}[\"'`])?[\])]?\??)"
     rb"(?P<space>(?:[ \t\r\n]|\\{1,8}[rnt]){0,64})"
-    rb"(?P<op>=>|:=|===?|=|:|->|\xe2\x86\x92|%3[aAdD]|%253[aAdD])"
+    rb"(?P<op>=>|:=|===?|=|:(?!:[A-Za-z])|->|\xe2\x86\x92|%3[aAdD]|%253[aAdD])"
     rb"(?P<more>(?:[ \t\r\n]|\\{1,8}[rnt]|\+(?=[^ ])|%20){0,64})"
 )
 _XML = re.compile(rb"(?:[ \t][^<>]{0,512})?>(?P<value>(?:<!\[CDATA\[)?[^<]{1,16384}+)(?=</|\Z)")
@@ -69,6 +70,7 @@ def find(text: bytes, *, cut: bool = False) -> list[Found]:
     found = list(search_forms(text))
     found += _by_name(text, cut)
     found += by_place(text)
+    found += in_columns(text)
     if cut:
         found += _unfinished(text)
     return merge(text, found)
@@ -147,6 +149,16 @@ def after_name(text: bytes, start: int, end: int, name: Name, cut: bool) -> Foun
         if before := _PAIR_BEFORE.search(text, max(0, start - 600), start):
             return Found(*before.span("value"), name.kind) if accepts(name, before["value"]) else None
         written = text[start:end]
+        if (part := _PART.match(text, end)) and _FORM_DATA.search(text, max(0, start - 120), start):
+            return (
+                None
+                if looks_like_our_token(part["value"]) or not accepts(name, part["value"])
+                else Found(*part.span("value"), name.kind)
+            )
+        if (two := _TWO.match(text, end)) and _OPENED.search(text, max(0, start - 24), start):
+            value = two["value"]
+            if accepts(name, value) and not value.istitle() and value.lower() not in WORDS_NOT_VALUES:
+                return Found(*two.span("value"), name.kind)
         header = (
             _CALLED.search(text, max(0, start - 48), start)
             or b"-" in written
@@ -170,6 +182,13 @@ _YAML_NAME = re.compile(rb"(?:name|key|header|Name|Key)[\"']?:[ \t]{1,16}[\"']?\
 _CALLED = re.compile(
     rb"(?:define|[Ss]et|put|add|append|setdefault|header|environ|config|store|save)[A-Za-z]{0,16}\([ \t]{0,4}\\{0,8}[\"']\Z"
 )
+# A part of a multipart form, and two strings in brackets.
+_PART = re.compile(
+    rb"\\{0,8}\"(?:;[^\r\n]{0,200})?(?:\r?\n[A-Za-z\-]{1,40}:[^\r\n]{0,200}){0,4}\r?\n\r?\n(?P<value>[^\r\n]{1,4096})"
+)
+_FORM_DATA = re.compile(rb"(?i)form-data;[ \t]{0,4}name=\\{0,8}\"\Z")
+_TWO = re.compile(rb"(?P<q>[\"'])[ \t]{0,4},[ \t]{0,4}(?P=q)(?P<value>[^\"'\s\\]{3,2048})(?P=q)[ \t]{0,4}[)\]]")
+_OPENED = re.compile(rb"(?:^|[\s(\[,=:{])[(\[][ \t]{0,4}[\"']\Z")
 _QUOTES_AND_BACKSLASH = (b'"', b"'", b"`", b"\\")
 _BLANKS = re.compile(rb"[ \t]{1,16}")
 

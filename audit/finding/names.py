@@ -61,7 +61,7 @@ _ABOUT = frozenset(
     """id ids name names count counts length len limit limits type types expiry expires expiresat expiresin expiration expired
     ttl url uri urls endpoint path paths file files filename filepath dir policy policies required isrequired enabled disabled
     optional strength age min max minlength maxlength algorithm alg version status state valid validity invalid isvalid
-    createdat updatedat lastused lastusedat changedat changed rotation rotationdays lifetime field fields label labels
+    createdat updatedat lastused lastchanged lastmodified modifiedat changeddate expirydate expirationdate encryption lastusedat changedat changed rotation rotationdays lifetime field fields label labels
     placeholder description descriptions title manager store storage provider usage budget scope scopes format rule rules
     reset resetat ref refs reference references arn location source kind class index position set isset exists present
     missing found match matches mismatch matching form input page screen prompt button link help message error errors less

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from audit.finding.matching import Found
 from audit.finding.names import Name
 from audit.finding.randomness import looks_random, mixed
-from audit.finding.wording import TRAILING, is_secret_word, is_words
+from audit.finding.wording import SAID_OF_PASSWORDS, TRAILING, is_secret_word, is_words
 
 __all__ = ("nearby", "read_prose", "said_before")
 
@@ -17,7 +17,9 @@ _CONNECT = re.compile(
     rb"(?:[ \t]{1,4}(?:is|was|are|equals|being|reads|=|:|-|\xe2\x80\x93|\xe2\x80\x94)|[ \t]{0,4}[,:]?[ \t]{1,4}(?:set|changed|equal|reset|rotated|updated)[ \t]{1,4}to|[ \t]{1,4}(?:i[ \t]{1,4}(?:use|used)|we[ \t]{1,4}use|you[ \t]{1,4}need|to[ \t]{1,4}use|provided|given|used|found|sent|received|value|here)[ \t]{0,4}(?:is|was|:|=)?|(?P<loose>[ \t]{1,4}as|[ \t]{1,4}of|[ \t]{1,4}to)|\xe2\x80\x99s|'s)"
     rb"[ \t]{0,4}(?:(?:now|just|still|currently|simply|always|probably|the|new|set[ \t]{1,4}to|called|this|following|string|value)[ \t:]{1,4}){0,3}"
 )
-_WITHIN = re.compile(rb"(?:[ \t]{1,4}[A-Za-z'()]{1,20}){1,5}[ \t]{0,4}(?::|=|->|-|\xe2\x80\x93|\xe2\x80\x94)[ \t]{0,4}")
+_WITHIN = re.compile(
+    rb"(?:[ \t]{1,4}[A-Za-z'()]{1,20}){1,5}[ \t]{0,4}(?::|=|->|-|\xe2\x80\x93|\xe2\x80\x94)(?:[ \t]{0,4}(?:\r?\n){1,2})?[ \t]{0,4}"
+)
 _QUOTED_TOKEN = re.compile(
     rb"(?P<q>\\{0,8}[\"'`]|\xe2\x80\x9c|\xe2\x80\x98|\*\*|<)(?P<value>[^\s\"'`<>]{3,2048}?)(?=\\{0,8}[\"'`]|\xe2\x80\x9d|\xe2\x80\x99|\*\*|>)"
 )
@@ -35,6 +37,8 @@ def read_prose(text: bytes, end: int, name: Name) -> Found | None:
             value = text[found.start : found.end]
             if not connected["loose"] or name.kind == "password" or not is_words(value):
                 return found
+        elif name.kind == "password" and (word := _plain_word(text, end, connected)):
+            return word
     elif connected := _WITHIN.match(text, end):
         found = _word(text, connected.end(), name)
         if found and looks_random(text[found.start : found.end], name.hexadecimal, least=8):
@@ -60,6 +64,16 @@ def read_prose(text: bytes, end: int, name: Name) -> Found | None:
     return Found(bare.start(), bare.start() + len(value), name.kind)
 
 
+def _plain_word(text: bytes, end: int, connected: re.Match[bytes]) -> Found | None:
+    """Find a word that is the password: `the password is swordfish`, and not `the password is wrong`."""
+    if connected["loose"] or not _SAYS.search(connected[0]):
+        return None
+    word = _ONE_WORD.match(text, connected.end())
+    if word is None or word["word"].lower() in SAID_OF_PASSWORDS or _SUFFIX.search(word["word"].lower()):
+        return None
+    return Found(*word.span("word"), "password")
+
+
 def said_before(text: bytes, start: int, name: Name) -> Found | None:
     """Find a secret that stands in front of its name, as in `use "x" as the password`."""
     match = _SAID_BEFORE.search(text, max(0, start - 160), start)
@@ -74,6 +88,14 @@ def said_before(text: bytes, start: int, name: Name) -> Found | None:
 _SAID_BEFORE = re.compile(
     rb"(?:(?<=[\s\"'`(*])|^)(?P<value>[^\s\"'`(*]{6,150})[\"'`*]{0,2},?[ \t]{1,4}(?:as|is|was|for)[ \t]{1,4}"
     rb"(?:(?:the|my|your|our|his|her|their|this|its|a|an|new|old|current|correct|temporary|initial|default|root|admin|db|database|user)[ \t]{1,4}){0,4}[\"'`*]?\Z"
+)
+_SAYS = re.compile(rb"(?i)\A[ \t]{1,4}(?:is|was)[ \t]{1,4}(?:(?:now|still|just|currently|simply)[ \t]{1,4})?\Z")
+# The sentence goes on with another clause, or ends.
+_ONE_WORD = re.compile(
+    rb"(?P<word>[A-Za-z]{5,24})(?=[.!]?(?:[ \t]*[\r\n]|[ \t]*\Z)|\.[ \t]|,?[ \t](?:and|but|so|please|can|could|would|for[ \t]the|you)[ \t])"
+)
+_SUFFIX = re.compile(
+    rb"(?:ed|ing|able|ible|ly|ive|ent|ant|ary|ory|ful|less|ous|al|ic|ical|tion|sion|ment|ness|ity|word|words|ate|ese)\Z"
 )
 _DIRECT = re.compile(rb"[ \t]{0,4}[(\[](?=\S)|[ \t]{0,4}[:(\[]?[ \t]{1,4}")
 _WORD_AND_DIGITS = re.compile(rb"[A-Za-z]{3,}[0-9]{1,4}\Z")

@@ -6,7 +6,7 @@ import re
 
 from audit.finding.matching import Found
 from audit.finding.names import Name
-from audit.finding.randomness import looks_random
+from audit.finding.randomness import looks_random, only_words
 from audit.finding.wording import (
     ALGORITHM,
     CALL,
@@ -119,6 +119,10 @@ def _plain(
     if value in (b"null", b"None", b"undefined", b"nil"):
         return None
     if not quoted_name:
+        if _ONLY_BRACKETS.match(stripped) or (_CMDLET.match(stripped) and after == b" "):
+            return None  # code
+        if colon and not spaced and before == b"/" and _IMAGE.search(text, max(0, start - 200), start):
+            return None  # an image's tag: registry.example/team/auth:1.2.3
         if spaced and is_words(stripped) and start > 0 and _FAULT.search(text, max(0, start - 24), start):
             return None  # "unexpected token: identifier"
         lowered = stripped.lower()
@@ -137,11 +141,15 @@ def _plain(
                 or after in (b"(", b"[")
                 or not stripped.islower()
             )
-            if identifier or (after == b" " and colon) or not _own_line(text, plain.end()):
+            made = colon and len(stripped) >= 14 and not only_words(stripped) and looks_random(stripped * 2)
+            if ((identifier and not made) or (after == b" " and colon)) or not _own_line(text, plain.end()):
                 return None
         if colon and not spaced and before == b":" and not looks_random(stripped):
             return None  # a part of a name such as an ARN
-        if spaced and (ALGORITHM.match(stripped) or (QUANTITY.match(stripped) and name.kind not in NUMERIC)):
+        if spaced and (
+            (ALGORITHM.match(stripped) and not looks_random(stripped, least=10))
+            or (QUANTITY.match(stripped) and name.kind not in NUMERIC)
+        ):
             return None
         if written[:1] in (b"P", b"p", b"O") and written.lower() in (b"pwd", b"oldpwd") and value[:1] in (b"/", b"~"):
             return None
@@ -150,6 +158,9 @@ def _plain(
     return Found(at, at + len(stripped), name.kind)
 
 
+_ONLY_BRACKETS = re.compile(rb"[(\[{][)\]}]{0,2}\Z")
+_CMDLET = re.compile(rb"(?:Read|Get|New|Import|Convert(?:To|From))-[A-Z][A-Za-z]{2,40}\Z")
+_IMAGE = re.compile(rb"(?:^|[\s\"'=])(?:[a-z0-9][a-z0-9.\-]{0,80}(?::[0-9]{2,5})?/){1,6}\Z")
 _FAULT = re.compile(rb"(?i)(?:unexpected|invalid|unknown|missing|duplicate|expected|unrecognized|illegal)[ \t]\Z")
 
 

@@ -50,6 +50,20 @@ WORDS_NOT_VALUES = frozenset(
     self request args kwargs options params config settings env process data input value values name type field http https
     bearer basic digest oauth jwt sha256 sha1 sha512 md5 bcrypt argon2 hmac secretstr slicestr interface const readonly""".split()
 )
+# What a sentence may say of a password without giving it; what ends like an adjective need not stand here.
+SAID_OF_PASSWORDS = frozenset(
+    rb"""about above after again alone already always another available bad below better blank broken case clear common complex
+    correct different easy either empty enough equal exactly expired false fine first forgotten generated given good great
+    hard hashed here hidden identical incorrect inside invalid known later local lost longer meant missing myself needed
+    never none nothing often okay only optional other plain plaintext present private public random ready right safe same
+    secret secure sent short shorter simple someone something still strong stronger stored their there these those today
+    together tomorrow unchanged undefined under unique unknown unsafe until upper useless valid visible weak weaker what
+    where which while wrong yours ready reset older newer longer fresh encrypted bcrypt argon required stale gone theirs
+    complete definite english spanish polish turkish rubbish finite white unsure obscure shown modern robust oldest newest worst
+    latest whatever whichever because before between beyond being cannot could every everything hers mandatory might must maybe
+    neither nobody ours perhaps probably quite rather should since somewhere such than that then though through too unless
+    usually very well were when whether will with within without would""".split()
+)
 CODE = re.compile(
     rb"[A-Za-z_$][A-Za-z0-9_$]{0,60}(?:(?:\.|->|::|\?\.)[A-Za-z_$][A-Za-z0-9_$]{0,60}){0,8}(?:[(\[{][^\s]{0,200})?[)\]},;]{0,4}\Z"
 )
@@ -94,7 +108,7 @@ def is_secret_word(value: bytes, name: Name, quoted: bool) -> bool:
     ):
         return False
     if (
-        ALGORITHM.match(value)
+        (ALGORITHM.match(value) and not (len(value) >= 10 and looks_random(value, least=10)))
         or DATE.match(value)
         or (QUANTITY.match(value) and not (name.kind in NUMERIC and value.isdigit() and len(value) >= 3))
     ):

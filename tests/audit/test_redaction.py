@@ -108,6 +108,54 @@ def test_strings_that_hold_json_are_read_as_json_twice_over():
     assert "hunter2" not in out
 
 
+@pytest.mark.parametrize(
+    ("text", "secret"),
+    [
+        ("id,user,password\n1,ann,swordfish\n2,bob,zq9\n", ["swordfish", "zq9"]),
+        ("report\n\nid;api_key;n\n1;zq9;3\n\nzq9 stays", ["zq9;"]),
+        ("user\\tpw\\n", []),
+        ("user\tdb_password\nann\thello world\n", ["hello"]),
+        ("| a | token |\n|---|---|\n| 1 | zq9x |\n", ["zq9x"]),
+        ('"a","password"\n"1","x, ""y"" z"\n', ["y", "z"]),
+        ("insert into u(a,password) values(1,'it''s'),(2,'zq9')", ["it''s", "zq9"]),
+        ('--b\r\nContent-Disposition: form-data; name="password"\r\n\r\nzq9\r\n--b--', ["zq9"]),
+        ("[('password', 'swordfish'), ('user', 'ann')]", ["swordfish"]),
+        ("The password is swordfish. It works.", ["swordfish"]),
+        ("My password is swordfish and I need help", ["swordfish"]),
+        ("client_secret: R12mlClfSwe4FGQj", ["R12ml"]),
+    ],
+)
+def test_columns_forms_pairs_and_plain_words(text, secret):
+    out, _ = REDACTOR.text(text)
+    assert not [one for one in secret if one in out]
+    assert REDACTOR.text(out, again=True)[0] == out
+    assert REDACTOR.suspicious(orjson.dumps(text)) or not secret
+
+
+@pytest.mark.parametrize("kind", ["prose about secrets", "code", "table"])
+def test_every_harmless_line_of_the_corpus(kind):
+    lines = {"prose about secrets": benign.PROSE, "code": benign.CODE, "table": benign.TABLES}[kind]
+    assert [(line, REDACTOR.text(line)[0]) for line in lines if REDACTOR.text(line)[1]] == []
+
+
+def test_how_somebody_logs_in_is_no_secret():
+    for value in (
+        {"type": "none"},
+        {"type": "oauth2", "flow": "client_credentials"},
+        {"methods": ["basic", "bearer"], "required": True},
+    ):
+        assert REDACTOR.value({"auth": value}) == ({"auth": value}, 0)
+    for value in (
+        {"type": "hunter2"},
+        {"type": "basic", "password": "x"},
+        {"user": "ann"},
+        {"type": {"a": "x"}},
+        "none",
+    ):
+        assert REDACTOR.value({"auth": value})[1] == 1
+    assert REDACTOR.value({"password": {"type": "none"}})[1] == 1
+
+
 @pytest.mark.parametrize("count", [2, 60])
 def test_a_member_that_a_later_one_hides_is_looked_at_too(count):
     for hidden in ('"password":"zq9x"', '"note":"mcps_live_AbCdEf123456_0123456789abcdefghij zq9x password=zq9x"'):
@@ -275,7 +323,7 @@ def test_text_never_raises(text):
 # Finds of fuzzing, kept: texts that once took more than linear time.
 @pytest.mark.parametrize(
     "unit",
-    ["password" + " " * 3000, "token ", "password:", '"key', "\\", 'password="', "%25", "%70%61 ", "http://u:p@", "mysql -p ", '"password": [', 'data: {"password":"x"}\n\n', "secret for a b c is ", '"value":"a","name":"token",', "a-", "a1_", "<password>", "eyJ", "-----BEGIN PRIVATE KEY-----", "api ", "&#61;", "cGFzc3dvcmQ9aHVudGVyMg ", "password=[" + "a" * 87 + " ", "password is (" + "ab " * 30, "token_" + "0" * 66 + "x ", "limit" * 30 + "zkey ", "token" + "text" * 40 + "z "],
+    ["password" + " " * 3000, "token ", "password:", '"key', "\\", 'password="', "%25", "%70%61 ", "http://u:p@", "mysql -p ", '"password": [', 'data: {"password":"x"}\n\n', "secret for a b c is ", '"value":"a","name":"token",', "a-", "a1_", "<password>", "eyJ", "-----BEGIN PRIVATE KEY-----", "api ", "&#61;", "cGFzc3dvcmQ9aHVudGVyMg ", "password=[" + "a" * 87 + " ", "password is (" + "ab " * 30, "token_" + "0" * 66 + "x ", "limit" * 30 + "zkey ", "token" + "text" * 40 + "z ", "password,", "password|a\n", "a,password\n1,2\n", "insert into t(password) values('x'),", "the password is x" + "y" * 30 + " ", "('password', '", 'form-data; name="password"\r\n'],
 )  # fmt: skip
 def test_hostile_text_takes_bounded_time(unit):
     text = unit * (12_000 // len(unit) + 1)

@@ -77,6 +77,70 @@ Our authentication service had an outage from 10:05 to 10:47 UTC.
 Error: token is not valid for this audience
 The token was issued by https://login.example.com and is valid for one hour
 We never log passwords, tokens or keys.
+The password is wrong.
+Your password is about to expire in 3 days.
+The password is expired, please contact your administrator.
+Our password policy is strict: at least 14 characters.
+I think the password was changed yesterday, and the token was revoked.
+The passwords are stored as salted hashes.
+The password is stored in the vault under team/db.
+The password is required for this step.
+A password is something you know; a token is something you have.
+My password was stolen last year, so I changed it everywhere.
+The password was reset by support.
+Is the password case sensitive? The password is case sensitive.
+The secret is safe with me.
+The token is a JWT signed with RS256.
+This token is used for pagination.
+The API key is missing from the request.
+The API key is sent in the X-Api-Key header.
+Which key is used to sign the release?
+The key is to write tests first.
+The session token is kept in memory only.
+Users, roles, passwords and sessions are managed in the admin panel.
+The password is ready for pickup at the front desk.
+The password is longer than needed.
+If the password is correct the door opens.
+When the password is typed three times wrong the account locks.
+What was the password again?
+The password is hidden by default, and you can reveal it.
+Authorization is handled by the gateway.
+The cookie is strictly necessary.
+The pass is valid for two days in all museums.
+Her secret was revealed in chapter 12.
+The secretary was present; the author was not.
+He kept a secret diary in his desk.
+Password managers generate long random passwords for you.
+password reset email sent
+invalid credentials for user ann
+token limit exceeded: 8192 > 4096
+The access token lifetime is 3600 seconds.
+Signing keys are rotated quarterly (next: 2026-03-01).
+Private keys never leave the HSM.
+2FA is mandatory for all administrators.
+Credentials are checked on every request.
+Set `password_encryption = scram-sha-256` in postgresql.conf.
+the password field must not be empty
+Enter your password:
+Password (again):
+Forgot password?
+bearer tokens are the default since v2.1.0
+The pin is soldered to the board, pin 12 carries 3.3V.
+Use pip install --user secrets-manager to install it
+SELECT count(*) FROM tokens WHERE expires_at < now()
+SELECT token_type, count(*) FROM api_keys GROUP BY 1
+INSERT INTO settings (name, value) VALUES ('theme', 'dark')
+CREATE TABLE users (id bigint, name text, password_hash text not null, created_at timestamptz)
+ALTER USER app VALID UNTIL '2027-01-01'
+The password is compared in constant time.
+The password was compromised in a breach.
+The password is a string of at least 8 characters.
+their password is never shown to us
+The password is optional for guests.
+The password is English, not German.
+Is your password unique?
+The password is written on the sticker below the router.
+The password is neither stored nor logged.
 """.strip().splitlines()
 
 CODE = r"""
@@ -120,6 +184,35 @@ new_password = form.cleaned_data["password1"]
 auth = HTTPBasicAuth(username, password)
 public_key = private_key.public_key()
 $ ssh -i ~/.ssh/id_ed25519 git@github.com
+def check_password(self, raw_password): return hmac.compare_digest(self.hash(raw_password), self.password)
+if (!token) throw new UnauthorizedError('token required');
+const [password, setPassword] = useState('');
+<Field name="password" label="Password" type="password" />
+fields = (("password", "Password"), ("email", "E-mail"))
+token = jwt.encode(payload, settings.SECRET_KEY, algorithm="HS256")
+parser.add_argument('--password', help='the password to use', required=True)
+export const getToken = () => localStorage.getItem('token');
+$password = Read-Host -AsSecureString "Password"
+password: process.env.DB_PASSWORD || 'undefined',
+self.assertEqual(response.data['token'], user.auth_token.key)
+@pytest.fixture
+def token(client): return client.post("/token").json()["access_token"]
+  password: { type: String, required: true, minlength: 8 },
+  api_key: { $ref: '#/components/schemas/ApiKey' }
+var token = lexer.NextToken();
+while (tokens.hasMoreTokens()) { System.out.println(tokens.nextToken()); }
+public record Credentials(String user, String password) {}
+key = f"user:{user_id}:profile"
+cache.set(key, value, timeout=300)
+for (const key of Object.keys(obj)) console.log(key, obj[key]);
+secret = secrets.token_hex(32)
+git remote add origin git@github.com:acme/token-service.git
+assert_eq!(tokenizer.next(), Some(Token::Ident("password")));
+func (s *Server) Login(ctx context.Context, user, password string) (string, error) {
+it('rejects a wrong password', async () => {
+throw new Error(`Invalid token at line ${line}`);
+help_text=_("Your password can't be too similar to your other personal information.")
+path("reset/<uidb64>/<token>/", views.PasswordResetConfirmView.as_view(), name="password_reset_confirm")
 """.strip().splitlines()
 
 
@@ -260,6 +353,23 @@ def public_key(r: R) -> str:
     ])  # fmt: skip
 
 
+TABLES = (
+    "name,type,required\npassword,string,yes\nemail,string,no\n",
+    "| parameter | type | description |\n|---|---|---|\n| password | string | The password |\n| token | string | A token |\n",
+    "id,token_count,author\n1,523,Ann\n2,99,Bob\n",
+    "event,count\npassword_reset,12\nlogin,99\n",
+    "key,value\ntheme,dark\nlang,en\n",
+    "feature\tpassword required\tSSO\nBasic\tyes\tno\nPro\tno\tyes\n",
+    "user,last_login,password_changed_at\nann,2026-01-01,2025-12-12\n",
+    "Users, passwords and sessions\nare, as always, in the manual.\n",
+    "INSERT INTO settings (name, value) VALUES ('theme', 'dark')",
+)
+
+
+def table(r: R) -> str:
+    return r.choice(TABLES)
+
+
 def structured(r: R) -> Any:
     return r.choice([
         {"max_tokens": r.randint(1, 9999), "next_page_token": draw(r, BASE62, 20), "token_count": 3, "author": "Ann"}, {"usage": {"prompt_tokens": r.randint(1, 9999), "completion_tokens": 5, "total_tokens": 12}},
@@ -267,13 +377,14 @@ def structured(r: R) -> Any:
         {"inputSchema": {"type": "object", "properties": {"password": {"type": "string", "description": "The password to check"}, "user": {"type": "string"}}, "required": ["user", "password"]}},
         {"nextCursor": cursor(r)}, {"_meta": {"progressToken": r.randint(1, 99)}}, {"primary_key": "id", "foreign_key": "user_id", "sort_key": "ts#1"}, {"keywords": ["auth", "token", "secret"], "keyboard": "us"}, {"publicKey": b64(r, 32)},
         {"cache_key": draw(r, HEX, 32), "etag": draw(r, HEX, 32)}, {"name": "password_reset", "description": "Resets a password", "value": "enabled"}, {"idempotency_key": str(uuid.UUID(int=r.getrandbits(128), version=4))}, {"secret_name": "prod/db", "secret_arn": "arn:aws:secretsmanager:eu-west-1:123456789012:secret:prod/db"},
+        {"auth": {"type": r.choice(["none", "basic", "oauth2"])}}, {"keywords": ["secret", "password"]}, {"password_last_changed": "2026-01-01T00:00:00Z"}, {"image": f"ghcr.io/acme/auth:1.2.3@sha256:{draw(r, HEX, 64)}"},
         {"columns": ["id", "password", "email"]}, {"scopes": ["read:tokens", "write:keys"]}, {"monkey": draw(r, LOWER, 8), "turkey": 3},
     ])  # fmt: skip
 
 
 KINDS: dict[str, Callable[[R], Any]] = {
     "uuid": uuids, "git hash": git_hash, "digest": digest, "prose about secrets": lambda r: r.choice(PROSE), "code": lambda r: r.choice(CODE), "base64 image": image, "address": address, "version": version,
-    "identifier": identifier, "cursor": cursor, "base64 of plain text": wrapped, "path": path, "log line": log_line, "public key": public_key, "structured": structured,
+    "identifier": identifier, "cursor": cursor, "base64 of plain text": wrapped, "path": path, "log line": log_line, "public key": public_key, "structured": structured, "table": table,
 }  # fmt: skip
 
 NEUTRAL = ("text", "value", "note", "id", "content", "description", "data", "output", "ref", "title", "input", "result")

@@ -353,11 +353,30 @@ def prose(r: R, s: str, n: str) -> Any:
     ])}  # fmt: skip
 
 
+def table(r: R, s: str, n: str) -> Any:
+    if set(s) & set("\n,;|\t'\"\\"):
+        return {"config": {n: s}}
+    return r.choice([
+        {"text": f"id,user,{n},email\n1,ann,{s},ann@example.com\n"},
+        {"text": f'"id";"{n}"\n"1";"{s}"\n'},
+        {"text": f"user\t{n}\tage\nann\t{s}\t41\n"},
+        {"text": f"| user | {n} |\n|------|:----:|\n| ann | {s} |\n"},
+        {"query": f"INSERT INTO logins (id, name, {n}) VALUES (1, 'bob', NULL), (2, 'ann', '{s}')"},
+    ])  # fmt: skip
+
+
+def form_part(r: R, s: str, n: str) -> Any:
+    if "\n" in s:
+        return {"config": {n: s}}
+    extra = r.choice(["", "Content-Type: text/plain\r\n"])
+    return {"body": f'--x1\r\nContent-Disposition: form-data; name="{n}"\r\n{extra}\r\n{s}\r\n--x1--\r\n'}
+
+
 POSITIONS: dict[str, Callable[[R, str, str], Any]] = {
     "nested key": nested, "name/value pair": pair, "header list": headers, "argument list": arguments,
     "KEY=value lines": lines, "JSON in a string": json_string, "JSON twice": json_twice, "URL and DSN": url,
     "percent-wrapped": percent, "base64-wrapped": b64, "SSE data": sse, "error text": error,
-    "broken JSON": broken, "prose": prose,
+    "broken JSON": broken, "prose": prose, "table": table, "form part": form_part,
 }  # fmt: skip
 
 
