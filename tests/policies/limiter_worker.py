@@ -9,12 +9,16 @@ import asyncio
 import json
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from policies.limiter import Limiter
 from policies.limiter_redis import RedisWindows
 from policies.limiter_shared import SharedTable
 from policies.limiter_table import Window
+from policies.limits import LimitRef
+from policies.specs import LimitSpec
 
 SECOND = 1_000_000_000
 
@@ -63,10 +67,32 @@ def stall(table: SharedTable) -> None:
     table.decide_now([Window(b"stall", 2, 60 * SECOND)])
 
 
+async def bursts(limiter: Limiter, requests: int, seconds: int) -> None:
+    """For each line "BUCKET TIMES": ask so often at once, as the gateway does; say how it went. Ends with the input."""
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        bucket, times = line.split()
+        ref = LimitRef(bucket.encode(), requests, seconds, None, LimitSpec(requests, seconds))
+        waits: list[float] = []
+        reasons: Counter[str] = Counter()
+
+        async def ask(ref: LimitRef = ref, waits: list[float] = waits, reasons: Counter[str] = reasons) -> None:
+            begun = time.monotonic()
+            reasons[(await limiter.admit([ref])).reason or "admitted"] += 1
+            waits.append(time.monotonic() - begun)
+
+        await asyncio.gather(*(ask() for _ in range(int(times))))
+        print(json.dumps({**reasons, "slowest": max(waits)}), flush=True)
+
+
 def main() -> None:
     mode, place, *rest = sys.argv[1:]
     numbers = [int(text) for text in rest]
-    if mode == "stall":
+    if mode == "bursts":
+        redis = place.startswith("redis:")
+        limiter = Limiter.open(Path(), redis_url=place) if redis else Limiter.open(Path(place))
+        print("ready", flush=True)
+        asyncio.run(bursts(limiter, *numbers))
+    elif mode == "stall":
         stall(SharedTable(Path(place)))
     elif mode == "hammer":
         table = SharedTable(Path(place))
