@@ -8,7 +8,7 @@ import os
 from django.conf import settings
 
 from audit import logger as audit_logger
-from audit import taking_over
+from audit import taking_over, warming
 from audit.sanitizer import current as current_sanitizer
 from policies import snapshot
 from policies.limiter import build_limiter
@@ -44,7 +44,7 @@ async def start_gateway() -> Gateway:
         query_keys="SENTINEL_WORKER" in os.environ,
     )
     holder.start()
-    await asyncio.to_thread(holder.ready, FIRST_SNAPSHOT)
+    await asyncio.gather(asyncio.to_thread(holder.ready, FIRST_SNAPSHOT), asyncio.to_thread(warming.warm))
     await gateway.start()
     proxy_gateway.install(gateway)
     return gateway

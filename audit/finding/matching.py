@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import re2
@@ -56,8 +56,19 @@ def _opening(form: Form) -> str:
 
 
 _BEGINNING = tuple(form for form in FORMS if not form.needs)
-_SEARCHED = tuple((form, compile_bytes(_whole(form))) for form in FORMS if form.needs)
-_EACH = tuple(compile_bytes(_whole(form)) for form in _BEGINNING)
+
+
+# More than a hundred patterns, compiled when they are first needed: most commands never are.
+@cache
+def _searched() -> tuple[tuple[Form, Any], ...]:
+    return tuple((form, compile_bytes(_whole(form))) for form in FORMS if form.needs)
+
+
+@cache
+def _each() -> tuple[Any, ...]:
+    return tuple(compile_bytes(_whole(form)) for form in _BEGINNING)
+
+
 OPENINGS = "|".join(
     (
         f"{_WORD}(?:{'|'.join(_opening(form) for form in _BEGINNING if form.word)})",
@@ -80,7 +91,9 @@ def _first_bytes(form: Form) -> tuple[bytes, bytes]:
     return low[:2], high[:2] + b"\xff"
 
 
-_FIRST_BYTES = tuple(_first_bytes(form) for form in _BEGINNING)
+@cache
+def _all_first_bytes() -> tuple[tuple[bytes, bytes], ...]:
+    return tuple(_first_bytes(form) for form in _BEGINNING)
 
 
 @lru_cache(maxsize=4096)
@@ -89,7 +102,7 @@ def _candidates(beginning: bytes) -> tuple[int, ...]:
     escaped = beginning[:1] == b"\\"
     return tuple(
         index
-        for index, (low, high) in enumerate(_FIRST_BYTES)
+        for index, (low, high) in enumerate(_all_first_bytes())
         if low <= beginning <= high or (escaped and _BEGINNING[index].word)
     )
 
@@ -106,7 +119,7 @@ def _trimmed(value: bytes) -> bytes:
 def search_forms(text: bytes) -> Iterator[Found]:
     """Find every secret that its own form gives away; what overlaps is left to the caller."""
     position, size, refused = 0, len(text), 0
-    match_at = _OPENINGS._regexp.Match
+    match_at, each = _OPENINGS._regexp.Match, _each()
     while position < size:
         ((begin, opened),) = match_at(UNANCHORED, text, position, size)
         if opened < 0:
@@ -115,7 +128,7 @@ def search_forms(text: bytes) -> Iterator[Found]:
         if refused > _MAX_REFUSED:
             position = opened
         for index in _candidates(text[begin : begin + 2]):
-            spans = _EACH[index]._regexp.Match(_ANCHORED, text, begin, size)
+            spans = each[index]._regexp.Match(_ANCHORED, text, begin, size)
             if spans[0][1] < 0:
                 continue
             start, end = spans[1]
@@ -131,7 +144,7 @@ def search_forms(text: bytes) -> Iterator[Found]:
 
 
 def _search_loose(text: bytes) -> Iterator[Found]:
-    for form, pattern in _SEARCHED:
+    for form, pattern in _searched():
         if form.needs is not RUN and not any(literal in text for literal in form.needs):
             continue
         for match in pattern.finditer(text):

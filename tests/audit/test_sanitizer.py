@@ -16,7 +16,8 @@ from django.db import connection
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from audit import escapes
+from audit import escapes, warming
+from audit.finding import matching
 from audit.redaction import Rules
 from audit.sanitizer import MISSING, Payload, Sanitizer, heavy
 from tests.corpus import secrets
@@ -477,6 +478,14 @@ class TestEscapes:
         for point in range(sys.maxunicode + 1):
             if unicodedata.category(chr(point)) in ("Cc", "Cf", "Cs", "Zl", "Zp"):
                 assert (escapes._AGAIN.search(chr(point)) is not None) is (point not in (9, 10, 13)), hex(point)
+
+
+def test_warming_up_compiles_what_the_first_payloads_need(monkeypatch):
+    matching._each.cache_clear()
+    warming.warm()
+    assert matching._each.cache_info().currsize == 1
+    monkeypatch.setattr(warming, "_CALL", object())
+    warming.warm()  # what cannot be is logged, not raised
 
 
 @pytest.mark.django_db
