@@ -105,7 +105,7 @@ class PolicyVersionAdmin(Pages):
             **self.admin_site.each_context(request),
             "title": f"Go back to version {version.number}?",
             "about": "Every role, rule and limit becomes what it was then, on all workers within a second.",
-            "changes": [(line[:1], line[1:]) for line in list(lines)[2:]],
+            "changes": [(line[:1], line[1:]) for line in list(lines)[2:] if not line.startswith("@@")],
             "act": "Go back to this version",
             "back": reverse("admin:policies_policyversion_change", args=[version.number]),
             "proof": proof,

@@ -132,6 +132,13 @@ def second_factor(request: HttpRequest) -> HttpResponseBase:
     return page(request, "admin/second_factor.html", context)
 
 
+def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    """Say that there is nothing under an address, as a page of the admin where it is one of its addresses."""
+    if request.path.startswith("/admin/"):
+        return page(request, "404.html", {"title": "Not found"}, status=404)
+    return HttpResponse("There is nothing here.\n", status=404, content_type="text/plain; charset=utf-8")
+
+
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     """Say in one sentence what a missing or foreign form token means, and what to do."""
     context = {

@@ -5,4 +5,5 @@ from __future__ import annotations
 from django.contrib import admin
 from django.urls import include, path
 
+handler404 = "sentinel.pages.not_found"
 urlpatterns = [path("admin/", admin.site.urls), path("", include("sentinel.api.urls"))]

@@ -116,7 +116,7 @@ def when(value: datetime | None, form: str = "full") -> SafeString | str:
     local = timezone.localtime(value)
     text = {
         "full": f"{local:%Y-%m-%d %H:%M:%S}.{local.microsecond // 1000:03d} {local:%Z}",
-        "row": f"{local:%m-%d %H:%M:%S}",
+        "row": f"{local:%m-%d %H:%M:%S}" if local.year == timezone.localtime().year else f"{local:%Y-%m-%d %H:%M}",
         "clock": f"{local:%H:%M:%S}.{local.microsecond // 1000:03d}",
         "minute": f"{local:%Y-%m-%d %H:%M} {local:%Z}",
         "day": f"{local:%Y-%m-%d}",

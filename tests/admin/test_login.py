@@ -114,6 +114,21 @@ def test_no_page_has_inline_script_or_style(admin_client, event):
         assert "<script>" not in text
 
 
+def test_what_is_not_there_is_said_on_a_page(as_duty, client):
+    answer = as_duty("viewer").get("/admin/audit/auditevent/nonsense/change/")
+    assert answer.status_code == 404
+    assert b"There is nothing here" in answer.content
+    assert b"sidenav" in answer.content
+    elsewhere = client.get("/nowhere-at-all")
+    assert (elsewhere.status_code, elsewhere["Content-Type"]) == (404, "text/plain; charset=utf-8")
+
+
+def test_the_page_of_an_error_needs_nothing(settings):
+    from django.template.loader import render_to_string
+
+    assert "Something went wrong" in render_to_string("500.html")
+
+
 def test_cookies_are_closed(person):
     person("viewer", username="vera")
     client = Client()
