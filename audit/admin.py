@@ -90,6 +90,7 @@ class AuditEventAdmin(Pages):
         if not self.has_view_permission(request):
             raise PermissionDenied
         known = suggestions()
+        place = reverse("admin:audit_auditevent_changelist")
         filters = read_filters(request, known)
         problems = list(filters.problems)
         before, after = _cursor(request, "before", problems), _cursor(request, "after", problems)
@@ -118,7 +119,11 @@ class AuditEventAdmin(Pages):
             "newest": filters.query() if before or after else "",
             "can_export": request.user.has_perm("audit.export_auditevent"),
             "views": _views(self.admin_site, request),
-            "clear": "" if filters.empty else reverse("admin:audit_auditevent_changelist"),
+            "clear": "" if filters.empty else place,
+            # Links of the cells, as far as they are the same in every line.
+            "place": place,
+            "same_key": filters.without("key").query(key=""),
+            "same_tool": filters.without("tool").query(tool=""),
         }
         return render(request, "admin/audit/events.html", context)
 

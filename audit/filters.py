@@ -150,6 +150,10 @@ class Filters:
         """Return these conditions and one more."""
         return replace(self, values={**self.values, name: (value,)})
 
+    def without(self, name: str) -> Filters:
+        """Return these conditions without one."""
+        return replace(self, values={other: kept for other, kept in self.values.items() if other != name})
+
     def chips(self, labels: Mapping[str, str] | None = None) -> list[Chip]:
         """Return the conditions in force, each with the query that removes it; `labels` names keys by id."""
         found = []

@@ -100,7 +100,7 @@ async def _follow(user: Any, filters: Filters, since: UUID) -> AsyncIterator[byt
         for row in reversed(fresh):
             seen[row.id] = None
             with timezone.override(zone):
-                html = template.render({"row": row, "live": True})
+                html = template.render({"row": row})
             data = json.dumps({"id": str(row.id), "html": html})
             yield f"id: {row.id}\ndata: {data}\n\n".encode()
         while len(seen) > REMEMBER:

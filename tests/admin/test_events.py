@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import json
 import re
@@ -167,6 +168,18 @@ def test_an_event_is_told_as_a_sentence(event, as_duty):
     assert plain == "ci-bot (role user) was denied delete_customer on crm: rule 12 “no deletes”, policy version 41."
     assert "Authenticate" in text
     assert "5 µs" in text
+
+
+def test_cells_lead_to_the_same_key_and_tool_within_the_other_filters(event, as_duty):
+    made = event(tool_name="a&b=c d", outcome="denied", reason="no_rule")
+    client = as_duty("viewer")
+    text = html.unescape(
+        client.get(f"{LIST}?outcome=denied&tool=other&tool=a%26b%3Dc+d&before={uuid7()}").content.decode()
+    )
+    same_key, same_tool = re.findall(r'class="celllink" href="([^"]+)"', text)
+    assert same_key == f"?tool=other&tool=a%26b%3Dc+d&outcome=denied&key={made.api_key_id}"
+    assert same_tool == "?outcome=denied&tool=a%26b%3Dc%20d"
+    assert ids(client.get(LIST + same_tool).content.decode()) == [str(made.id)]
 
 
 def test_deleting_is_refused_to_everybody(event, admin_client):
