@@ -174,6 +174,22 @@ def decide_reference(policy: PolicySet, principal: Principal, target: Target, co
     return Decision(True, ALLOWED_BY_RULE, allows[0].ref, "", policy.version)
 
 
+def decide_unseen(policy: PolicySet, principal: Principal, target: Target, context: Context) -> Decision:
+    """Decide a call whose arguments cannot be read: it is allowed only if it were whatever they are."""
+    if principal.upstreams and target.upstream not in principal.upstreams:
+        return policy.nothing
+    candidates = policy.candidates(principal.role, principal.key_prefix, target.kind, target.upstream, target.name)
+    if candidates.fixed is not None:
+        return candidates.fixed
+    for rule in candidates.denies:
+        if rule.check_outer(target, context) != NO:
+            return Decision(False, DENIED_BY_RULE, rule.ref, rule.message, policy.version)
+    for rule in candidates.allows:
+        if not rule.argument_checks and rule.check_outer(target, context) == YES:
+            return Decision(True, ALLOWED_BY_RULE, rule.ref, "", policy.version)
+    return policy.nothing
+
+
 def unless_blocked(decision: Decision, blocked: bool) -> Decision:
     """Refuse what rules allow while its definition waits for approval; what they deny stays as it is, and so looks the same."""
     if not (blocked and decision.allowed):

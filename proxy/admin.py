@@ -201,6 +201,7 @@ def _initial(upstream: Upstream) -> dict[str, Any]:
     fields["environment"] = pairs_as_text(
         {name: vault.shown(value) for name, value in upstream.environment.items()}, "="
     )
+    fields["dispatchers"] = pairs_as_text(upstream.dispatchers, " = ")
     fields["networks"] = ", ".join(map(str, upstream.networks))
     fields["client_key"] = vault.HIDDEN if upstream.client_key else ""
     return fields

@@ -12,7 +12,7 @@ __all__ = ["UpstreamForm", "pairs_as_text"]
 
 ADVANCED = (
     "connect_timeout", "first_byte_timeout", "idle_timeout", "max_concurrent", "max_answer_bytes", "networks", "ca_pem",
-    "client_cert_pem", "client_key", "refusals", "audit_level", "working_directory", "environment", "process_mode",
+    "client_cert_pem", "client_key", "refusals", "audit_level", "dispatchers", "working_directory", "environment", "process_mode",
     "memory_limit_mb",
 )  # fmt: skip
 
@@ -64,6 +64,12 @@ class UpstreamForm(forms.Form):
     enabled = forms.BooleanField(required=False, initial=True)
     refusals = forms.ChoiceField(choices=Upstream.Refusals.choices, required=False, label="Refusals go out")
     audit_level = forms.ChoiceField(choices=Upstream.AuditLevel.choices, required=False, label="Events keep")
+    dispatchers = forms.CharField(
+        required=False,
+        widget=forms.Textarea(attrs={"rows": 2, "spellcheck": "false"}),
+        label="Tools that call others by name",
+        help_text="One a line, like “call_tool = name” or “run_many = calls.*.tool”: the argument that names the other tool.",
+    )
     networks = forms.CharField(required=False, help_text="If given, the only networks its addresses may lie in.")
     connect_timeout = forms.FloatField(required=False, min_value=0.05, max_value=600, label="Connect within (s)")
     first_byte_timeout = forms.FloatField(required=False, min_value=0.05, max_value=3600, label="First byte within (s)")
@@ -111,6 +117,10 @@ class UpstreamForm(forms.Form):
     def clean_environment(self) -> dict[str, str]:
         """Read variable lines."""
         return _pairs(self.cleaned_data["environment"], "=", "TOKEN=env:CRM_TOKEN")
+
+    def clean_dispatchers(self) -> dict[str, str]:
+        """Read lines of a tool and its argument."""
+        return _pairs(self.cleaned_data["dispatchers"], "=", "call_tool = name")
 
     def clean_networks(self) -> list[str]:
         """Read networks."""

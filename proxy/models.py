@@ -86,6 +86,12 @@ class Upstream(models.Model):
     refusals = models.CharField(max_length=10, choices=Refusals.choices, blank=True, default=Refusals.DEFAULT)
     audit_level = models.CharField(max_length=10, choices=AuditLevel.choices, blank=True, default=AuditLevel.DEFAULT)
     catalogue_policy = models.CharField(max_length=12, choices=CataloguePolicy.choices, default=CataloguePolicy.ALLOW)
+    dispatchers = models.JSONField(
+        blank=True,
+        default=dict,
+        db_default={},
+        help_text="Tools that call or describe another by name: the tool, and the argument that names the other.",
+    )
     enabled = models.BooleanField(default=True)
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)

@@ -12,18 +12,29 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from audit.tickets import AuditUnavailable
 from policies.compiled import PolicySet
-from policies.engine import Context, Decision, Principal, Target, decide, decide_reference, unless_blocked
+from policies.engine import (
+    Context,
+    Decision,
+    Principal,
+    Target,
+    decide,
+    decide_reference,
+    decide_unseen,
+    unless_blocked,
+)
 from policies.limits import limits_for
 from proxy import era, legacy_sse, outcomes
 from proxy.call import Call
 from proxy.credentials import SCOPE_KEY, presented
+from proxy.dispatch import inner_names
 from proxy.exchange import Departed, Exchange
 from proxy.gateway import Gateway
-from proxy.message import Refused, peek, read
+from proxy.message import Refused, TargetName, peek, read
 from proxy.peers import client_address, host_allowed, origin_allowed
 from proxy.probe import expired
 from proxy.refusals import refuse
@@ -42,6 +53,8 @@ PARSE_OFF_LOOP = 64 * 1024
 
 #: methods that speak of a target without calling it: they follow what its lists show
 REFERRING = frozenset({"completion/complete", "resources/subscribe", "resources/unsubscribe", "subscriptions/listen"})
+
+Decide = Callable[[PolicySet, Principal, Target, Context], Decision]
 
 ALLOWED_VERBS = {"mcp": ("POST", "GET", "DELETE"), "sse": ("GET",), "messages": ("POST",)}
 
@@ -242,28 +255,59 @@ def authorize(gateway: Gateway, call: Call) -> None:
         call.stage("authorize", "open_method", since)
         return
     context = Context(datetime.now(UTC), call.client_ip)
+    how = decide_reference if message.method in REFERRING else decide
     for name in message.targets:
         target = Target(name.kind, call.slug, name.name, name.arguments)
         if call.target is None:
             call.target = target
-        decision = _decide(gateway, snapshot.policy, principal, target, context, refers=message.method in REFERRING)
+        decision = _decide(gateway, snapshot.policy, principal, target, context, how)
         if call.decision is None or not decision.allowed:
             call.target, call.decision = target, decision
         if not decision.allowed:
             call.stage("authorize", decision.reason, since)
             raise refuse(decision.reason, call=call, message=decision.message)
+        if call.spec is not None and call.spec.dispatchers:
+            _authorize_inner(gateway, call, snapshot.policy, principal, name, context, since)
     call.stage("authorize", call.decision.reason if call.decision else "allowed_by_rule", since)
 
 
+def _authorize_inner(
+    gateway: Gateway,
+    call: Call,
+    policy: PolicySet,
+    principal: Principal,
+    outer: TargetName,
+    context: Context,
+    since: int,
+) -> None:
+    """A tool that calls or describes another by name: who may not have that one may not have it this way either."""
+    path = call.spec.dispatchers.get(outer.name) if call.spec is not None and outer.kind == "tool" else None
+    if path is None:
+        return
+    names = inner_names(outer.arguments, path)
+    call.details["inner"] = list(names) if names is not None else None
+    decision = policy.nothing  # what cannot be read is not allowed
+    for inner in names or ():
+        target = Target("tool", call.slug, inner)
+        decision = _decide(gateway, policy, principal, target, context, decide_unseen)
+        if not decision.allowed:
+            call.target = target
+            break
+    if not decision.allowed:
+        call.decision = decision
+        call.stage("authorize", decision.reason, since)
+        raise refuse(decision.reason, call=call, message=decision.message)
+
+
 def _decide(
-    gateway: Gateway, policy: PolicySet, principal: Principal, target: Target, context: Context, *, refers: bool
+    gateway: Gateway, policy: PolicySet, principal: Principal, target: Target, context: Context, how: Decide
 ) -> Decision:
     """Decide, and only then consult the catalogue: hidden and nonexistent look the same."""
     spec = gateway.upstream(target.upstream)
     pinned = spec.definition(target.kind, target.name) if spec is not None else None
     if pinned is not None and pinned.annotations:
         target = Target(target.kind, target.upstream, target.name, target.arguments, pinned.annotations)
-    decision = (decide_reference if refers else decide)(policy, principal, target, context)
+    decision = how(policy, principal, target, context)
     return unless_blocked(decision, pinned is not None and pinned.blocked)
 
 

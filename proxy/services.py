@@ -19,6 +19,7 @@ from django.db import transaction
 
 from audit.acts import Actor, record_act
 from proxy import vault
+from proxy.dispatch import PATH
 from proxy.egress import BadUrl, Egress, parse_url
 from proxy.models import SLUG_PATTERN, Upstream
 from proxy.transports.base import EgressRefused, UpstreamError
@@ -34,7 +35,7 @@ _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _PLAIN = (
     "name description transport url command working_directory process_mode memory_limit_mb ca_pem client_cert_pem networks "
     "connect_timeout first_byte_timeout idle_timeout max_concurrent max_answer_bytes refusals audit_level "
-    "catalogue_policy enabled"
+    "catalogue_policy dispatchers enabled"
 ).split()
 _SECRET_MAPS = {"headers": "header", "environment": "environment"}
 
@@ -146,6 +147,7 @@ def _fill(upstream: Upstream, fields: Mapping[str, Any], may_start_commands: boo
     if "client_key" in fields:
         _set_client_key(upstream, str(fields["client_key"] or ""))
     _check_networks(upstream)
+    _check_dispatchers(upstream)
     if upstream.transport == "stdio":
         if not may_start_commands and command_before != (
             upstream.command,
@@ -223,6 +225,19 @@ def _check_networks(upstream: Upstream) -> None:
             ipaddress.ip_network(network)
         except (ValueError, TypeError):
             raise ServiceError(f"{str(network)[:60]!r} is not a network, such as 10.1.0.0/16.", "networks") from None
+
+
+def _check_dispatchers(upstream: Upstream) -> None:
+    if not isinstance(upstream.dispatchers, dict) or len(upstream.dispatchers) > 100:
+        raise ServiceError(
+            "Dispatchers name tools, at most 100, and for each the argument that names another.", "dispatchers"
+        )
+    for tool, path in upstream.dispatchers.items():
+        if not tool or len(tool) > 512 or not isinstance(path, str) or not PATH.match(path):
+            raise ServiceError(
+                f"{str(tool)[:60]}: the argument is given as its name, or as a path such as calls.*.tool.",
+                "dispatchers",
+            )
 
 
 def _check_command(upstream: Upstream) -> None:

@@ -63,6 +63,8 @@ class UpstreamSpec:
     refusals: str = ""
     audit_level: str = ""
     catalogue_policy: str = "allow"
+    #: tools that call or describe another by name, and the argument that names it (dispatch.py)
+    dispatchers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     #: legacy, modern, dual, or "" when it is not known
     era: str = ""
     era_checked_at: float = 0.0
@@ -123,7 +125,7 @@ _UPSTREAMS = """
 SELECT u.id, u.slug, u.name, u.transport, u.url, u.command, u.working_directory, u.environment, u.process_mode,
        u.memory_limit_mb, u.headers, u.ca_pem, u.client_cert_pem, u.client_key, u.networks, u.connect_timeout,
        u.first_byte_timeout, u.idle_timeout, u.max_concurrent, u.max_answer_bytes, u.refusals, u.audit_level,
-       u.catalogue_policy, u.enabled, coalesce(s.era, '') AS era, extract(epoch FROM s.era_checked_at) AS era_checked_at,
+       u.catalogue_policy, u.dispatchers, u.enabled, coalesce(s.era, '') AS era, extract(epoch FROM s.era_checked_at) AS era_checked_at,
        s.catalogue_at IS NOT NULL AS catalogued
 FROM proxy_upstream u LEFT JOIN proxy_upstreamstatus s ON s.upstream_id = u.id
 """
@@ -202,6 +204,7 @@ def spec_of(
         refusals=row["refusals"],
         audit_level=row["audit_level"],
         catalogue_policy=row["catalogue_policy"],
+        dispatchers=MappingProxyType(_json(row["dispatchers"])),
         era=row["era"],
         era_checked_at=float(row["era_checked_at"] or 0.0),
         problem=problem,

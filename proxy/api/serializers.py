@@ -48,6 +48,11 @@ class UpstreamChange(Strict):
         help_text="Empty: as the installation says.",
     )
     catalogue_policy = Choice(required=False, choices=Upstream.CataloguePolicy.values)
+    dispatchers = serializers.DictField(
+        child=Char(max_length=512),
+        required=False,
+        help_text="Tools that call or describe another by name, and the argument that names it: `name`, or `calls.*.tool`.",
+    )
     enabled = Bool(required=False)
 
 
@@ -105,6 +110,7 @@ class UpstreamView(Output):
     refusals = serializers.ChoiceField(choices=Upstream.Refusals.values)
     audit_level = serializers.ChoiceField(choices=Upstream.AuditLevel.values)
     catalogue_policy = serializers.ChoiceField(choices=Upstream.CataloguePolicy.values)
+    dispatchers = serializers.DictField(child=serializers.CharField())
     enabled = serializers.BooleanField()
     created_at = serializers.DateTimeField()
     status = Status(allow_null=True)

@@ -485,6 +485,40 @@ class TestPolicyBeyondTools:
         assert client.tools() == ["get_customer"]
         assert client.call("get_customer").status == 200
 
+    def test_a_tool_that_calls_others_is_ruled_by_their_names_too(self, stage: Stage, fake: FakeUpstream) -> None:
+        options = ["--dispatcher", "public.echo=name", "--dispatcher", "list_many=calls.*.tool"]
+        stage.gateway.manage("upstreams", "add", "finder", "--url", fake.url, *options)
+        time.sleep(1.5)
+        user = stage.gateway.client(stage.keys["user"], "finder")
+        since = stage.gateway.now()
+        answers = [
+            user.call(name, arguments).status
+            for name, arguments in (
+                ("public.echo", {"name": "list_customers"}),
+                ("public.echo", {"name": "delete_customer", "arguments": {"id": 1}}),
+                ("public.echo", {"text": "no name"}),
+                ("public.echo", None),
+                ("list_many", {"calls": [{"tool": "list_customers"}, {"tool": "public.echo"}]}),
+                ("list_many", {"calls": [{"tool": "list_customers"}, {"tool": "delete_customer"}]}),
+                ("list_many", {"calls": []}),
+                ("list_customers", {"name": "delete_customer"}),
+            )
+        ]
+        assert answers == [200, 403, 403, 403, 200, 403, 403, 200]
+        assert fake.count("tools/call") == 3
+        events = [
+            e for e in stage.gateway.events(since, 8) if e["upstream"] == "finder" and e["method"] == "tools/call"
+        ]
+        assert (events[1]["tool_name"], events[1]["details"]["inner"]) == ("delete_customer", ["delete_customer"])
+        assert events[4]["tool_name"] == "list_many"
+        # What is allowed under conditions only cannot be decided without its arguments.
+        assert (
+            stage.gateway.client(stage.keys["admin"], "finder").call("public.echo", {"name": "page_1_a"}).status == 200
+        )
+        assert (
+            stage.gateway.client(stage.keys["pager"], "finder").call("public.echo", {"name": "page_1_a"}).status == 403
+        )
+
     def test_protocol_traffic_is_open(self, stage: Stage, fake: FakeUpstream) -> None:
         client = stage.client("getter").initialize()
         assert client.ask("ping").result == {}

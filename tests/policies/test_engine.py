@@ -9,7 +9,7 @@ import pytest
 
 from policies.compiled import CACHE_SIZE, PolicyError, PolicySet
 from policies.conditions import MISSING, NO, YES
-from policies.engine import Context, Principal, Target, decide, may_list
+from policies.engine import Context, Principal, Target, decide, decide_unseen, may_list
 from policies.reach import some_arguments
 from policies.specs import ConditionSpec, PolicySpec, RoleSpec, RuleSpec
 from tests.policies import reference
@@ -66,6 +66,19 @@ def test_what_is_hidden_is_denied_for_every_argument():
             tried = replace(target, arguments=arguments)
             assert not decide(compiled, principal, tried, context).allowed, (world.seed, compiled.spec.rules, tried)
     assert hidden > 200
+
+
+def test_what_is_allowed_unseen_is_allowed_for_every_argument():
+    allowed = 0
+    for world in worlds(2500):
+        compiled, principal, target, context = world.policy(), world.principal(), world.target(), world.context()
+        if not decide_unseen(compiled, principal, target, context).allowed:
+            continue
+        allowed += 1
+        for arguments in [MISSING, {}, *(world.arguments() for _ in range(12))]:
+            tried = replace(target, arguments=arguments)
+            assert decide(compiled, principal, tried, context).allowed, (world.seed, compiled.spec.rules, tried)
+    assert allowed > 50
 
 
 def test_what_is_listed_is_allowed_for_some_argument():

@@ -60,6 +60,14 @@ class Command(BaseCommand):
         add.add_argument(
             "--quarantine", action="store_true", help="hide and refuse definitions until they are approved"
         )
+        add.add_argument(
+            "--dispatcher",
+            action="append",
+            default=[],
+            metavar="TOOL=ARGUMENT",
+            help="a tool that calls or describes another by name, and the argument that names it, such as call_tool=name or "
+            "run_many=calls.*.tool; may be repeated",
+        )
         add.add_argument("--check", action="store_true", help="check it at once; it stays also when the check fails")
         _json(add)
 
@@ -121,6 +129,7 @@ class Command(BaseCommand):
             }
         if given.quarantine:
             fields["catalogue_policy"] = "quarantine"
+        fields["dispatchers"] = _pairs(given.dispatcher, "--dispatcher")
         upstream = services.create_upstream(actor=Actor.system(), slug=given.slug, may_start_commands=True, **fields)
         if given.check:
             self._check(given)
