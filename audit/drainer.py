@@ -65,7 +65,8 @@ class Boot:
     closed: bool = False
     live: bool = True
     mark: Mark | None = None
-    reported: int = -1
+    seen: int = 0  # where the writer was at the last report
+    waiting_since: int = 0  # when the oldest frame that is not stored yet was first seen (µs), 0 when none waits
 
 
 @dataclass(slots=True)
@@ -355,13 +356,15 @@ class Drainer:
         """Publish the state beside the journals."""
         behind = [boot for boot in boots if boot.mark is not None and not boot.closed and boot.mark.frame > boot.frame]
         self.status.backlog_frames = sum(boot.mark.frame - max(boot.frame, 0) for boot in behind if boot.mark)
-        if not behind:
-            self.status.oldest_ts = 0
-        elif not self.status.oldest_ts:
-            self.status.oldest_ts = time.time_ns() // 1000
+        now = time.time_ns() // 1000
+        for boot in behind:
+            if not boot.waiting_since or boot.frame >= boot.seen:
+                boot.waiting_since = now  # all that was there at the last report is stored
+            boot.seen = boot.mark.frame if boot.mark else 0
+        self.status.oldest_ts = min((boot.waiting_since for boot in behind), default=0)
         status = self.status
         document = {
-            "ts": time.time_ns() // 1000,
+            "ts": now,
             "pid": os.getpid(),
             **{name: getattr(status, name) for name in Status.__slots__},
         }

@@ -21,12 +21,12 @@ import psycopg
 import pytest
 
 from audit import store
-from audit.drainer import Drainer, read_status
+from audit.drainer import Boot, Drainer, read_status
 from audit.event import Event
 from audit.frames import Kind
 from audit.journal import Journal
 from audit.logger import AuditLogger
-from audit.segments import segments_of
+from audit.segments import BootReader, Mark, segments_of
 from audit.sweep import sweep
 from tests.audit.conftest import ANSWER, KEY, call, make_event
 from tests.audit.test_segments import frames_in
@@ -492,3 +492,21 @@ def test_drained_segments_stay_a_day_within_the_budget(
     sweep(drainer.root, drainer._boots.values(), keep, budget)
     assert len(segments_of(journal.directory)[journal.boot]) <= left
     assert len(segments_of(journal.directory)[journal.boot]) >= 1
+
+
+def test_the_age_of_the_backlog_is_that_of_what_waits(drainer: Drainer) -> None:
+    """Under steady traffic something always waits; it is old only when the drainer does not come on."""
+    boot = Boot("w", 1, BootReader(drainer.root, 1), frame=5)
+
+    def told(frame: int, written: int) -> int:
+        boot.frame, boot.mark = frame, Mark(1, 1, 0, written, written, 0)
+        drainer._write_status([boot])
+        time.sleep(0.002)
+        return drainer.status.oldest_ts
+
+    first = told(5, 10)
+    assert told(7, 20) == first > 0, "frame 10 still waits"
+    later = told(20, 30)
+    assert later > first
+    assert told(30, 30) == 0
+    assert told(30, 31) > later
