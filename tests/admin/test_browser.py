@@ -153,7 +153,6 @@ def test_a_person_with_one_duty_sees_that_duty_only(house):
     page.fill("#id_username", "vera")
     page.check("input[value=viewer]")
     page.fill("#id_password", PASSWORD)
-    page.fill("#id_own_password", PASSWORD)
     page.click("button:has-text('Save')")
     page.context.close()
     page = house.page("vera")
@@ -216,6 +215,32 @@ def test_by_keyboard_alone(house):
     context.close()
 
 
+def test_the_day_of_an_export(house):
+    """Without scripts as with them: the page of a large export follows it to the file, and deletes it."""
+    page = house.page()
+    page.goto("/admin/audit/auditevent/export/?outcome=changed")
+    assert "About" in page.inner_text("form.card")
+    with page.expect_download() as download:
+        page.click("button:has-text('Download')")
+    lines = Path(download.value.path()).read_text().splitlines()
+    assert lines
+    assert all(json.loads(line)["outcome"] == "changed" for line in lines)
+    page.context.close()
+
+
+def test_acts_that_cannot_be_undone_are_asked_once_more(house):
+    page = house.page()
+    for name in ("gone-1", "gone-2"):
+        house.gateway.create_key(name, "user")
+    page.goto("/admin/policies/apikey/?q=gone-")
+    page.click("button:has-text('Revoke all 2 found')")
+    page.fill("#id_reason", "the test is over")
+    page.screenshot(path=SHOTS / "revoke-many.png")
+    page.click("button:has-text('Revoke')")
+    assert "2 keys revoked" in page.inner_text(".messagelist")
+    page.context.close()
+
+
 PAGES = {
     "overview": "/admin/", "events": "/admin/audit/auditevent/", "live": "/admin/audit/auditevent/live/", "export": "/admin/audit/auditevent/export/?outcome=denied",
     "integrity": "/admin/audit/auditevent/integrity/", "health": "/admin/health/", "keys": "/admin/policies/apikey/?state=all", "key-new": "/admin/policies/apikey/add/",
@@ -224,7 +249,7 @@ PAGES = {
     "versions": "/admin/policies/policyversion/", "explain": "/admin/policies/rule/explain/?role=user&tool=list_customers", "upstreams": "/admin/proxy/upstream/",
     "upstream": "/admin/proxy/upstream/1/change/", "upstream-new": "/admin/proxy/upstream/add/", "tools": "/admin/proxy/catalogueitem/", "users": "/admin/sentinel/user/",
     "user-new": "/admin/sentinel/user/add/", "preferences": "/admin/preferences/", "second-factor": "/admin/second-factor/", "password": "/admin/password_change/",
-    "components": "/admin/components/",
+    "components": "/admin/components/", "overview-week": "/admin/?range=7d", "keys-revoked": "/admin/policies/apikey/?state=revoked",
 }  # fmt: skip
 
 
