@@ -215,4 +215,6 @@ async def _in_time(work: Coroutine[Any, Any, Any], seconds: float) -> Any:
         if not task.done():
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+        elif not task.cancelled():
+            task.exception()  # what failed in the last moment is nobody's surprise
     raise TimeoutError(f"no answer in {seconds * 1000:.0f} ms")

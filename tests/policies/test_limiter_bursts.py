@@ -24,7 +24,7 @@ pytestmark = pytest.mark.timeout(1800)
 BURSTS = int(os.environ.get("SENTINEL_TEST_BURSTS", "6"))
 LIMIT, SECONDS, EACH = 120, 600, 125
 #: what a call may wait when its table's lock or its Redis is hung: far above what is promised, for busy machines
-PATIENCE = 3.0
+PATIENCE = 5.0
 
 
 def run(start: Callable[[], Worker], disturb: Callable[[list[Worker], int], set[int]]) -> Counter[str]:
@@ -72,8 +72,9 @@ def test_a_redis_that_hangs_and_dies(server: Server, workers: Any) -> None:  # n
     def disturb(four: list[Worker], burst: int) -> set[int]:
         if burst % 3 == 1:
             server.signal(signal.SIGSTOP)
-            time.sleep(0.3)
+            time.sleep(1.5)
             server.signal(signal.SIGCONT)
+            time.sleep(1.5)  # left alone for a moment after a failure
         elif burst % 3 == 2:  # what it had counted is gone with it, so it comes back only after the burst
             server.signal(signal.SIGKILL)
             server.process.wait()
@@ -93,4 +94,4 @@ def test_a_redis_that_hangs_and_dies(server: Server, workers: Any) -> None:  # n
 
     held: list[int] = []
     total = run(lambda: workers("bursts", server.url, LIMIT, SECONDS), disturb)
-    assert total["admitted"] > 0 and len(held) == 4 * (BURSTS // 3)
+    assert total["exact"] > 0 and len(held) == 4 * (BURSTS // 3)
