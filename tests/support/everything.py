@@ -1,7 +1,7 @@
 """An MCP server with one of everything, written with the real SDK (mcp 2.x), for conformance and end-to-end tests.
 
 It is run as a script inside an environment of its own (see `clients.py`), never imported by the gateway or its tests:
-`python tests/support/everything.py --port N`. The names of its tools, prompts and resources are the ones the official
+`python tests/support/everything.py --port N` (`--transport sse` for the older transport, `--transport stdio` for none). The names of its tools, prompts and resources are the ones the official
 conformance suite asks for; the customer tools and `whoami` are ours. `GET /_seen` tells what reached it.
 """
 
@@ -19,6 +19,8 @@ import uvicorn
 from mcp.server.caching import CacheHint
 from mcp.server.lowlevel import Server
 from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
+from mcp.server.sse import SseServerTransport
+from mcp.server.stdio import stdio_server
 from mcp.server.streamable_http import EventMessage, EventStore
 from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, PromptsListChanged, ToolsListChanged
 from mcp.shared.exceptions import MCPError
@@ -579,8 +581,8 @@ def watching(app: Any) -> Any:
     return watch
 
 
-def application(stateless: bool = False, json_response: bool = False) -> Any:
-    """The whole server as one ASGI application, at /mcp."""
+def everything() -> Any:
+    """The whole server, whatever the transport."""
     public = CacheHint(ttl_ms=60_000, scope="public")
     cacheable = ("server/discover", "tools/list", "prompts/list", "resources/list", "resources/templates/list")
     server = Server(
@@ -602,8 +604,13 @@ def application(stateless: bool = False, json_response: bool = False) -> Any:
         on_subscriptions_listen=ListenHandler(bus),
     )
     server.middleware.append(RequestStateBoundary(RequestStateSecurity.ephemeral(), default_audience=NAME))
+    return server
+
+
+def application(stateless: bool = False, json_response: bool = False) -> Any:
+    """The server as one ASGI application, at /mcp."""
     return watching(
-        server.streamable_http_app(
+        everything().streamable_http_app(
             stateless_http=stateless,
             json_response=json_response,
             event_store=None if stateless else Memory(),
@@ -612,14 +619,40 @@ def application(stateless: bool = False, json_response: bool = False) -> Any:
     )
 
 
+def older() -> Any:
+    """The server as one ASGI application that speaks HTTP+SSE, at /sse."""
+    server = everything()
+    transport = SseServerTransport("/messages/")
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            return
+        if scope["path"].startswith("/messages/"):
+            return await transport.handle_post_message(scope, receive, send)
+        async with transport.connect_sse(scope, receive, send) as (read, write):
+            await server.run(read, write, server.create_initialization_options())
+
+    return watching(app)
+
+
+async def on_pipes() -> None:
+    """Serve whoever holds standard input and output."""
+    server = everything()
+    async with stdio_server() as (read, write):
+        await server.run(read, write, server.create_initialization_options())
+
+
 def main() -> None:
     """Serve until stopped."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--transport", choices=("streamable-http", "sse", "stdio"), default="streamable-http")
     parser.add_argument("--stateless", action="store_true")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    app = application(options.stateless, options.json)
+    if options.transport == "stdio":
+        return asyncio.run(on_pipes())
+    app = older() if options.transport == "sse" else application(options.stateless, options.json)
     uvicorn.run(app, host="127.0.0.1", port=options.port, log_level="error", timeout_graceful_shutdown=1)
 
 

@@ -1,5 +1,5 @@
 // Plays steps with the TypeScript SDK 1.x: a request on standard input, one JSON line on standard output.
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { Client } from '@modelcontextprotocol/sdk/client/index.js';
 import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
 
@@ -21,6 +21,10 @@ const play = async (client, step) => {
     case 'list_resources': return client.listResources();
     case 'read': return client.readResource({ uri: step.uri });
     case 'ping': return client.ping();
+    case 'wait':
+      writeFileSync(`${step.file}.reached`, '');
+      while (!existsSync(step.file)) await new Promise((done) => setTimeout(done, 50));
+      return {};
     case 'sleep': return new Promise((done) => setTimeout(() => done({}), step.seconds * 1000));
   }
 };

@@ -4,6 +4,7 @@ import asyncio
 import json
 import sys
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import mcp.types as types
@@ -22,6 +23,12 @@ async def elicited(context: Any, params: Any) -> Any:
 async def sampled(context: Any, params: Any) -> Any:
     content = types.TextContent(type="text", text="sampled by the client")
     return types.CreateMessageResult(role="assistant", content=content, model="none")
+
+
+async def waited(file: str) -> None:
+    Path(file + ".reached").touch()
+    while not Path(file).exists():
+        await asyncio.sleep(0.05)
 
 
 async def step(session: ClientSession, do: dict[str, Any]) -> Any:
@@ -48,6 +55,8 @@ async def step(session: ClientSession, do: dict[str, Any]) -> Any:
             return plain(await session.read_resource(do["uri"]))
         case "ping":
             return plain(await session.send_ping())
+        case "wait":
+            await waited(do["file"])
         case "sleep":
             await asyncio.sleep(do["seconds"])
     return {}
@@ -72,7 +81,9 @@ async def main() -> dict[str, Any]:
             outcome["version"] = (await session.initialize()).protocolVersion
             for do in request["steps"]:
                 try:
-                    async with asyncio.timeout(20):  # a 4xx to a call leaves this SDK waiting for ever
+                    async with asyncio.timeout(
+                        300 if do["do"] == "wait" else 20
+                    ):  # a 4xx to a call leaves this SDK waiting for ever
                         outcome["steps"].append({"ok": await step(session, do)})
                 except Exception as error:  # noqa: BLE001 - what went wrong is the answer
                     outcome["steps"].append({"error": told(error)})

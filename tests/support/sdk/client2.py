@@ -4,6 +4,7 @@ import asyncio
 import json
 import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -31,6 +32,12 @@ async def sampled(context: Any, params: Any) -> Any:
 
 async def roots(context: Any) -> Any:
     return types.ListRootsResult.model_validate({"roots": [{"uri": "file:///tmp/root"}]})
+
+
+async def waited(file: str) -> None:
+    Path(file + ".reached").touch()
+    while not Path(file).exists():
+        await asyncio.sleep(0.05)
 
 
 async def step(client: Client, do: dict[str, Any]) -> Any:
@@ -63,6 +70,8 @@ async def step(client: Client, do: dict[str, Any]) -> Any:
                 async with asyncio.timeout(5):
                     async for event in events:
                         return {"event": type(event).__name__}
+        case "wait":
+            await waited(do["file"])
         case "sleep":
             await asyncio.sleep(do["seconds"])
     return {}
