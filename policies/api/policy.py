@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import Any, NoReturn
 
-from django.contrib import admin
 from django.core.exceptions import ValidationError
 from django.db import transaction
 from rest_framework.request import Request
@@ -243,11 +242,12 @@ class Explain(ApiView):
         annotations = asked.get("annotations")
         if annotations is not None and not isinstance(annotations, dict):
             raise invalid(wrong("annotations", "An object."))
-        if annotations is None and asked["kind"] == "tool":
-            annotations = _annotations(asked["upstream"], asked["name"])
+        known = schemas.known(asked["kind"], asked["upstream"], asked["name"])
+        if annotations is None:
+            annotations = known.annotations
         target = Target(asked["kind"], asked["upstream"], asked["name"], arguments, annotations)
         at = asked["at"].timestamp() if asked.get("at") else time.time()
-        told = explain(policy, principal, target, Context(at, asked.get("client_ip")))
+        told = explain(policy, principal, target, Context(at, asked.get("client_ip")), blocked=known.blocked)
         return Response({**told.as_dict(), "notes": notes})
 
 
@@ -270,11 +270,3 @@ def _principal(asked: dict[str, Any], policy: PolicySet) -> tuple[Principal, lis
         notes.append(f"The key {key.name} is administrative: it never passes the gateway.")
     held = key.role.name if key.role else key.former_role
     return Principal(key.pk, key.name, key.prefix, held, frozenset(key.upstreams)), notes
-
-
-def _annotations(upstream: str, name: str) -> dict[str, Any] | None:
-    ask = getattr(admin.site, "known_tools", None)
-    for tool in ask(100_000) if ask else ():
-        if tool[0] == upstream and tool[1] == name:
-            return tool[2] if isinstance(tool[2], dict) else None
-    return None

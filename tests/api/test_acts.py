@@ -305,6 +305,13 @@ def test_explain(admin):
         assert admin.post("policy/explain/", bad).status_code == 400
 
 
+def test_explain_knows_what_waits_for_approval(admin):
+    upstream = Upstream.objects.create(slug="held", url="http://127.0.0.1:9/mcp", catalogue_policy="quarantine")
+    tool(upstream, "list_x", status="quarantined")
+    told = admin.post("policy/explain/", {"role": "user", "name": "list_x", "upstream": "held"}).data
+    assert (told["allowed"], told["reason"]) == (False, "tool_definition_changed")
+
+
 def test_a_replay_is_a_job_that_says_how_far_it_is(admin, monkeypatch, django_capture_on_commit_callbacks):
     at = datetime.now(UTC) - timedelta(hours=1)
     decision = {"allowed": True, "reason": "allowed_by_rule", "stage": "authorize", "rule": None, "policy_version": 1}
