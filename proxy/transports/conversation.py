@@ -16,6 +16,7 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import Awaitable, Callable
+from hashlib import sha256
 from typing import Any
 
 import orjson
@@ -33,6 +34,8 @@ _PROGRESS: Path = ("params", "progressToken")
 _CANCELLED: Path = ("params", "requestId")
 _SUBSCRIPTION: Path = ("params", "_meta", SUBSCRIPTION)
 _RESULT_SUBSCRIPTION: Path = ("result", "_meta", SUBSCRIPTION)
+#: subscriptions to resources that a pipe remembers: clients vanish without a word, so the oldest have to go
+MOST_SUBSCRIPTIONS = 10_000
 
 
 def parse(raw: bytes) -> dict[str, Any] | None:
@@ -175,7 +178,8 @@ class Conversation:
         self._serial = 0
         self._calls: dict[int, _Call] = {}
         self._listeners: dict[bytes, QueueResponse] = {}
-        self._subscribed: dict[str, set[bytes]] = {}
+        #: session and digest of the resource's address, the oldest first
+        self._subscribed: dict[tuple[bytes, bytes], None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -271,8 +275,8 @@ class Conversation:
         listener = self._listeners.pop(session, None)
         if listener is not None:
             listener.finish()
-        for sessions in self._subscribed.values():
-            sessions.discard(session)
+        for key in [key for key in self._subscribed if key[0] == session]:
+            del self._subscribed[key]
 
     # -- from the server ---------------------------------------------------------------------------------------
 
@@ -331,9 +335,10 @@ class Conversation:
         elif self._private:
             self._to_client(raw)
         elif method == "notifications/resources/updated":
-            for session in self._subscribed.get(str(params.get("uri")), ()):
-                if session in self._listeners:
-                    self._listeners[session].push(raw)
+            resource = _digest(params.get("uri"))
+            for session, listener in list(self._listeners.items()):
+                if (session, resource) in self._subscribed:
+                    listener.push(raw)
         elif method.endswith("/list_changed"):
             for listener in list(self._listeners.values()):
                 listener.push(raw)
@@ -361,8 +366,12 @@ class Conversation:
         method = message.get("method")
         params = message.get("params")
         if isinstance(params, dict) and method in ("resources/subscribe", "resources/unsubscribe"):
-            sessions = self._subscribed.setdefault(str(params.get("uri")), set())
-            (sessions.add if method == "resources/subscribe" else sessions.discard)(session)
+            key = (session, _digest(params.get("uri")))
+            self._subscribed.pop(key, None)
+            if method == "resources/subscribe":
+                self._subscribed[key] = None
+                if len(self._subscribed) > MOST_SUBSCRIPTIONS:
+                    del self._subscribed[next(iter(self._subscribed))]
 
     def _cancel(self, serial: int) -> None:
         params = {"requestId": serial, "reason": "the client has gone"}
@@ -378,3 +387,7 @@ class Conversation:
         task = asyncio.get_running_loop().create_task(write())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _digest(uri: Any) -> bytes:
+    return sha256(str(uri).encode("utf-8", "surrogatepass")).digest()

@@ -154,8 +154,8 @@ def command(kind: Kind) -> list[str]:
     """How to start a client's script."""
     script = SCRIPTS / kind.script
     if script.suffix == ".py":
-        versions = {PYTHON2: python, PYTHON1: lambda: python(MCP1), FAST: lambda: python(FASTMCP, "fastmcp")}
-        return [str(versions[kind]()), str(script)]
+        version, package = {PYTHON2: (MCP2, "mcp"), PYTHON1: (MCP1, "mcp"), FAST: (FASTMCP, "fastmcp")}[kind]
+        return [str(python(version, package)), str(script)]
     folder = node_modules()
     # Node looks for packages beside the script, so the script is put where they are.
     copy = folder / script.name
