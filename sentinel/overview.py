@@ -62,10 +62,13 @@ SELECT unnest(%s::timestamptz[]), 'done', '', '', '', 0, 0, 0, '{}' ON CONFLICT 
 """
 KNOWN = "SELECT slot FROM sentinel_overviewslot WHERE kind = 'done' AND slot >= %s AND slot < %s"
 STORED = f"""
-SELECT kind, name, max(label), outcome, sum(requests)::bigint, sum(errors)::bigint, sum(timed)::bigint,
-  CASE WHEN kind = 'upstream' THEN ARRAY[{", ".join(f"sum(counts[{n}])::bigint" for n in range(1, len(BOUNDS) + 2))}] END
-FROM sentinel_overviewslot WHERE slot >= %s AND slot < %s AND kind IN ('tool', 'key', 'upstream', 'reason')
-GROUP BY kind, name, outcome
+WITH slots AS NOT MATERIALIZED (SELECT * FROM sentinel_overviewslot WHERE slot >= %s AND slot < %s)
+SELECT kind, name, max(label), outcome, sum(requests)::bigint, 0::bigint, 0::bigint, NULL::bigint[]
+FROM slots WHERE kind IN ('tool', 'key', 'reason') GROUP BY kind, name, outcome
+UNION ALL
+SELECT kind, name, '', outcome, sum(requests)::bigint, sum(errors)::bigint, sum(timed)::bigint,
+  ARRAY[{", ".join(f"sum(counts[{n}])::bigint" for n in range(1, len(BOUNDS) + 2))}]
+FROM slots WHERE kind = 'upstream' GROUP BY kind, name, outcome
 """  # noqa: S608 - the numbers are counted above
 TIMELINE = """
 SELECT date_bin(make_interval(mins => %s), slot, %s) AS at, outcome, sum(requests)::bigint FROM sentinel_overviewslot
@@ -164,7 +167,9 @@ def read(chosen: str, now: datetime) -> dict[str, Any]:
         bar = charts.Bar(parts, link, f"{local:%a %H:%M} to {ends:%H:%M}: {words or 'nothing'}")
         bars.append(bar)
         if parts:
-            table.append((local, link, [parts.get(name, 0) for name in SERIES], bar.total))
+            # As text: a template would word each of some hundred numbers by the rules of the language.
+            numbers = [_exact(parts.get(name, 0)) for name in SERIES]
+            table.append((f"{local:%Y-%m-%d %H:%M}", link, numbers, _exact(bar.total)))
         at += bucket
     total = sum(totals.values())
     return {
@@ -193,6 +198,10 @@ def _figures(totals: Mapping[str, int], total: int, events: str, chosen: str) ->
             }
         )
     return figures
+
+
+def _exact(number: int) -> str:
+    return f"{number:,}".replace(",", "\u2009")
 
 
 def _share(part: int, whole: int) -> str:
