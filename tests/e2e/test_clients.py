@@ -105,7 +105,7 @@ def test_a_wrong_key_cannot_connect(stage: Stage, everything: Everything, kind: 
 
 
 @pytest.mark.parametrize(
-    ("kind", "era"), [pair for pair in PAIRS if pair[0] in (clients.PYTHON2, clients.PYTHON1)], ids=str
+    ("kind", "era"), [pair for pair in PAIRS if pair[0] in (clients.PYTHON2, clients.PYTHON1, clients.FAST)], ids=str
 )
 def test_servers_that_ask_back(stage: Stage, everything: Everything, kind: Kind, era: str) -> None:
     modern = era != "legacy"
