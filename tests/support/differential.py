@@ -37,7 +37,7 @@ MAY = {
     "completion/complete": {"p"},
 }
 POLICY = 'roles: {mutant: {allow: ["public.echo", "x", "resource:file:///a", "prompt:pé", "prompt:p"]}}'
-OPEN = re.compile(r"initialize|ping|server/discover|.*/list|notifications/.*")
+OPEN = re.compile(r"|initialize|ping|server/discover|.*/list|notifications/.*")
 
 
 @contextmanager
@@ -164,9 +164,10 @@ def differences(bodies: list[bytes], seen: dict[str, list[Any]], events: dict[in
             if number in ran:
                 problems.append(f"executed twice: {about}")
             ran[number] = method
+            method = method or ""  # a client's answer to a question of the server: open, and executes nothing
             # authorised, as the server itself read it
             target = {"resources/read": uri, "completion/complete": (ref or {}).get("name")}.get(method, name)
-            if target not in MAY.get(method, ()) and not (isinstance(method, str) and OPEN.fullmatch(method)):
+            if target not in MAY.get(method, ()) and not OPEN.fullmatch(method):
                 problems.append(f"executed though not allowed ({method} {target}): {about}")
             # audited, as the server itself read it
             event = events.get(number)
