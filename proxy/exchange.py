@@ -188,3 +188,5 @@ class Exchange:
             self._timer.cancel()
         if self._watcher is not None:
             self._watcher.cancel()
+        # What holds itself would wait for the garbage collector, with the body.
+        self._timer = self._watcher = self._task = None

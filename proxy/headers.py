@@ -28,8 +28,12 @@ _MAX_VALUE = 8192
 _MAX_PARAMS = 64
 
 
-def request_headers(headers: Iterable[tuple[bytes, bytes]], session: bytes = b"") -> Headers:
-    """Choose what goes upstream of a client's headers (names lower-case, as ASGI gives them)."""
+def request_headers(headers: Iterable[tuple[bytes, bytes]], session: bytes = b"", secret: str = "") -> Headers:
+    """Choose what goes upstream of a client's headers (names lower-case, as ASGI gives them).
+
+    `secret` is what the caller presented: a header that it stands in stays behind, whatever the header is for.
+    """
+    kept_back = secret.encode("latin-1", "replace")
     chosen: Headers = [(b"user-agent", USER_AGENT)]
     params = 0
     for name, value in headers:
@@ -43,6 +47,8 @@ def request_headers(headers: Iterable[tuple[bytes, bytes]], session: bytes = b""
             if params > _MAX_PARAMS or len(value) > _MAX_VALUE:
                 continue
         else:
+            continue
+        if kept_back and kept_back in value:
             continue
         chosen.append((name, value))
     if session:

@@ -137,7 +137,7 @@ async def accept(call: Call) -> None:
 async def send(gateway: Gateway, call: Call) -> UpstreamResponse:
     """Open the stream of a GET, or send a message on."""
     sse = gateway.registry.sse(call.slug)
-    headers = request_headers(call.headers)
+    headers = request_headers(call.headers, secret=call.presented.value)
     if call.endpoint == "messages":
         if call.link is not None:
             return await gateway.registry.transport(call.slug).send(upstream_request(call))

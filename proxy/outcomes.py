@@ -52,6 +52,8 @@ def refused(call: Call, error: Refused) -> None:
         error.known = Known(call.known.kind, call.rpc_id, call.known.method, call.known.targets)
     call.outcome = _OUTCOME_OF.get(error.reason, "invalid")
     call.reason = error.reason
+    # A traceback holds the frames that hold the call: with it, body and all would wait for the garbage collector.
+    error.__traceback__ = error.__context__ = None
     call.refusal = error
     call.answer_status = error.status
     if error.message:

@@ -22,7 +22,7 @@ def upstream_request(call: Call) -> UpstreamRequest:
     listens = call.verb == "GET" or (call.message is not None and call.message.method == "subscriptions/listen")
     return UpstreamRequest(
         verb=call.verb.encode(),
-        headers=request_headers(call.headers, call.session),
+        headers=request_headers(call.headers, call.session, call.presented.value),
         body=call.body if call.verb == "POST" else b"",
         idle_timeout=0 if listens else None,
     )
@@ -36,7 +36,7 @@ async def error_response(gateway: Gateway, call: Call, rpc_id: Any, method: str)
         {"jsonrpc": "2.0", "id": rpc_id, "error": {"code": 403, "message": f"The policy does not allow {method}."}}
     )
     kept = [(n, v) for n, v in call.headers if n in (b"accept", b"mcp-protocol-version")]
-    headers = [*request_headers(kept, call.session), (b"content-type", b"application/json")]
+    headers = [*request_headers(kept, call.session, call.presented.value), (b"content-type", b"application/json")]
     try:
         transport = gateway.registry.transport(call.spec.slug)
         response = await transport.send(UpstreamRequest(verb=b"POST", headers=headers, body=body))

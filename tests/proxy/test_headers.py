@@ -54,3 +54,14 @@ def test_an_answers_own_headers_go_through():
         (b"x-accel-buffering", b"no"),
     ]
     assert response_headers([*kept, (b"date", b"today")]) == kept
+
+
+def test_a_header_with_the_callers_key_in_it_stays_behind():
+    sent = [
+        (b"accept", b"application/json"),
+        (b"baggage", b"k=sntl_key"),
+        (b"mcp-param-token", b"sntl_key"),
+        (b"mcp-name", b"x"),
+    ]
+    assert names(request_headers(sent, secret="sntl_key")) == [b"user-agent", b"accept", b"mcp-name"]
+    assert len(request_headers(sent)) == 5
