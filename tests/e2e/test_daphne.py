@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
+import signal
+import sys
 import time
+from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.support import clients
-from tests.support.fixtures import Stage
+from tests.support.fixtures import Everything, Stage
 from tests.support.gateway import Gateway
 from tests.support.upstream import FakeUpstream, sse
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("daphne")]
 
+PIPE = shlex.join([sys.executable, str(Path(__file__).resolve().parents[1] / "proxy" / "stdio_server.py")])
 NOTE = {"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": "working"}}
 
 
@@ -75,11 +82,48 @@ def test_a_real_client(daphne_stage: Stage, upstream: FakeUpstream, era: str) ->
     assert json.loads(called["ok"]["content"][0]["text"]) == {"customer_id": "1"}
 
 
+def test_commands_and_older_servers_live_in_the_one_process(daphne_stage: Stage) -> None:
+    """There is no process beside it that holds them, and none is needed."""
+    gateway, key = daphne_stage.gateway, daphne_stage.keys["admin"]
+    with Everything("--transport", "sse") as older:
+        gateway.commands(
+            ["upstreams", "add", "pipe", "--command", PIPE],
+            ["upstreams", "add", "pipe-each", "--command", PIPE, "--per-session"],
+            ["upstreams", "add", "older", "--url", older.url.replace("/mcp", "/sse"), "--transport", "sse"],
+        )
+        time.sleep(1.0)
+        since = gateway.now()
+        pids = {gateway.client(key, "pipe").call("x", {}, timeout=60).result["pid"] for _ in range(3)}
+        assert len(pids) == 1
+        sessions = [gateway.client(key, "pipe-each").initialize() for _ in range(2)]
+        pids |= {session.call("x", {}).result["pid"] for session in sessions * 2}
+        assert len(pids) == 3
+        with sessions[0].ask("", verb="GET", headers={"Accept": "text/event-stream"}, stream=True) as stream:
+            assert sessions[0].call("x", {"changed": True}).status == 200
+            stream.until(b"list_changed")
+        os.kill(sessions[1].call("x", {}).result["pid"], signal.SIGKILL)
+        assert gateway.client(key, "pipe").call("x", {"die": True}).status == 502
+        old = gateway.client(key, "older").initialize()
+        assert old.call("public.echo", {"text": "hello"}).result["content"][0]["text"] == "hello"
+        outcomes = [event["outcome"] for event in gateway.events(since, method="tools/call")]
+        assert outcomes.count("upstream_error") == 1 and outcomes.count("allowed") == len(outcomes) - 1
+
+
 def test_runserver_runs_it_too() -> None:
     with FakeUpstream() as fake, Gateway(server="runserver") as gateway:
         gateway.add_upstream("fake", fake.url)
+        gateway.manage("upstreams", "add", "pipe", "--command", PIPE)
         key = gateway.create_key("any", "readonly")
         time.sleep(1.0)
         since = gateway.now()
         assert gateway.client(key).call("list_customers").status == 200
         assert gateway.event(since)["key_name"] == "any"
+        admin = gateway.create_key("more", "admin")
+        time.sleep(1.0)
+        pid = gateway.client(admin, "pipe").call("x", {}, timeout=60).result["pid"]
+        assert psutil.pid_exists(pid)
+        gateway.stop()
+        until = time.monotonic() + 10
+        while psutil.pid_exists(pid):  # a command ends with the server that started it
+            assert time.monotonic() < until
+            time.sleep(0.05)
