@@ -130,14 +130,14 @@ def test_nowhere(stage: Stage, fake: FakeUpstream) -> None:
         send(f"{stage.gateway.url}/livez?api_key={quote(key)}", verb="GET").status,
         send(url, ping, {"Cookie": f"key={key}", "Authorization": f"Bearer {key}"}).status,
         send(url, ping, {"Referer": f"http://x/?api_key={key}", "User-Agent": key, "X-API-Key": key}).status,
+        *(send(url, ping, {"X-API-Key": key, name: key}).status for name in HEADERS),
     ]
-    plain = len(fake.requests)  # from here on the agent puts its key where it says itself
+    plain = len(fake.requests)  # from here on the agent puts its key into what it says itself
     statuses += [
         send(f"{url}?api_key={quote(key, safe='')[:20]}%5F{key[20:]}", ping).status,
         send(f"{stage.gateway.url}/sse/fake?api_key={key}x", verb="GET").status,
         send(f"{stage.gateway.url}/messages/fake?session_id={key}", ping, {"X-API-Key": key}).status,
         send(f"{stage.gateway.url}/mcp/fake/{key}", ping, {"X-API-Key": key}).status,
-        *(send(url, ping, {"X-API-Key": key, name: key}).status for name in HEADERS),
         *(send(url, body, {"X-API-Key": key}).status for body in bodies(key)),
         send(url, json.dumps({**ping, "params": {"note": key}}).encode(), {"Authorization": f"Bearer {key}x"}).status,
         send(f"{stage.gateway.url}/api/v1/events/?search={key}", verb="GET", headers={"X-API-Key": key}).status,
