@@ -19,6 +19,7 @@ __all__ = ["Described", "document"]
 ALWAYS = (400, 401, 403, 429, 503)
 TAGS = {
     "events": "What happened: every request to the gateway, and every act of an administrator.",
+    "redaction": "What is kept out of events, beside what always is.",
     "keys": "Who may call: agents' keys and administrative ones.",
     "roles": "What a key may be.",
     "rules": "What a role may do. A refusal beats every allowance; what nothing allows is refused.",

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from django.urls import include, path, re_path
 
+from audit.api import (
+    converters,  # noqa: F401 - makes <id:...> known
+    redaction,
+)
+from policies.api.idempotency import once
 from sentinel.api import views
 
 v1 = path(
@@ -11,6 +16,9 @@ v1 = path(
     include(
         [
             path("", include("audit.api.urls")),
+            # Here and not among the log's own: what Idempotency-Key was answered with is kept by `policies`.
+            path("redaction-rules/", redaction.RedactionRules.as_view(once=once)),
+            path("redaction-rules/<id:pk>/", redaction.OneRedactionRule.as_view()),
             path("", include("policies.api.urls")),
             path("", include("proxy.api.urls")),
             path("health/", views.Health.as_view()),

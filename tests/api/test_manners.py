@@ -73,6 +73,7 @@ def test_every_creation_heeds_the_key(admin):
     bodies = {
         "roles/": {"name": "r"}, "rules/": {"effect": "allow", "roles": ["user"], "pattern": "x*"},
         "limits/": {"requests": 1, "window_seconds": 1}, "upstreams/": {"slug": "u", "url": "http://127.0.0.1:9/mcp"},
+        "redaction-rules/": {"kind": "name", "value": "badge"},
     }  # fmt: skip
     for path, body in bodies.items():
         first = admin.post(path, body, headers={"idempotency-key": path})
@@ -92,6 +93,7 @@ def thing(admin, kind):
         "rules": ({"effect": "allow", "roles": ["user"], "pattern": "x*"}, {"note": "a"}, {"note": "b"}),
         "limits": ({"requests": 5, "window_seconds": 1}, {"requests": 6}, {"requests": 7}),
         "upstreams": ({"slug": "u", "url": "http://127.0.0.1:9/mcp"}, {"name": "a"}, {"name": "b"}),
+        "redaction-rules": ({"kind": "name", "value": "badge"}, {"note": "a"}, {"note": "b"}),
     }[kind]
     made = admin.post(f"{kind}/", body)
     assert made.status_code == 201, made.content
@@ -99,7 +101,7 @@ def thing(admin, kind):
     return path, made, first, second
 
 
-@pytest.mark.parametrize("kind", ["keys", "roles", "rules", "limits", "upstreams"])
+@pytest.mark.parametrize("kind", ["keys", "roles", "rules", "limits", "upstreams", "redaction-rules"])
 def test_of_two_who_change_what_they_read_one_wins(admin, kind):
     path, made, first, second = thing(admin, kind)
     tag = admin.get(path).headers["ETag"]
@@ -118,7 +120,7 @@ def test_of_two_who_change_what_they_read_one_wins(admin, kind):
         assert admin.delete(path, headers={"if-match": tag}).status_code in (200, 204, 412)
 
 
-@pytest.mark.parametrize("kind", ["roles", "rules", "limits", "upstreams"])
+@pytest.mark.parametrize("kind", ["roles", "rules", "limits", "upstreams", "redaction-rules"])
 def test_nothing_is_deleted_that_has_changed_since(admin, kind):
     path, made, first, _ = thing(admin, kind)
     admin.patch(path, first)
@@ -180,7 +182,17 @@ HOSTILE = [
 
 @pytest.mark.parametrize(
     "path",
-    ["keys/", "roles/", "rules/", "limits/", "upstreams/", "policy/explain/", "policy/check/", "policy/replays/"],
+    [
+        "keys/",
+        "roles/",
+        "rules/",
+        "limits/",
+        "upstreams/",
+        "redaction-rules/",
+        "policy/explain/",
+        "policy/check/",
+        "policy/replays/",
+    ],
 )
 def test_hostile_values_are_refused_and_never_an_error_of_ours(admin, path):
     from sentinel.api import schema
@@ -192,6 +204,7 @@ def test_hostile_values_are_refused_and_never_an_error_of_ours(admin, path):
     good = {
         "keys/": KEY, "roles/": {"name": "r"}, "rules/": {"effect": "allow", "roles": ["user"], "pattern": "x*"},
         "limits/": {"requests": 5, "window_seconds": 1, "kind": "tool"}, "upstreams/": {"slug": "u", "url": "http://127.0.0.1:9/mcp"},
+        "redaction-rules/": {"kind": "name", "value": "badge"},
         "policy/explain/": {"role": "user", "name": "x"}, "policy/check/": {"document": ""}, "policy/replays/": {"document": "", "since": "2026-01-01T00:00:00Z"},
     }[path]  # fmt: skip
     for member in members:
