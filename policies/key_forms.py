@@ -83,6 +83,9 @@ class NewKeyForm(KeyForm):
         super().__init__(*args, **kwargs)
         choices = [(word, word) for word in vocabulary.DUTIES if word in (duties or ())]
         self.fields["duty"].choices = [("", "Choose a duty"), *choices]  # type: ignore[attr-defined]
+        if choices:
+            ends = [(word, f"{label} (an agent's key only)" if not word else label) for word, label in EXPIRY]
+            self.fields["expires"].choices = ends  # type: ignore[attr-defined]
         self.fields["expires_at"].label = "Day"
 
     def clean(self) -> dict[str, Any]:
@@ -97,6 +100,8 @@ class NewKeyForm(KeyForm):
             if not data.get("role") and "role" not in self.errors:
                 self.add_error("role", "Choose a role: it says what the key may call.")
         chosen = data.get("expires")
+        if data.get("holds") == "duty" and not chosen and "expires" not in self.errors:
+            self.add_error("expires", "A key for the API always ends; choose when.")
         if chosen == "date":
             if not data.get("expires_at") and "expires_at" not in self.errors:
                 self.add_error("expires_at", "Choose the day.")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import html
 import re
+from datetime import timedelta
 
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.test import Client
+from django.utils import timezone
 
 from audit.acts import Actor
 from policies import services
@@ -92,6 +94,19 @@ def test_a_key_that_cannot_be_is_explained(manager, wrong):
     answer = manager.post(f"{KEYS}add/", {"name": "bot", "holds": "role", "role": role, "expires": "90d", **wrong})
     assert b"errorlist" in answer.content or b"errornote" in answer.content
     assert not ApiKey.objects.exists()
+
+
+def test_a_key_for_the_api_is_not_said_to_live_for_ever(as_duty):
+    boss = as_duty("administrator", username="boss")
+    assert "never (an agent&#x27;s key only)" in boss.get(f"{KEYS}add/").content.decode()
+    fields = {"name": "portal", "holds": "duty", "duty": "viewer"}
+    for never in ({"expires": ""}, {}):
+        answer = boss.post(f"{KEYS}add/", {**fields, **never})
+        assert b"A key for the API always ends; choose when." in answer.content
+        assert not ApiKey.objects.exists()
+    boss.post(f"{KEYS}add/", {**fields, "expires": "30d"})
+    left = ApiKey.objects.get(name="portal").expires_at - timezone.now()
+    assert timedelta(days=29) < left <= timedelta(days=30)
 
 
 def test_rotating_shows_a_new_secret_and_ends_the_old_later(manager):
