@@ -10,7 +10,7 @@ import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 from django.http import QueryDict
 from django.test.utils import CaptureQueriesContext
 
@@ -127,6 +127,23 @@ def test_an_unindexed_search_stops_in_time_and_goes_on_from_there(event, monkeyp
         steps += 1
     assert len(found.rows) == 1
     assert 1 <= steps <= 4
+
+
+def test_what_the_planner_may_try_is_bounded_by_a_moment(event, monkeypatch):
+    import audit.search as module
+
+    made = event()
+    filters = Filters.read(QueryDict("q=list_cust"))
+    with CaptureQueriesContext(connection) as queries:
+        assert [row.id for row in search(filters).rows] == [made.id]
+    assert any(f"SET LOCAL statement_timeout = {module.ATTEMPT_MS};" in query["sql"] for query in queries)
+    # When the moment passes, the search goes on by walking.
+    monkeypatch.setattr(module._Walk, "_attempt", _late)
+    assert [row.id for row in search(filters).rows] == [made.id]
+
+
+def _late(walk: object) -> None:
+    raise OperationalError
 
 
 @pytest.mark.parametrize(
