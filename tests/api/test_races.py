@@ -10,7 +10,7 @@ import pytest
 from django.db import connection
 
 from audit.acts import Actor
-from audit.models import OutboxEvent
+from audit.models import OutboxEvent, RedactionRule
 from policies import services
 from policies.models import ApiKey, IdempotentRequest
 from tests.api.conftest import Caller
@@ -28,6 +28,7 @@ def racer(db: None) -> Iterator[Caller]:
 
 def clean() -> None:
     ApiKey.objects.filter(name__in=("racer", "raced")).delete()
+    RedactionRule.objects.filter(value__startswith="raced").delete()
     IdempotentRequest.objects.all().delete()
     OutboxEvent.objects.all().delete()
 
@@ -69,6 +70,23 @@ def test_two_writers_with_one_etag_one_wins(racer):
     def change(owner):
         tag = {"if-match": made.headers["ETag"]}
         return lambda: Caller(racer.secret).patch(f"keys/{made.data['id']}/", {"owner": owner}, headers=tag)
+
+    answers = at_once(change("one"), change("two"), change("three"))
+    assert sorted(one.status_code for one in answers) == [200, 412, 412]
+
+
+def test_two_writers_of_one_redaction_rule_one_wins(racer):
+    place, body = "redaction-rules/", {"kind": "name", "value": "raced badge"}
+
+    def send():
+        return Caller(racer.secret).post(place, body, headers={"idempotency-key": "race of rules"})
+
+    made = at_once(*[send] * 3)
+    assert [one.status_code for one in made] == [201] * 3 and len({one.data["id"] for one in made}) == 1
+
+    def change(note):
+        tag = {"if-match": made[0].headers["ETag"]}
+        return lambda: Caller(racer.secret).patch(f"{place}{made[0].data['id']}/", {"note": note}, headers=tag)
 
     answers = at_once(change("one"), change("two"), change("three"))
     assert sorted(one.status_code for one in answers) == [200, 412, 412]
