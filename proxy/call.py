@@ -30,6 +30,7 @@ class Call:
         "client_ip",
         "completed",
         "decision",
+        "delivered",
         "details",
         "endpoint",
         "era",
@@ -105,6 +106,8 @@ class Call:
         self.completed = False
         #: an answer inside a stream is in the journal, the end of the stream is not yet
         self.answered = False
+        #: that answer has been written: a client that leaves now leaves nothing unanswered
+        self.delivered = False
         #: the journal took nothing
         self.unrecordable = False
         #: how the gateway itself answers, when it does

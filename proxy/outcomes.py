@@ -73,6 +73,8 @@ def upstream_failed(call: Call, error: UpstreamError) -> None:
 
 def departed(call: Call, reason: str) -> None:
     """The exchange ended before its answer: the client left, its key was revoked, or the server stops."""
+    if reason == "client_gone" and call.delivered:
+        return  # it had what it asked for; many clients close a stream with their answer
     call.outcome = _OUTCOME_OF.get(reason, "cancelled")
     call.reason = reason
     call.answer_status = call.answer_status or (499 if reason == "client_gone" else 503)

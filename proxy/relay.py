@@ -249,6 +249,7 @@ class _Stream:
             self.pending.clear()
             self.call.last_write = time.monotonic()
             await self.call.exchange.write(piece)
+            self.call.delivered = self.call.answered
 
     async def _keep_alive(self) -> None:
         # Between two events only; the bytes of an event still arriving are not written before it is whole.

@@ -30,7 +30,7 @@ from proxy.transports.base import (
 )
 from proxy.transports.conversation import Conversation, is_modern, parse
 from proxy.transports.session_table import SessionTable, new_token
-from proxy.transports.stdio import SESSION, refusal
+from proxy.transports.stdio import SESSION, asked, refusal
 from proxy.transports.streamable_http import StreamableHttpTransport
 
 MAX_SESSIONS = 1024
@@ -163,7 +163,7 @@ class HttpSseTransport:
     async def _message(self, request: UpstreamRequest, message: dict[str, Any], session: bytes) -> UpstreamResponse:
         headers = [(name, value) for name, value in request.headers if name != SESSION]
         if is_modern(message, dict(headers).get(b"mcp-protocol-version", b"")):
-            return refusal(400, -32600, "Bad Request: this server only speaks HTTP+SSE (2024-11-05)")
+            return refusal(400, -32600, "Bad Request: this server only speaks HTTP+SSE (2024-11-05)", id=asked(message))
         if message.get("method") == "initialize" and "id" in message:
             self._sessions.make_room()
             stream = _Stream(self, await self.open(headers), headers)
@@ -177,10 +177,10 @@ class HttpSseTransport:
             response.headers.append((SESSION, token))
             return response
         if not session:
-            return refusal(400, -32600, "Bad Request: Missing session ID")
+            return refusal(400, -32600, "Bad Request: Missing session ID", id=asked(message))
         known = self._sessions.get(session)
         if known is None:
-            return refusal(404, -32600, "Session not found")
+            return refusal(404, -32600, "Session not found", id=asked(message))
         if isinstance(message.get("method"), str) and "id" in message:
             return await known.request(request, message, session)
         await known.conversation.accept(request.body, message, session=session)

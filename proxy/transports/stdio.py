@@ -261,10 +261,10 @@ class StdioTransport:
             response.headers.append((SESSION, token))
             return response
         if not session:
-            return refusal(400, -32600, "Bad Request: Missing session ID")
+            return refusal(400, -32600, "Bad Request: Missing session ID", id=asked(message))
         known = self._sessions.get(session)
         if known is None:
-            return refusal(404, -32600, "Session not found")
+            return refusal(404, -32600, "Session not found", id=asked(message))
         return await self._pass(known, request, message, session=session)
 
     async def _without_body(self, request: UpstreamRequest, session: bytes) -> UpstreamResponse:
@@ -287,7 +287,14 @@ class StdioTransport:
         return self._legacy.conversation.listen(session or new_token())
 
 
-def refusal(status: int, code: int, message: str, headers: Headers | None = None) -> BufferedResponse:
+def refusal(
+    status: int, code: int, message: str, headers: Headers | None = None, *, id: Any = None
+) -> BufferedResponse:
     """Answer as a Streamable HTTP server would refuse."""
-    body = json.dumps({"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": message}}).encode()
+    body = json.dumps({"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": message}}).encode()
     return BufferedResponse(status, [*JSON_HEADERS, *(headers or [])], body)
+
+
+def asked(message: dict[str, Any]) -> Any:
+    """Give the id of a request; None for what expects no answer."""
+    return message.get("id") if isinstance(message.get("method"), str) else None

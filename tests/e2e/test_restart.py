@@ -65,3 +65,14 @@ def test_a_session_goes_on_after_a_restart_of_the_gateway(pipes: Pipes, tmp_path
     assert {event["outcome"] for event in calls} == {"allowed"}
     begun = [event for event in pipes.gateway.events(since) if event["method"] == "initialize"]
     assert len(begun) == len([1 for _, era, _ in PAIRS if era == "legacy"])  # nobody began anew
+
+
+def test_sessions_that_lived_in_the_gateway_are_told_to_begin_anew(pipes: Pipes) -> None:
+    """A process for each session, and the stream to an older server, end with the gateway: 404, which means initialize."""
+    clients_before = [pipes.client(upstream).initialize() for upstream in ("pipe-each", "sse")]
+    assert [client.ask("ping").status for client in clients_before] == [200, 200]
+    pipes.gateway.restart()
+    for client in clients_before:
+        answer = client.ask("ping", rpc_id="after")
+        assert (answer.status, answer.json["id"]) == (404, "after"), answer.body
+        assert client.initialize().ask("ping").status == 200

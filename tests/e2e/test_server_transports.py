@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
 import pytest
 
@@ -28,6 +29,8 @@ TOLD = ["public.echo", "test_tool_with_progress", "test_error_handling", "no_suc
 CASES = [
     ("stdio", clients.PYTHON2, "legacy"),
     ("stdio", clients.PYTHON2, "modern"),
+    ("stdio", clients.FAST, "modern"),
+    ("stdio", clients.TYPESCRIPT1, "legacy"),
     ("stdio", clients.PYTHON1, "legacy"),
     ("stdio", clients.TYPESCRIPT2, "auto"),
     ("stdio-each", clients.PYTHON2, "legacy"),
@@ -72,3 +75,24 @@ def test_a_server_with_a_process_for_each_session_asks_its_client(pipes: Pipes) 
         elicited, sampled = outcome["steps"]
         assert "Ada" in elicited["ok"]["content"][0]["text"], (upstream, outcome)
         assert "sampled by the client" in sampled["ok"]["content"][0]["text"], (upstream, outcome)
+
+
+@pytest.mark.parametrize("upstream", ["stdio", "sse", "http"])
+def test_a_client_that_knows_only_http_sse(pipes: Pipes, upstream: str) -> None:
+    since = pipes.gateway.now()
+    address = f"{pipes.gateway.url}/sse/{upstream}"
+    done = subprocess.run(
+        [clients.python(clients.MCP1), clients.SCRIPTS / "sse1.py", address, pipes.key.key],
+        capture_output=True,
+        text=True,
+        timeout=90 * clients.PATIENCE,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    seen = json.loads(done.stdout)
+    assert {"public.echo", "test_simple_text"} <= set(seen["tools"])
+    assert (seen["echo"], seen["denied"]) == ("grüß dich", None)
+    calls = [e for e in pipes.gateway.events(since, upstream=upstream) if e["method"] == "tools/call"]
+    assert [(event["tool_name"], event["outcome"]) for event in calls] == [
+        ("public.echo", "allowed"),
+        ("test_simple_text", "allowed"),
+    ]

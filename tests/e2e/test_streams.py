@@ -107,6 +107,19 @@ def test_events_pass_as_they_come(stage: Stage, fake: FakeUpstream) -> None:
         answer.until(b'"result"')
 
 
+@pytest.mark.parametrize("era", ["legacy", "modern"])
+def test_a_client_that_closes_the_stream_once_it_has_its_answer(stage: Stage, fake: FakeUpstream, era: str) -> None:
+    """Many clients do; the call was answered, and the log says so."""
+    answer = {"jsonrpc": "2.0", "id": 1, "result": {"content": [{"type": "text", "text": "all of it"}]}}
+    fake.script(sse([answer], hold=60), method="tools/call")
+    since = stage.gateway.now()
+    with stage.client(era=era).call("public.echo", stream=True) as stream:
+        stream.until(b"all of it")
+    assert fake.seen("tools/call")[0].gone.wait(5)
+    found = stage.gateway.event(since)
+    assert (found["outcome"], found["details"]["stream"]["ended"]) == ("allowed", "client_gone"), found
+
+
 def test_bytes_are_the_same_over_any_chunk_borders(stage: Stage, fake: FakeUpstream) -> None:
     pieces = [
         b": a comment\n\n",

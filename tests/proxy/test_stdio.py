@@ -185,7 +185,8 @@ async def test_a_session_has_its_process_and_nobody_elses(start):
         assert json.loads(await response.body(10000))["result"]["asked"] == {"protocolVersion": "2025-11-25"}
     a, b = [(await ask(transport, call(), mcp_session_id=token))["result"]["pid"] for token in tokens]
     assert a != b
-    assert (await transport.send(post(call(), mcp_session_id=b"never-issued"))).status == 404
+    unknown = await transport.send(post(call("mine"), mcp_session_id=b"never-issued"))
+    assert (unknown.status, json.loads(await unknown.body(10000))["id"]) == (404, "mine")
     answer = await transport.send(post(call(ask=True, log=True), mcp_session_id=tokens[0]))
     body = await answer.body(1 << 20)
     assert b"sampling/createMessage" in body
