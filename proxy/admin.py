@@ -139,6 +139,7 @@ class UpstreamAdmin(Pages):
             "may_check": request.user.has_perm("proxy.check_upstream"),
             "may_delete": self.has_delete_permission(request),
             "headers": [(name, vault.shown(value)) for name, value in upstream.headers.items()],
+            "stderr": _stderr(request, upstream),
             "address": f"{base}/mcp/{upstream.slug}",
             "line": f'claude mcp add --transport http {upstream.slug} {base}/mcp/{upstream.slug} --header "Authorization: Bearer KEY"',
         }
@@ -205,6 +206,15 @@ def _initial(upstream: Upstream) -> dict[str, Any]:
     fields["networks"] = ", ".join(map(str, upstream.networks))
     fields["client_key"] = vault.HIDDEN if upstream.client_key else ""
     return fields
+
+
+def _stderr(request: HttpRequest, upstream: Upstream) -> list[str] | None:
+    """What a command last wrote to its standard error, for who may check it; None where there is no such thing."""
+    if upstream.transport != "stdio" or not request.user.has_perm("proxy.check_upstream"):
+        return None
+    from proxy import catalogue_services
+
+    return catalogue_services.stderr(upstream.slug)
 
 
 def _description(item: CatalogueItem) -> str:

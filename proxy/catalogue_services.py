@@ -16,6 +16,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from audit.acts import Actor, record_act
+from audit.sanitizer import current as current_sanitizer
 from proxy.catalogue import Found, Report, Step, examine
 from proxy.definitions import diff, status_of, visible
 from proxy.models import CatalogueItem, Upstream, UpstreamStatus
@@ -32,6 +33,7 @@ log = logging.getLogger("sentinel.proxy")
 #: one refresher at a time in the whole installation
 _LOCK = 0x5E47_1E10
 _SHOWN = 50
+STDERR_LINE = 2000  # bytes of one line
 #: a whole check may take this long; the next upstream waits for it
 CHECK_SECONDS = 60.0
 
@@ -194,14 +196,17 @@ def approve(
 
 
 def stderr(slug: str) -> list[str]:
-    """Give what a stdio upstream last wrote to its standard error, from the process that runs it; [] when none does."""
+    """Give what a stdio upstream last wrote to its standard error, from the process that runs it; [] when none does.
+
+    A command may write anything there, so it is redacted and escaped like what an event keeps.
+    """
 
     async def read() -> list[str]:
         transport = pool(host_folder(settings.SENTINEL), Limits(connect=0.2, first_byte=2.0))
         try:
             response = await transport.send(UpstreamRequest(b"GET"), b"/stderr/" + slug.encode())
             lines: list[str] = orjson.loads(await response.body(1 << 20))
-            return [visible(line) for line in lines]
+            return [current_sanitizer().text(line, STDERR_LINE) for line in lines]
         except UpstreamError:
             return []
         finally:

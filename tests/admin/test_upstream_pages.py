@@ -6,6 +6,7 @@ import html
 
 import pytest
 
+from proxy import catalogue_services
 from proxy.definitions import canonical, digest, flags
 from proxy.models import CatalogueItem, Upstream
 from tests.admin.conftest import HOSTILE, acts
@@ -120,4 +121,17 @@ def test_who_may_only_look_sees_no_button(as_duty, item):
         .get(f"/admin/proxy/catalogueitem/{item.pk}/change/")
         .content.decode()
         .split("<dt>Approved")[0]
+    )
+
+
+def test_what_a_command_writes_is_shown_to_who_may_check_it(as_duty, monkeypatch):
+    monkeypatch.setattr(catalogue_services, "stderr", lambda slug: [f"{slug} cannot find <b>its</b> database"])
+    held = Upstream.objects.create(slug="files", transport="stdio", command="/bin/true")
+    page = as_duty("operator").get(f"{UPSTREAMS}{held.pk}/change/").content.decode()
+    assert "files cannot find &lt;b&gt;its&lt;/b&gt; database" in page
+    page = as_duty("viewer").get(f"{UPSTREAMS}{held.pk}/change/").content.decode()
+    assert "cannot find" not in page
+    other = Upstream.objects.create(slug="web", url="http://127.0.0.1:9/mcp")
+    assert "its command writes" not in (
+        as_duty("operator").get(f"{UPSTREAMS}{other.pk}/change/").content.decode().lower()
     )

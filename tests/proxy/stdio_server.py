@@ -42,7 +42,7 @@ def answer(message):
             os._exit(3)
         if arguments.get("noise"):
             say("this is not JSON")
-            sys.stderr.write("complaint\n")
+            sys.stderr.write("complaint\npassword=hunter2-hunter2\n")
             sys.stderr.flush()
         if arguments.get("ask"):
             say({"jsonrpc": "2.0", "id": "srv-1", "method": "sampling/createMessage", "params": {}})
