@@ -126,12 +126,12 @@ def test_who_may_only_look_sees_no_button(as_duty, item):
 
 def test_what_a_command_writes_is_shown_to_who_may_check_it(as_duty, monkeypatch):
     monkeypatch.setattr(catalogue_services, "stderr", lambda slug: [f"{slug} cannot find <b>its</b> database"])
-    held = Upstream.objects.create(slug="files", transport="stdio", command="/bin/true")
-    page = as_duty("operator").get(f"{UPSTREAMS}{held.pk}/change/").content.decode()
-    assert "files cannot find &lt;b&gt;its&lt;/b&gt; database" in page
-    page = as_duty("viewer").get(f"{UPSTREAMS}{held.pk}/change/").content.decode()
-    assert "cannot find" not in page
-    other = Upstream.objects.create(slug="web", url="http://127.0.0.1:9/mcp")
-    assert "its command writes" not in (
-        as_duty("operator").get(f"{UPSTREAMS}{other.pk}/change/").content.decode().lower()
-    )
+    pages = {
+        "files": Upstream.objects.create(slug="files", transport="stdio", command="/bin/true"),
+        "web": Upstream.objects.create(slug="web", url="http://127.0.0.1:9/mcp"),
+    }
+    operator, viewer = as_duty("operator"), as_duty("viewer")
+    paths = {slug: f"{UPSTREAMS}{upstream.pk}/change/" for slug, upstream in pages.items()}
+    assert "files cannot find &lt;b&gt;its&lt;/b&gt; database" in operator.get(paths["files"]).content.decode()
+    assert "cannot find" not in viewer.get(paths["files"]).content.decode()
+    assert "command writes" not in operator.get(paths["web"]).content.decode()
