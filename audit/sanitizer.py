@@ -202,9 +202,26 @@ class Sanitizer:
             return Payload(orjson.dumps(kept).decode(), size, digest, True, 0)
         window = raw[:_LEXICAL_WINDOW].decode("utf-8", "surrogateescape")
         text, redactions = self.redactor.text(window, cut=True)
+        text, more = self._within_strings(text)
+        redactions += more
         head = self._settled(text, lambda text: bounding.head_of_text(text, _LEXICAL_BYTES))
         kept = {"_not_json": True, "_bytes": size, "_text": head}
         return Payload(orjson.dumps(kept).decode(), size, digest, size > _LEXICAL_BYTES or head != text, redactions)
+
+    def _within_strings(self, text: str) -> tuple[str, int]:
+        """Look into the strings of JSON that was cut off: columns and form parts show only without their escapes."""
+        count = 0
+
+        def read(match: re.Match[str]) -> str:
+            nonlocal count
+            if "\\" not in match[1]:
+                return match[0]
+            plain = _ESCAPE.sub(lambda escape: _ESCAPED[escape[0]], match[1])
+            kept, found = self.redactor.text(plain, cut=not match[2], again=True)
+            count += found
+            return f'"{orjson.dumps(kept).decode()[1:-1]}{match[2]}' if found else match[0]
+
+        return _STRING.sub(read, text), count
 
     def _value(self, value: Any, keep: bool) -> Payload:
         try:
@@ -288,6 +305,12 @@ class Sanitizer:
 
 # How long a text was that did not fit, and which.
 _MARK = re.compile(r"\[…[0-9]{1,12}:[0-9a-f]{8}\]\Z")
+_ESCAPED: Final = {'\\"': '"', "\\n": "\n", "\\r": "\r", "\\t": "\t", "\\/": "/", "\\\\": "\\"}
+_ESCAPE = re.compile(r'\\["nrt/\\]')
+# A string of JSON, the last of which may have no end.
+_STRING = re.compile(r'"((?:[^"\\]|\\.)*)("|\\?\Z)', re.DOTALL)
+
+
 # Numbers that orjson would round or write otherwise; in linear time, since the whole body is looked through.
 _MAY_LOSE_NUMBERS = re2.compile(rb"[0-9]{17}|[0-9][eE][0-9+\-]")
 

@@ -7,6 +7,7 @@ without lifespan events (Daphne) start the gateway with the first request.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -18,6 +19,7 @@ from django.core.asgi import get_asgi_application
 
 django_application = get_asgi_application()
 
+from audit.api.problems import Problem  # noqa: E402 - Django's settings and apps come first
 from proxy.answers import not_found  # noqa: E402 - Django's settings and apps come first
 from proxy.consumer import McpConsumer, matches  # noqa: E402
 from proxy.credentials import take_query_credentials  # noqa: E402
@@ -108,11 +110,11 @@ def _bounded(scope: Scope, receive: Receive, send: Send) -> Receive:
             if size <= limit:
                 return message
             refused = True
-            body = b'{"error":"the body is too large"}'
+            problem = Problem("too_large", f"A body has at most {limit} bytes.")
+            body = json.dumps(problem.as_dict(scope["path"])).encode()
             headers = [
-                (b"content-type", b"application/json"),
+                (b"content-type", b"application/problem+json"),
                 (b"content-length", b"%d" % len(body)),
-                (b"connection", b"close"),
             ]
             await send({"type": "http.response.start", "status": 413, "headers": headers})
             await send({"type": "http.response.body", "body": body})

@@ -249,7 +249,11 @@ def test_a_kept_alive_connection_is_under_the_same_deadline(connect: Connect) ->
     assert time.monotonic() - begun < 2
 
 
-def test_what_is_left_of_a_body_after_its_answer_is_not_read_for_ever(connect: Connect) -> None:
+def test_what_is_left_of_a_body_after_its_answer_is_not_read_for_ever(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_protocol, "LEFTOVER_MOST", 1024 * 1024)
+    monkeypatch.setattr(http_protocol, "LEFTOVER_TIME", 2.0)
     connection = connect()
     connection.sendall(b"POST /early HTTP/1.1\r\n" + HOST + b"Content-Length: 100000000\r\n\r\n")
     assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
