@@ -111,7 +111,7 @@ def _bounded(scope: Scope, receive: Receive, send: Send) -> Receive:
                 return message
             refused = True
             problem = Problem("too_large", f"A body has at most {limit} bytes.")
-            body = json.dumps(problem.as_dict(scope["path"])).encode()
+            body = json.dumps(problem.as_dict(scope.get("path", ""))).encode()
             headers = [
                 (b"content-type", b"application/problem+json"),
                 (b"content-length", b"%d" % len(body)),

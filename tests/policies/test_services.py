@@ -294,6 +294,7 @@ def test_conditions_are_held_against_a_known_schema():
         "type": "object",
         "properties": {"amount": {"type": "integer", "minimum": 1}, "currency": {"enum": ["EUR", "USD"]}, "lines": {"type": "array", "items": {"type": "object", "properties": {"sku": {"type": "string"}}}}},
     }  # fmt: skip
+    before = schemas._provider, schemas._finder
     schemas.register(lambda: [("crm", "pay", schema)])
     try:
         text = DEFAULTS + "rules:\n  - {name: r, effect: allow, roles: '*', tool: pay, when: [{%s}]}\n"
@@ -314,4 +315,4 @@ def test_conditions_are_held_against_a_known_schema():
                 apply(text % bad)
             assert words in refused.value.messages[0]
     finally:
-        schemas.register(None)
+        schemas.register(*before)
