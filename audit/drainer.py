@@ -36,7 +36,7 @@ log = logging.getLogger("audit.drainer")
 Dsn = str | dict[str, Any] | Callable[[], dict[str, Any]]
 
 # Between rounds that leave nothing behind: a batch has a price of its own (locks, statements, a commit), and nobody sees the
-# difference between an event that is a tenth and one that is a quarter of a second old. docs/performance.md has figures.
+# difference between an event that is a tenth and one that is a quarter of a second old. docs/adr/0006 has figures.
 POLL_SECONDS = 0.2
 REPORT_SECONDS = 1.0
 SWEEP_SECONDS = 60.0

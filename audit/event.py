@@ -161,7 +161,12 @@ def _decision(value: Any, sanitizer: Sanitizer) -> str:
     stages = value.get("stages") if type(value) is dict else None
     if type(stages) is list and stages:
         try:
-            alike = [(one["stage"], one["result"]) for one in stages if len(one) == 3 and type(one["us"]) is int]
+            alike = [
+                (one["stage"], one["result"])
+                for one in stages
+                # No number that could be more than a duration.
+                if len(one) == 3 and type(one["us"]) is int and 0 <= one["us"] < 10_000_000_000
+            ]
         except (TypeError, KeyError):
             alike = []
         if len(alike) == len(stages):
@@ -282,9 +287,9 @@ class Event:
         return self
 
     def numbered(self, writer: str, boot: int, seq: int) -> None:
-        """Take its place in the log: of the journal's own making, so nothing in it needs a look."""
+        """Take its place in the log; what `complete` does with these three, for each event once."""
         mine = self._fields
-        mine["writer"], mine["boot"], mine["seq"] = writer, boot, seq
+        mine["writer"], mine["boot"], mine["seq"] = self._sanitizer.text(writer, 64), boot, seq
 
     def _payload(self, name: str, value: Any, given: Mapping[str, Any]) -> None:
         mine = self._fields

@@ -152,7 +152,7 @@ class Sanitizer:
         known = self._clean_documents
         try:
             text = orjson.dumps(value)
-            key = text if alike is MISSING else orjson.dumps(alike)
+            key = text if alike is MISSING else b"~" + orjson.dumps(alike)  # never mistaken for a document itself
             if key in known:
                 return text.decode()
             if len(text) <= bounding.MAX_BYTES and not self.redactor.suspicious(text):

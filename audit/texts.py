@@ -66,7 +66,10 @@ class Texts:
     def text(self, text: str, wrapped: int, cut: bool = False) -> str:
         """Redact a text until it stays as it is, then escape what cannot be seen."""
         size = len(text)
-        if size < 5 or (size <= 16 and text.isalnum() and text.isascii()):
+        short = size < 5 or (size <= 16 and text.isalnum() and text.isascii())
+        if short and not (
+            size and self.rules.more
+        ):  # nothing so short is always a secret, but an own pattern may say so
             return text if text.isascii() and text.isprintable() else self.escaped(text)
         # Stored text is read as it was before it was escaped, so that looking twice finds the same.
         plain = escapes.unescape(text) if self.again and not wrapped and "\\u{" in text else text

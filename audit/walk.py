@@ -73,6 +73,11 @@ class Walk(Texts):
             return self.members(value, depth + 1, parent) if depth < MAX_DEPTH else "[NESTED]"
         if isinstance(value, list):
             return self.items(value, depth + 1, parent) if depth < MAX_DEPTH else "[NESTED]"
+        if type(value) is int and self.rules.more:
+            # Cards and numbers of an own pattern are often sent as numbers.
+            digits = str(value)
+            shown = self.text(digits, 0)
+            return value if shown == digits else shown
         return value
 
     def members(self, value: dict[str, Any], depth: int, parent: str) -> dict[str, Any]:

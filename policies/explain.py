@@ -6,8 +6,8 @@ For people who may know policy; a caller is never shown any of it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from typing import Any
 
@@ -25,6 +25,7 @@ from policies.conditions import (
     parse_path,
     walk,
 )
+from policies.dispatch import inner_names, refused_within
 from policies.engine import (
     ABSENT,
     Context,
@@ -34,8 +35,10 @@ from policies.engine import (
     Target,
     decide,
     decide_reference,
+    decide_unseen,
     unless_blocked,
 )
+from policies.schemas import UNKNOWN, Known
 from policies.specs import ConditionSpec, LimitSpec, RuleSpec
 
 MOST_NEAR = 20
@@ -92,10 +95,28 @@ class Explanation:
 
 
 def explain(
-    policy: PolicySet, principal: Principal, target: Target, context: Context, *, blocked: bool = False
+    policy: PolicySet,
+    principal: Principal,
+    target: Target,
+    context: Context,
+    *,
+    known: Known = UNKNOWN,
+    lookup: Callable[[str], Known] = lambda name: UNKNOWN,
 ) -> Explanation:
-    """Decide as the gateway does, and say why; `blocked` where the target's definition waits for approval."""
+    """Decide as the gateway does, and say why; `known` is what the catalogue has of the target, `lookup` gives it of another
+    tool of the same upstream, for targets that call others by name.
+    """
+    blocked = known.blocked
     decision = unless_blocked(decide(policy, principal, target, context), blocked)
+    if decision.allowed and known.dispatches:
+
+        def one(inner: Target) -> Decision:
+            about = lookup(inner.name)
+            seen = replace(inner, annotations=about.annotations)
+            return unless_blocked(decide_unseen(policy, principal, seen, context), about.blocked)
+
+        within = refused_within(target, inner_names(target.arguments, known.dispatches), one, policy.nothing)
+        decision = within[1] if within is not None else decision
     labels = {rule.id: rule.label() for rule in policy.spec.rules}
     listed = decide_reference(policy, principal, target, context).allowed and not blocked
     return Explanation(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -122,10 +123,11 @@ def _answer(asked: dict[str, Any]) -> dict[str, Any]:
     )
     kind = asked["kind"] or "tool"
     known = schemas.known(kind, asked["upstream"], asked["tool"])
+    lookup = partial(schemas.known, "tool", asked["upstream"])
     target = Target(kind, asked["upstream"], asked["tool"], asked["arguments"], known.annotations)
     now = asked["at"].timestamp() if asked["at"] else time.time()
     context = Context(now, asked["ip"] or None)
-    told = explain(compiled, principal, target, context, blocked=known.blocked)
+    told = explain(compiled, principal, target, context, known=known, lookup=lookup)
     decision = told.decision
     candidates = compiled.candidates(principal.role, principal.key_prefix, kind, asked["upstream"], asked["tool"])
     considered = []

@@ -20,10 +20,13 @@ Provider = Callable[[], Iterable[tuple[str, str, Mapping[str, Any]]]]
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the catalogue has of one target: its annotations, and whether it waits for approval."""
+    """What is known of one target: its annotations, whether it waits for approval, and, of a tool that calls or describes
+    another by name, the argument that names it.
+    """
 
     annotations: Mapping[str, Any] | None = None
     blocked: bool = False
+    dispatches: str = ""
 
 
 UNKNOWN = Known()

@@ -44,5 +44,10 @@ def known_definition(kind: str, upstream: str, name: str) -> Known:
 
     connection.ensure_connection()
     spec = load(connection.connection).get(upstream)
-    found = spec.definition(kind, name) if spec is not None else None
-    return Known(found.annotations or None, found.blocked) if found is not None else Known()
+    if spec is None:
+        return Known()
+    found = spec.definition(kind, name)
+    dispatches = spec.dispatchers.get(name, "") if kind == "tool" else ""
+    if found is None:
+        return Known(dispatches=dispatches)
+    return Known(found.annotations or None, found.blocked, dispatches)

@@ -219,7 +219,8 @@ def complete(call: Call, *, response: Payload | None = None, response_bytes: int
 async def record(gateway: Gateway, call: Call) -> None:
     """Make the outcome durable, then answer; the last thing that happens to every request."""
     try:
-        if not (call.completed and call.exchange.finished) or call.unrecordable:
+        answered = call.completed and call.exchange.finished and not call.unrecordable
+        if not answered:  # most calls are: they need no task of their own here
             await asyncio.shield(_record(gateway, call))
     except asyncio.CancelledError:
         # The server is being stopped hard: the record goes on in the shielded task.

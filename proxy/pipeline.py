@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 
 from audit.tickets import AuditUnavailable
 from policies.compiled import PolicySet
+from policies.dispatch import inner_names, refused_within
 from policies.engine import (
     Context,
     Decision,
@@ -31,10 +32,9 @@ from policies.limits import limits_for
 from proxy import era, legacy_sse, outcomes
 from proxy.call import Call
 from proxy.credentials import SCOPE_KEY, presented
-from proxy.dispatch import inner_names
 from proxy.exchange import Departed, Exchange
 from proxy.gateway import Gateway
-from proxy.message import Refused, TargetName, peek, read
+from proxy.message import Refused, peek, read
 from proxy.peers import client_address, host_allowed, origin_allowed
 from proxy.probe import expired
 from proxy.refusals import refuse
@@ -261,42 +261,17 @@ def authorize(gateway: Gateway, call: Call) -> None:
         if call.target is None:
             call.target = target
         decision = _decide(gateway, snapshot.policy, principal, target, context, how)
+        if decision.allowed:
+            target, decision = _refused_within(gateway, call, snapshot.policy, principal, target, context) or (
+                target,
+                decision,
+            )
         if call.decision is None or not decision.allowed:
             call.target, call.decision = target, decision
         if not decision.allowed:
             call.stage("authorize", decision.reason, since)
             raise refuse(decision.reason, call=call, message=decision.message)
-        if call.spec is not None and call.spec.dispatchers:
-            _authorize_inner(gateway, call, snapshot.policy, principal, name, context, since)
     call.stage("authorize", call.decision.reason if call.decision else "allowed_by_rule", since)
-
-
-def _authorize_inner(
-    gateway: Gateway,
-    call: Call,
-    policy: PolicySet,
-    principal: Principal,
-    outer: TargetName,
-    context: Context,
-    since: int,
-) -> None:
-    """A tool that calls or describes another by name: who may not have that one may not have it this way either."""
-    path = call.spec.dispatchers.get(outer.name) if call.spec is not None and outer.kind == "tool" else None
-    if path is None:
-        return
-    names = inner_names(outer.arguments, path)
-    call.details["inner"] = list(names) if names is not None else None
-    decision = policy.nothing  # what cannot be read is not allowed
-    for inner in names or ():
-        target = Target("tool", call.slug, inner)
-        decision = _decide(gateway, policy, principal, target, context, decide_unseen)
-        if not decision.allowed:
-            call.target = target
-            break
-    if not decision.allowed:
-        call.decision = decision
-        call.stage("authorize", decision.reason, since)
-        raise refuse(decision.reason, call=call, message=decision.message)
 
 
 def _decide(
@@ -309,6 +284,22 @@ def _decide(
         target = Target(target.kind, target.upstream, target.name, target.arguments, pinned.annotations)
     decision = how(policy, principal, target, context)
     return unless_blocked(decision, pinned is not None and pinned.blocked)
+
+
+def _refused_within(
+    gateway: Gateway, call: Call, policy: PolicySet, principal: Principal, outer: Target, context: Context
+) -> tuple[Target, Decision] | None:
+    """A tool that calls or describes another by name: who may not have that one may not have it this way either."""
+    path = call.spec.dispatchers.get(outer.name) if call.spec is not None and outer.kind == "tool" else None
+    if path is None:
+        return None
+    names = inner_names(outer.arguments, path)
+    call.details["inner"] = names
+
+    def one(inner: Target) -> Decision:
+        return _decide(gateway, policy, principal, inner, context, decide_unseen)
+
+    return refused_within(outer, names, one, policy.nothing)
 
 
 # -- rate-limit

@@ -18,8 +18,8 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 
 from audit.acts import Actor, record_act
+from policies.dispatch import PATH
 from proxy import vault
-from proxy.dispatch import PATH
 from proxy.egress import BadUrl, Egress, parse_url
 from proxy.models import SLUG_PATTERN, Upstream
 from proxy.transports.base import EgressRefused, UpstreamError

@@ -63,7 +63,7 @@ class UpstreamSpec:
     refusals: str = ""
     audit_level: str = ""
     catalogue_policy: str = "allow"
-    #: tools that call or describe another by name, and the argument that names it (dispatch.py)
+    #: tools that call or describe another by name, and the argument that names it (policies.dispatch)
     dispatchers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     #: legacy, modern, dual, or "" when it is not known
     era: str = ""

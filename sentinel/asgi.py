@@ -20,7 +20,7 @@ from django.core.asgi import get_asgi_application
 django_application = get_asgi_application()
 
 from audit.api.problems import Problem  # noqa: E402 - Django's settings and apps come first
-from proxy.answers import not_found  # noqa: E402 - Django's settings and apps come first
+from proxy.answers import not_found  # noqa: E402
 from proxy.consumer import McpConsumer, matches  # noqa: E402
 from proxy.credentials import take_query_credentials  # noqa: E402
 from sentinel import health, runtime  # noqa: E402

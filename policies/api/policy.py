@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any, NoReturn
 
 from django.core.exceptions import ValidationError
@@ -243,11 +244,12 @@ class Explain(ApiView):
         if annotations is not None and not isinstance(annotations, dict):
             raise invalid(wrong("annotations", "An object."))
         known = schemas.known(asked["kind"], asked["upstream"], asked["name"])
+        lookup = partial(schemas.known, "tool", asked["upstream"])
         if annotations is None:
             annotations = known.annotations
         target = Target(asked["kind"], asked["upstream"], asked["name"], arguments, annotations)
         at = asked["at"].timestamp() if asked.get("at") else time.time()
-        told = explain(policy, principal, target, Context(at, asked.get("client_ip")), blocked=known.blocked)
+        told = explain(policy, principal, target, Context(at, asked.get("client_ip")), known=known, lookup=lookup)
         return Response({**told.as_dict(), "notes": notes})
 
 

@@ -16,6 +16,7 @@ from audit.api.base import FIELDS, LIMIT, ApiView, Operation, actor_of
 from audit.api.fields import read
 from audit.api.problems import Problem, invalid, wrong
 from audit.export import moment
+from audit.jobs import alive, settle
 from policies import services
 from policies.api import jobs
 from policies.api.forms import replays as forms
@@ -75,7 +76,7 @@ class Replays(PolicyView):
     def get(self, request: Request) -> Response:
         """Return the newest."""
         found = ReplayJob.objects.defer("document")[: self.query["limit"]]
-        return self.many([_replay(jobs.settle(job)) for job in found])
+        return self.many([_replay(settle(job)) for job in found])
 
     def post(self, request: Request) -> Response:
         """Start one."""
@@ -88,7 +89,7 @@ class Replays(PolicyView):
 
         def act() -> Response:
             services.lock_policy()  # so that two that come at once are counted one after the other
-            if jobs.alive() >= jobs.MOST:
+            if alive(ReplayJob) >= jobs.MOST:
                 raise Problem("conflict", f"{jobs.MOST} replays are running; wait for one to end, or cancel it.")
             actor = actor_of(request)
             job = ReplayJob.objects.create(
@@ -127,7 +128,7 @@ class OneReplay(ApiView):
 
     def get(self, request: Request, job_id: UUID) -> Response:
         """Return it."""
-        return self.one(_replay(jobs.settle(_find_job(job_id))), tag=False)
+        return self.one(_replay(settle(_find_job(job_id))), tag=False)
 
     def delete(self, request: Request, job_id: UUID) -> Response:
         """Whoever works on it sees that it is gone, and stops."""

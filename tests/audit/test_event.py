@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from audit import ids
 from audit.event import _EMPTY, _FIELDS, COLUMNS, NAME_BYTES, OUTCOMES, Event, export_form
 from audit.models import AuditEvent
+from audit.rules import Rules
 from audit.sanitizer import Payload, Sanitizer
 from tests.corpus.strategies import ODD_OBJECTS, TEXTS, bodies
 
@@ -277,3 +278,23 @@ def test_nobody_makes_payloads_or_events_by_hand():
                     offenders.append((file.name, node.lineno, "_fields"))
     # rows.py reads frames whose sum proves that this installation wrote them.
     assert [offender for offender in offenders if offender[0] != "rows.py"] == []
+
+
+def test_a_decision_is_known_by_all_that_is_not_a_duration():
+    """What was clean once is not looked through again: only a duration may differ, and nothing else pass for one."""
+    personal = Sanitizer(b"k" * 32, Rules(kinds=frozenset({"card"})))
+
+    def kept(sanitizer, **stage):
+        return json.dumps(Event(sanitizer=sanitizer, decision={"allowed": True, "stages": [stage]}).decision)
+
+    for sanitizer in (Sanitizer(b"k" * 32), personal):
+        for _ in range(2):
+            assert '"us": 7' in kept(sanitizer, stage="parse", result="ok", us=7)
+            assert '"us": 8' in kept(sanitizer, stage="parse", result="ok", us=8)
+        for _ in range(2):
+            assert "hunter2-hunter2" not in kept(sanitizer, stage="parse", result="password=hunter2-hunter2", us=7)
+    assert "4111111111111111" not in kept(personal, stage="parse", result="ok", us=4111111111111111)
+    # A document that reads like what a decision is known by says nothing of the decision.
+    fresh = Sanitizer(b"k" * 32)
+    Event(sanitizer=fresh, details={"allowed": True, "stages": [["parse", "ok"]]})
+    assert not any(key == b'~{"allowed":true,"stages":[["parse","ok"]]}' for key in fresh._clean_documents)

@@ -419,6 +419,17 @@ class TestRules:
                 if not redactor.suspicious(text):
                     assert redactor.value(plain) == (plain, 0)
 
+    @pytest.mark.parametrize("value", ["4539148803436467", 4539148803436467, "EMP12345", "B-1234", 778899, "7788"])
+    def test_a_value_that_is_nothing_else_is_found_however_short(self, value):
+        rules = (("pattern", r"EMP\d{5}", "employee"), ("pattern", r"B-\d{4}", ""), ("pattern", r"7788(?:99)?", ""))
+        redactor = Redactor(KEY, Rules.of([*rules, ("personal", "card", "")]))
+        for made in ({"n": value}, [value], [[value, 1]]):
+            assert redactor.suspicious(orjson.dumps(made))
+            kept, count = redactor.value(made)
+            assert count == 1 and str(value) not in json.dumps(kept), kept
+            assert redactor.value(kept) == (kept, 0)
+        assert REDACTOR.value({"n": value}) == ({"n": value}, 0)
+
     def test_a_catastrophic_pattern_is_harmless(self):
         redactor = Redactor(KEY, Rules(patterns=(("x", r"(a+)+$"),)))
         started = time.process_time()

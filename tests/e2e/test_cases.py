@@ -511,6 +511,22 @@ class TestPolicyBeyondTools:
         ]
         assert (events[1]["tool_name"], events[1]["details"]["inner"]) == ("delete_customer", ["delete_customer"])
         assert events[4]["tool_name"] == "list_many"
+        told = stage.gateway.manage(
+            *(
+                "policy",
+                "explain",
+                "--role",
+                "user",
+                "--upstream",
+                "finder",
+                "--tool",
+                "public.echo",
+                "--json",
+                "--args",
+            ),
+            '{"name": "delete_customer"}',
+        ).stdout
+        assert json.loads(told)["allowed"] is False and "by name (name)" in json.loads(told)["notes"][0]
         # What is allowed under conditions only cannot be decided without its arguments.
         assert (
             stage.gateway.client(stage.keys["admin"], "finder").call("public.echo", {"name": "page_1_a"}).status == 200

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 from policies.engine import Context, Principal, Target, decide
 from policies.explain import explain
+from policies.schemas import Known
 from policies.specs import ConditionSpec, LimitSpec, PolicySpec, RuleSpec
 from tests.policies.world import KEYS, compiled, worlds
 
@@ -83,3 +84,26 @@ def test_ten_thousand_rules_are_explained_in_bounded_words():
     rules = [RuleSpec("allow", ("tool",), f"tool_{i}", frozenset({"user"})) for i in range(10_000)]
     told = explain(compiled(rules), USER, Target("tool", "crm", "tool_5", {}), NOW)
     assert told.decision.allowed and len(told.near) <= 20
+
+
+def test_a_tool_that_calls_others_is_explained_with_what_it_names():
+    policy = compiled(
+        [
+            RuleSpec("allow", ("tool",), "call_*", frozenset({"user"})),
+            RuleSpec("allow", ("tool",), "list", frozenset({"user"})),
+        ]
+    )
+    held = {"list": Known(), "held": Known(blocked=True)}
+
+    def told(arguments, **more):
+        target = Target("tool", "crm", "call_tool", arguments)
+        return explain(
+            policy, USER, target, NOW, known=Known(dispatches="name"), lookup=held.__getitem__, **more
+        ).decision
+
+    assert told({"name": "list"}).allowed
+    held["list"] = Known(blocked=True)
+    assert told({"name": "list"}).reason == "tool_definition_changed"
+    assert told({"name": "held"}).reason == "no_rule"
+    assert not told({}).allowed
+    assert explain(policy, USER, Target("tool", "crm", "call_tool", {}), NOW).decision.allowed

@@ -8,6 +8,7 @@ import time
 from argparse import ArgumentParser
 from collections.abc import Iterable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -190,9 +191,12 @@ class Command(BaseCommand):
         known = schemas.known(kind, options["upstream"], options[kind])
         if known.blocked:
             notes.append("Its definition waits for approval: whatever the rules say, calls are refused.")
+        if known.dispatches:
+            notes.append(f"It calls other tools by name ({known.dispatches}): a call needs what those need too.")
+        lookup = partial(schemas.known, "tool", options["upstream"])
         said = known.annotations if annotations is None else annotations
         target = Target(kind, options["upstream"], options[kind], arguments, said)
-        explanation = explain(policy, principal, target, Context(at, options["ip"]), blocked=known.blocked)
+        explanation = explain(policy, principal, target, Context(at, options["ip"]), known=known, lookup=lookup)
         if options["json"]:
             self.stdout.write(json.dumps({**explanation.as_dict(), "notes": notes}))
             return

@@ -30,4 +30,4 @@ class Command(BaseCommand):
         if options["parent"]:
             processes.end_with_parent(options["parent"])
         os.nice(10)
-        jobs.run(options["job"], beat=True)
+        jobs.run(options["job"])

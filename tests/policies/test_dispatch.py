@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.dispatch import PATH, inner_names
+from policies.dispatch import PATH, inner_names
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,12 @@ lies deeper (`*` stands for each item of a list). With the role allowed `call_to
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any, Final
 
-__all__ = ["PATH", "inner_names"]
+from policies.engine import Decision, Target
+
+__all__ = ["PATH", "inner_names", "refused_within"]
 
 PATH: Final = re.compile(r"[^.\s*]{1,128}(?:\.(?:\*|[^.\s*]{1,128})){0,7}\Z")
 MOST: Final = 100
@@ -34,3 +37,17 @@ def inner_names(arguments: Any, path: str) -> tuple[str, ...] | None:
         if len(found) > MOST:
             return None
     return tuple(found) if found and all(type(name) is str and name for name in found) else None
+
+
+def refused_within(
+    outer: Target, names: tuple[str, ...] | None, decide: Callable[[Target], Decision], nothing: Decision
+) -> tuple[Target, Decision] | None:
+    """What a call of a dispatcher may not have, of all that it names; `nothing` is the answer where it names nothing."""
+    if names is None:
+        return outer, nothing
+    for name in names:
+        inner = Target("tool", outer.upstream, name)
+        decision = decide(inner)
+        if not decision.allowed:
+            return inner, decision
+    return None
