@@ -113,6 +113,7 @@ def run(job_id: UUID) -> None:
     except NoRoom:
         error = "The disk has not enough room for this file. Narrow the view, or take it as a stream."
     except Exception:
+        # Whatever it was, whoever waits for the file must hear that there will be none.
         log.exception("an export failed")
         error = "Something went wrong; the log of the gateway says what."
     finally:

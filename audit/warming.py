@@ -44,4 +44,5 @@ def warm() -> None:
         known.payload(raw=json.dumps(_RESULT).encode()[:-7])
         known.text("search_documents")
     except Exception:
+        # A start must not fail for what only makes it faster.
         log.exception("sanitising could not be warmed up; the first payloads take longer")
