@@ -152,6 +152,7 @@ def _answer(asked: dict[str, Any]) -> dict[str, Any]:
         "near": near,
         "limits": [(limit, limit_sentence(limit)) for limit in told.limits],
         "listed": told.listed,
+        "dispatches": known.dispatches,
         "example": json.dumps(told.example, ensure_ascii=False, indent=2) if told.example is not None else "",
         "target": asked["tool"],
         "kind": kind,

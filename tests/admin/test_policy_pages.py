@@ -348,3 +348,13 @@ def test_hostile_names_are_inert(manager, tools):
         assert "<script>alert" not in text
         assert "<img src=x" not in text
         assert "\u202e" not in text
+
+
+def test_explain_says_that_a_tool_calls_others(manager):
+    Upstream.objects.create(slug="hub", url="https://hub.example.com/mcp", dispatchers={"list_and_call": "name"})
+    place = "/admin/policies/rule/explain/"
+    asked = {"role": "user", "upstream": "hub", "tool": "list_and_call"}
+    for inner, word in (("list_customers", "may"), ("delete_customer", "may not")):
+        text = manager.get(place, {**asked, "arguments": f'{{"name": "{inner}"}}'}).content.decode()
+        assert "It calls other tools by name (<code>name</code>)" in text
+        assert re.search(rf"</strong> {word} use tool", text), inner
