@@ -19,7 +19,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from policies.limiter_redis import RedisDown, RedisWindows
+from policies.limiter_redis import TIMEOUT, RedisDown, RedisWindows
 from policies.limiter_shared import LocalTable, Locked, SharedTable
 from policies.limiter_table import Verdict, Window
 
@@ -100,16 +100,21 @@ class Limiter:
         return self._fallback.name if self.alarm and self._fallback is not None else self._windows.name
 
     @classmethod
-    def open(cls, var: Path, *, redis_url: str = "", fail: str = "closed") -> Limiter:
+    def open(cls, var: Path, *, redis_url: str = "", fail: str = "closed", timeout: float = TIMEOUT) -> Limiter:
         """The limiter of an installation: in Redis when it has one, else in its state folder."""
         if not redis_url:
             return cls(SharedTable(var / "limiter"))
-        return cls(RedisWindows(redis_url), SharedTable(var / "limiter") if fail == "local" else None)
+        return cls(RedisWindows(redis_url, timeout=timeout), SharedTable(var / "limiter") if fail == "local" else None)
 
     @classmethod
     def local(cls) -> Limiter:
         """Limits of one process."""
         return cls(LocalTable())
+
+    async def connect(self) -> None:
+        """Connect to Redis ahead, where there is one, so that no call waits for that."""
+        if isinstance(self._windows, RedisWindows):
+            await self._windows.open()
 
     async def admit(self, refs: Sequence[LimitRef]) -> Admission:
         """Take a place in every window, or in none."""
@@ -164,4 +169,6 @@ class Limiter:
 
 def build_limiter(config: Any) -> Limiter:
     """The limiter of an installation (sentinel.conf.Config)."""
-    return Limiter.open(config.var, redis_url=config.redis_url, fail=config.limiter_fail)
+    return Limiter.open(
+        config.var, redis_url=config.redis_url, fail=config.limiter_fail, timeout=config.limiter_timeout
+    )

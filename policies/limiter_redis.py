@@ -3,8 +3,9 @@
 The windows are counted as in the table of one machine: 64 cells and the one that leaves, here the fields of a hash. All keys
 share one hash tag, so that a cluster keeps them together and the script may touch them all.
 
-A decision that is not made within TIMEOUT counts as not made. After a failure Redis is left alone for half a
-second, so that a dead or stopped server does not cost every request the wait.
+Nobody waits for Redis longer than TIMEOUT: what is not decided by then counts as not made. The answer itself is waited for
+longer, in the background; until it is there nobody waits at all. So a server that was away for ten milliseconds is back with
+its answer, and only one that stays silent for PATIENCE is given up, and left alone for half a second.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ __all__ = ["RedisDown", "RedisWindows"]
 
 log = logging.getLogger("sentinel.limits")
 
-TIMEOUT: Final = 0.05  # seconds for a decision
-CONNECT_TIMEOUT: Final = 0.25
+TIMEOUT: Final = 0.005  # seconds that a decision may take; the default of SENTINEL_LIMITER_TIMEOUT_MS
+PATIENCE: Final = 0.25  # seconds that a connection, or an answer that is late, gets
 BATCH: Final = 128
 REST: Final = 0.5  # seconds without a try after a failure
 
@@ -99,60 +100,112 @@ class RedisWindows:
     def __init__(self, url: str, *, timeout: float = TIMEOUT, prefix: str = "sentinel") -> None:
         self._url = url
         self._timeout = timeout
+        self._patience = max(PATIENCE, 2 * timeout)
         self._prefix = prefix
         self._resting_until = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: Any = None
         self._waiting: list[_Asked] = []
         self._sender: asyncio.Task[None] | None = None
+        self._late = False  # whether Redis owes an answer that nobody waits for any more
+
+    async def open(self) -> None:
+        """Connect ahead, so that the first call need not; a failure shows at the first call."""
+        self._on_this_loop()
+        self._start()
+        if self._sender is not None:
+            await asyncio.wait({self._sender}, timeout=self._patience)
 
     async def decide(self, windows: Sequence[Window]) -> tuple[Verdict, int]:
         """Decide; the verdict, and zero as the time that its `free_at` is counted from. Raises RedisDown."""
         if time.monotonic() < self._resting_until:
             raise RedisDown("Redis is left alone for a moment after a failure")
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            self._loop, self._client, self._sender, self._waiting = loop, None, None, []
+        self._on_this_loop()
+        if self._late:
+            raise RedisDown("Redis has not answered yet")
         keys: list[str] = []
         arguments: list[int] = []
         for bucket, requests, window in windows:
             keys.append(f"{{{self._prefix}}}:limit:{bucket.hex()}:{window}")
             arguments += (requests, -(-window // (CELLS * 1000)))
-        asked = _Asked(keys, arguments, loop.create_future())
+        asked = _Asked(keys, arguments, asyncio.get_running_loop().create_future())
         self._waiting.append(asked)
-        if self._sender is None or self._sender.done():
-            self._sender = loop.create_task(self._send())
+        self._start()
         allowed, which, number = await asked.answer
         if allowed:
             return Verdict(True, which, number, 0), 0
         return Verdict(False, which, 0, number * 1000), 0
 
+    def _on_this_loop(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._loop, self._client, self._sender, self._waiting, self._late = loop, None, None, [], False
+
+    def _start(self) -> None:
+        if self._sender is None or self._sender.done():
+            self._sender = asyncio.ensure_future(self._send())
+
     async def _send(self) -> None:
         """Ask for all that wait, until none does."""
-        while self._waiting:
-            batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
-            try:
-                if self._client is None:
-                    await _in_time(self._connect(), CONNECT_TIMEOUT)
-                answers = await _in_time(self._ask(batch), self._timeout)
-            except (RedisError, OSError, TimeoutError) as error:
-                self._failed(batch, error)
-                await self._drop()
-                continue
-            for asked, answer in zip(batch, answers, strict=True):
-                if asked.answer.done():
-                    continue  # nobody waits any more
-                if isinstance(answer, Exception):
-                    asked.answer.set_exception(RedisDown(f"{type(answer).__name__}: {answer}"))
-                else:
-                    asked.answer.set_result([int(number) for number in answer])
+        try:
+            if self._client is None:
+                await self._in_time(self._connect())
+            while self._waiting:
+                batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+                try:
+                    answers = await self._in_time(self._ask(batch), batch)
+                except BaseException:
+                    self._waiting = batch + self._waiting
+                    raise
+                for asked, answer in zip(batch, answers, strict=True):
+                    if asked.answer.done():
+                        continue  # nobody waits any more
+                    if isinstance(answer, Exception):
+                        asked.answer.set_exception(RedisDown(f"{type(answer).__name__}: {answer}"))
+                    else:
+                        asked.answer.set_result([int(number) for number in answer])
+        except (RedisError, OSError, TimeoutError) as error:
+            self._resting_until = time.monotonic() + REST
+            self._release(f"{type(error).__name__}: {error}")
+            await self._drop()
+        finally:
+            self._late = False
+
+    async def _in_time(self, work: Coroutine[Any, Any, Any], batch: Sequence[_Asked] = ()) -> Any:
+        """Await what Redis owes; let go of those who wait once it is late, and give up when it stays silent.
+
+        A busy loop of our own is not taken for a slow Redis: what has arrived meanwhile is read first.
+        """
+        task = asyncio.ensure_future(work)
+        try:
+            if await _done(task, self._timeout):
+                return task.result()
+            self._late = True
+            self._release(f"no answer in {self._timeout * 1000:.0f} ms", batch)
+            if await _done(task, self._patience - self._timeout):
+                self._late = False
+                return task.result()
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+            elif not task.cancelled():
+                task.exception()  # what failed in the last moment is nobody's surprise
+        raise TimeoutError(f"no answer in {self._patience * 1000:.0f} ms")
+
+    def _release(self, why: str, batch: Sequence[_Asked] = ()) -> None:
+        """Let nobody wait for a Redis that does not answer. What it may still count for them is a place less, never one more."""
+        waiting, self._waiting = [*batch, *self._waiting], []
+        for asked in waiting:
+            if not asked.answer.done():
+                asked.answer.set_exception(RedisDown(why))
 
     async def _connect(self) -> None:
         client = aioredis.Redis.from_url(
             self._url,
             single_connection_client=True,
-            socket_timeout=10 * self._timeout,  # the deadline is kept by _in_time
-            socket_connect_timeout=CONNECT_TIMEOUT,
+            socket_timeout=2 * self._patience,  # the deadline is kept by _in_time
+            socket_connect_timeout=self._patience,
             retry=Retry(NoBackoff(), 0),
         )
         try:
@@ -176,14 +229,6 @@ class RedisWindows:
                 answers[n] = answer
         return answers
 
-    def _failed(self, batch: list[_Asked], error: Exception) -> None:
-        """Let nobody wait for a Redis that does not answer."""
-        self._resting_until = time.monotonic() + REST
-        batch, self._waiting = batch + self._waiting, []
-        for asked in batch:
-            if not asked.answer.done():
-                asked.answer.set_exception(RedisDown(f"{type(error).__name__}: {error}"))
-
     async def _drop(self) -> None:
         """Leave the connection, which may be half way through an answer."""
         client, self._client = self._client, None
@@ -202,19 +247,11 @@ class RedisWindows:
             await self._drop()
 
 
-async def _in_time(work: Coroutine[Any, Any, Any], seconds: float) -> Any:
-    """Await with a deadline that does not mistake a busy loop of ours for a slow Redis."""
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.wait({task}, timeout=seconds)
-        for _ in range(5):  # what has arrived meanwhile is read first
-            if task.done():
-                return task.result()
-            await asyncio.sleep(0)
-    finally:
-        if not task.done():
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-        elif not task.cancelled():
-            task.exception()  # what failed in the last moment is nobody's surprise
-    raise TimeoutError(f"no answer in {seconds * 1000:.0f} ms")
+async def _done(task: asyncio.Future[Any], seconds: float) -> bool:
+    """Wait for a task, and for what the loop has to read when the time is up."""
+    await asyncio.wait({task}, timeout=seconds)
+    for _ in range(5):
+        if task.done():
+            return True
+        await asyncio.sleep(0)
+    return task.done()

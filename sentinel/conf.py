@@ -230,6 +230,10 @@ class Config:
         "SENTINEL_LIMITER_FAIL", parsers.choice("closed", "local"), "closed",
         "When Redis does not answer: refuse (503), or count on this machine alone.",
     )  # fmt: skip
+    limiter_timeout: float = setting(
+        "SENTINEL_LIMITER_TIMEOUT", parsers.seconds(0.001, 1), 0.005,
+        "Longest time that a call waits for Redis. More lets a slower network pass, and costs calls so much when Redis hangs.", shown="5ms",
+    )  # fmt: skip
     api_rate: int = setting(
         "SENTINEL_API_RATE",
         parsers.integer(1, 10_000_000),

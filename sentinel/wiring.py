@@ -44,7 +44,9 @@ async def start_gateway() -> Gateway:
         query_keys="SENTINEL_WORKER" in os.environ,
     )
     holder.start()
-    await asyncio.gather(asyncio.to_thread(holder.ready, FIRST_SNAPSHOT), asyncio.to_thread(warming.warm))
+    await asyncio.gather(
+        asyncio.to_thread(holder.ready, FIRST_SNAPSHOT), asyncio.to_thread(warming.warm), gateway.limiter.connect()
+    )
     await gateway.start()
     proxy_gateway.install(gateway)
     return gateway

@@ -9,8 +9,9 @@ from tests.support import differential
 pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("stage")]
 
 
-def test_executed_is_authorised_is_audited() -> None:
-    figures, problems = differential.run(1500)
+@pytest.mark.parametrize("behind_nginx", [False, True], ids=["direct", "behind-nginx"])
+def test_executed_is_authorised_is_audited(behind_nginx: bool) -> None:
+    figures, problems = differential.run(1500, behind_nginx=behind_nginx)
     assert problems == [], figures
     assert figures["requests in the log"] == 1500
     assert min(figures["executed"].values()) > 50, figures  # a table that refuses all proves nothing

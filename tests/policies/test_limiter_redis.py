@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from policies.limiter import Limiter
-from policies.limiter_redis import RedisDown, RedisWindows
+from policies.limiter_redis import TIMEOUT, RedisDown, RedisWindows
 from policies.limiter_shared import SharedTable
 from policies.limiter_table import Window
 from tests.policies.test_limiter_shared import Worker, limit, workers  # noqa: F401 - a fixture
@@ -157,6 +157,50 @@ async def test_fails_closed(server: Server, blow: int) -> None:
         await asyncio.sleep(0.1)
     assert limiter.alarm == ""
     await limiter.close()
+
+
+@pytest.mark.parametrize("blow", [signal.SIGSTOP, signal.SIGKILL])
+async def test_nobody_waits_longer_than_a_few_milliseconds(server: Server, blow: int) -> None:
+    limiter = Limiter.open(server.folder, redis_url=server.url)
+    await limiter.connect()
+    assert (await limiter.admit([limit(5, 60)])).allowed
+    server.signal(blow)
+    waits: list[float] = []
+
+    async def ask() -> None:
+        begun = time.monotonic()
+        assert not (await limiter.admit([limit(5, 60)])).allowed
+        waits.append(time.monotonic() - begun)
+
+    until = time.monotonic() + 2  # through several tries to reach it again
+    while time.monotonic() < until:
+        await asyncio.gather(*(ask() for _ in range(4)))
+        await asyncio.sleep(0.003)
+    waits.sort()
+    # Most do not wait at all. The very longest are this machine's own pauses as much as Redis's.
+    assert waits[len(waits) // 2] < 0.002
+    assert waits[int(len(waits) * 0.999)] < 4 * TIMEOUT, waits[-5:]
+    if blow == signal.SIGSTOP:
+        server.signal(signal.SIGCONT)
+    await limiter.close()
+
+
+async def test_a_short_pause_costs_only_itself(server: Server) -> None:
+    windows = RedisWindows(server.url)
+    await windows.open()
+    window = Window(b"pause", 100, 60 * SECOND)
+    assert (await windows.decide([window]))[0].remaining == 99
+    server.signal(signal.SIGSTOP)
+    for _ in range(2):  # the first waits in vain, and its place is taken all the same; the second does not even ask
+        with pytest.raises(RedisDown):
+            await windows.decide([window])
+    await asyncio.sleep(0.03)
+    server.signal(signal.SIGCONT)
+    until = time.monotonic() + 0.4  # less than Redis is left alone after a failure
+    while windows._late and time.monotonic() < until:
+        await asyncio.sleep(0.001)
+    assert (await windows.decide([window]))[0].remaining == 97
+    await windows.close()
 
 
 async def test_counts_locally_when_told_to(server: Server, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Mutated bodies through a running gateway, to servers on other parsers: executed = authorised = audited.
 
-`python -m tests.support.differential [--bodies 100000]`. Each body goes to one of three servers in turn, on Python's, Node's
+`python -m tests.support.differential [--bodies 100000] [--behind-nginx]`. Each body goes to one of three servers in turn, on Python's, Node's
 and Go's parser, under a role that allows five things by name. Afterwards three lists must agree, request by request
 (told apart by their trace): what each server says it executed, what the role allows, and what stands in the log.
 """
@@ -14,10 +14,11 @@ import random
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -27,6 +28,7 @@ from audit.escapes import unescape
 from tests.support import clients
 from tests.support.gateway import ROOT, Gateway
 from tests.support.mutants import mutated
+from tests.support.nginx import ENVIRONMENT, NAME, Proxy
 
 PARSERS = Path(__file__).resolve().parent / "parsers"
 #: method -> the names the role may have
@@ -75,17 +77,20 @@ def executed(port: int) -> list[Any]:
     return found
 
 
-async def one_by_one(gateway: Gateway, key: str, work: Iterator[tuple[int, bytes, str]], told: Counter[int]) -> None:
+async def one_by_one(
+    way: Gateway | Proxy, key: str, work: Iterator[tuple[int, bytes, str]], told: Counter[int]
+) -> None:
     """Take bodies and send them, over one connection as long as it lasts."""
     reader = writer = None
+    host, tls = (NAME, way.context()) if isinstance(way, Proxy) else ("127.0.0.1", None)
     for number, body, upstream in work:
         head = (
-            f"POST /mcp/{upstream} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {key}\r\n"
+            f"POST /mcp/{upstream} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {key}\r\n"
             f"Content-Type: application/json\r\nAccept: application/json, text/event-stream\r\n"
             f"traceparent: 00-{number:032x}-00000000000000ff-01\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         if writer is None or writer.is_closing():
-            reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+            reader, writer = await asyncio.open_connection("127.0.0.1", way.port, ssl=tls)
         assert reader is not None
         writer.write(head.encode() + body)
         answer = (await reader.readuntil(b"\r\n\r\n")).lower()
@@ -101,11 +106,11 @@ async def one_by_one(gateway: Gateway, key: str, work: Iterator[tuple[int, bytes
         writer.close()
 
 
-async def send(gateway: Gateway, key: str, bodies: list[bytes], names: list[str], at_once: int) -> Counter[int]:
+async def send(way: Gateway | Proxy, key: str, bodies: list[bytes], names: list[str], at_once: int) -> Counter[int]:
     """Send all bodies; how often each status came."""
     told: Counter[int] = Counter()
     work = iter([(n + 1, body, names[n % len(names)]) for n, body in enumerate(bodies)])
-    await asyncio.gather(*(one_by_one(gateway, key, work, told) for _ in range(at_once)))
+    await asyncio.gather(*(one_by_one(way, key, work, told) for _ in range(at_once)))
     return told
 
 
@@ -187,18 +192,26 @@ def differences(bodies: list[bytes], seen: dict[str, list[Any]], events: dict[in
     return problems
 
 
-def run(count: int, at_once: int = 24, seed: int = 20260728) -> tuple[dict[str, Any], list[str]]:
+def run(
+    count: int, at_once: int = 24, seed: int = 20260728, behind_nginx: bool = False
+) -> tuple[dict[str, Any], list[str]]:
     """Send so many bodies; gives figures, and what did not agree."""
     rng = random.Random(seed)
     bodies = [mutated(rng) for _ in range(count)]
-    with servers() as ports, Gateway(SENTINEL_CATALOGUE_REFRESH="0") as gateway:
+    environment = ENVIRONMENT if behind_nginx else {}
+    with (
+        servers() as ports,
+        Gateway(SENTINEL_CATALOGUE_REFRESH="0", **environment) as gateway,
+        tempfile.TemporaryDirectory() as folder,
+        Proxy(Path(folder), gateway.port) if behind_nginx else nullcontext(gateway) as way,
+    ):
         for name, port in ports.items():
             gateway.add_upstream(name, f"http://127.0.0.1:{port}/mcp")
         gateway.apply_policy(POLICY)
         key = gateway.create_key("mutant", "mutant").key
         time.sleep(1)
         begun = time.monotonic()
-        statuses = asyncio.run(send(gateway, key, bodies, list(ports), at_once))
+        statuses = asyncio.run(send(way, key, bodies, list(ports), at_once))
         seconds = time.monotonic() - begun
         events, told = stored(gateway, count)
         seen = {name: executed(port) for name, port in ports.items()}
@@ -223,8 +236,9 @@ def main() -> int:
     parser.add_argument("--bodies", type=int, default=100_000)
     parser.add_argument("--at-once", type=int, default=24)
     parser.add_argument("--seed", type=int, default=20260728)
+    parser.add_argument("--behind-nginx", action="store_true", help="through nginx, with the configuration of deploy/")
     options = parser.parse_args()
-    figures, problems = run(options.bodies, options.at_once, options.seed)
+    figures, problems = run(options.bodies, options.at_once, options.seed, options.behind_nginx)
     print(json.dumps(figures))
     for problem in problems[:20]:
         print(problem)
