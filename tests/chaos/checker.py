@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from tests.chaos.histories import Call
@@ -21,6 +22,7 @@ class Verdict:
     executed_unrecorded: list[str] = field(default_factory=list)
     doubled: list[str] = field(default_factory=list)
     other_outcome: list[str] = field(default_factory=list)
+    told_as_gap: int = 0
     gaps: int = 0
     verified: bool = False
 
@@ -41,6 +43,7 @@ class Verdict:
             "executed unrecorded": len(self.executed_unrecorded),
             "doubled": len(self.doubled),
             "other outcome": len(self.other_outcome),
+            "refusals told as a gap": self.told_as_gap,
             "verify": "ok" if self.verified else "FAILED",
         }
 
@@ -61,6 +64,7 @@ def join(calls: list[Call], executed: dict[str, int], events: list[dict[str, Any
     verdict.executed_unrecorded = [marker for marker in executed if marker not in by_marker]
     # Refusals in a flood share a counted event, whose sample has one marker alone: they are compared by their sums.
     counted = sum(event["count"] - 1 for event in events if event["count"] > 1)
+    gaps = cut_counts(events)
     for call in calls:
         if not call.status:
             continue
@@ -70,12 +74,30 @@ def join(calls: list[Call], executed: dict[str, int], events: list[dict[str, Any
             if not call.result and not call.executed and counted > 0:
                 counted -= 1
                 continue
+            if not call.result and not call.executed and covered(call, gaps):
+                verdict.told_as_gap += 1
+                continue
             verdict.answered_unaudited.append(f"{call.marker} {call.status} {call.reason}")
         elif not fits(call, found[0]):
             verdict.other_outcome.append(
                 f"{call.marker} {call.status} {call.reason} -> {found[0]['outcome']} {found[0]['reason']}"
             )
     return verdict
+
+
+def cut_counts(events: list[dict[str, Any]]) -> list[tuple[str, float]]:
+    """Find the counts of refusals that the log says a kill cut short: their reason, and when they were last written down."""
+    told = {(event["details"].get("gap") or {}).get("counted") for event in events if event["outcome"] == "unrecorded"}
+    return [
+        (event["reason"], datetime.fromisoformat(event["last_ts"]).timestamp())
+        for event in events
+        if event["id"] in told and event["last_ts"]
+    ]
+
+
+def covered(call: Call, gaps: list[tuple[str, float]]) -> bool:
+    """Say whether a refused call fell into the one second of a count that a kill may take, where the log says that it did."""
+    return any(call.reason == reason and last - 0.1 <= call.ended_at <= last + 1.5 for reason, last in gaps)
 
 
 def fits(call: Call, event: dict[str, Any]) -> bool:

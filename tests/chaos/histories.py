@@ -21,6 +21,7 @@ class Call:
     result: bool = False
     reason: str = ""
     executed: bool = False
+    ended_at: float = 0.0  # of the wall clock
 
     @property
     def seconds(self) -> float:
@@ -125,7 +126,7 @@ class Clients:
                 connection[1].close()
                 connection = None
                 await asyncio.sleep(0.05)
-            call.ended = time.monotonic()
+            call.ended, call.ended_at = time.monotonic(), time.time()
             self.flying.discard(call.marker)
         if connection is not None:
             connection[1].close()

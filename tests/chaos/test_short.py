@@ -25,7 +25,15 @@ def test_chaos(name: str) -> None:
 
 
 def event(marker: str, **values: object) -> dict[str, object]:
-    known = {"rpc_id": f'"{marker}"', "outcome": "allowed", "reason": "", "status_code": 200, "count": 1, "details": {}}
+    known = {
+        "id": marker,
+        "rpc_id": f'"{marker}"',
+        "outcome": "allowed",
+        "reason": "",
+        "status_code": 200,
+        "count": 1,
+        "details": {},
+    }
     return {**known, "writer": "w.1", "seq": int(marker[1:]), **values}
 
 
@@ -39,6 +47,19 @@ def test_the_checker_sees_what_must_never_be() -> None:
     assert verdict.executed_unrecorded == ["m4", "m5"] and not verdict.ok
     assert join(calls[:1], {"m1": 1}, events[:1], True).ok
     assert not join(calls[:1], {"m1": 1}, events[:1], False).ok
+
+
+def test_the_checker_excuses_only_what_the_log_tells() -> None:
+    def refused(number: int, ended_at: float) -> Call:
+        return Call(f"m{number}", 0.0, 1.0, 503, reason="policy_stale", ended_at=ended_at)
+
+    last = "1970-01-01T00:01:40+00:00"
+    count = event("m1", id="c", outcome="denied", reason="policy_stale", status_code=503, last_ts=last)
+    gap = event("m8", rpc_id="", outcome="unrecorded", details={"gap": {"counted": "c"}}, status_code=0, last_ts=None)
+    calls = [refused(1, 100.0), refused(2, 100.9), refused(3, 102.0)]
+    verdict = join(calls, {}, [count, {**gap, "id": "g"}], True)
+    assert verdict.told_as_gap == 1 and len(verdict.answered_unaudited) == 1
+    assert len(join(calls, {}, [count], True).answered_unaudited) == 2
 
 
 def test_the_trace_sees_a_send_without_a_sync() -> None:

@@ -53,7 +53,7 @@ class Proxy:
     def __init__(self, folder: Path, gateway: int) -> None:
         self.folder, self.port = folder, free_port()
         self.log = folder / "access.log"
-        #: beside the log of the configuration: a line for each request, the status its upstream gave ("-": never passed on)
+        #: beside the log of the configuration: a line for each request, the address it was passed on to ("-": nowhere)
         self.passed = folder / "passed.log"
         certificate(folder)
         block = (PROJECT / "deploy" / "nginx.conf").read_text()
@@ -65,7 +65,7 @@ class Proxy:
         ):
             assert before in block
             block = block.replace(before, after)
-        block = "log_format passed '$upstream_status';\n" + block.replace(
+        block = "log_format passed '$upstream_addr';\n" + block.replace(
             "access_log ", f"access_log {self.passed} passed; access_log ", 1
         )
         user = "user root;" if os.geteuid() == 0 else ""
@@ -90,6 +90,10 @@ class Proxy:
     def __exit__(self, *exc: object) -> None:
         self.process.terminate()
         self.process.wait(10)
+
+    def passed_on(self) -> int:
+        """How many requests the gateway was given."""
+        return sum(line != "-" for line in self.passed.read_text().splitlines())
 
     def context(self) -> ssl.SSLContext:
         """What a client needs to connect."""
