@@ -22,6 +22,8 @@ def plan(short: bool) -> dict[str, Callable[[], Awaitable[Result]]]:
         "cut": lambda: scenarios.postgres("cut", away / 2),
         "full": lambda: scenarios.full_disk(full),
         "lost": scenarios.lost_disk,
+        "backup": lambda: scenarios.backup(full / 2),
+        "clock": lambda: scenarios.clock(full),
         "flood": lambda: scenarios.flood(flood),
         "trace": traced.sync_before_send,
     }

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import shutil
 import signal
+import tempfile
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -21,6 +26,7 @@ from tests.chaos.histories import Call, Clients, Upstream
 from tests.support.gateway import Gateway
 
 CONCURRENCY = 64
+CLOCK = Path(__file__).parent.parent / "support" / "clock"
 
 
 @dataclass
@@ -248,6 +254,109 @@ async def lost_disk() -> Result:
             "numbers named": numbers,
         }
         return Result("journal's disk lost", done.returncode == 1 and numbers > 100, figures, [])
+
+
+async def backup(seconds: float) -> Result:
+    """A backup of a busy gateway, restored into a new installation that goes on serving: nothing missing, nothing twice."""
+    async with scene() as stage:
+        load = asyncio.create_task(stage.clients.run(16, rate=150, wait=0.1))
+        await asyncio.sleep(seconds)
+        # What comes from here on stays in the journal: the backup has to bring both, and how far the one had got into the other.
+        with psycopg.connect(owner(stage.gateway)) as connection:
+            connection.execute("LOCK TABLE audit_auditevent IN EXCLUSIVE MODE")
+            await asyncio.sleep(1.5)
+            before = {call.marker for call in stage.clients.calls if call.ended}
+            file = stage.gateway.home / "sentinel.backup"
+            made = asyncio.to_thread(stage.gateway.manage, "backup", str(file), "--json")
+            told = json.loads((await made).stdout.splitlines()[-1])
+        await asyncio.sleep(1.0)
+        stage.clients.stopped = True
+        await load
+        await asyncio.to_thread(stage.gateway.stop)
+        first = await asyncio.to_thread(stage.gateway.export)
+
+        other = Gateway(workers=2)
+        try:
+            await asyncio.to_thread(other.manage, "restore", str(file))
+            await asyncio.to_thread(other.__enter__)
+            again = await asyncio.to_thread(other.manage, "restore", str(file), check=False)
+            await asyncio.sleep(1.5)
+            clients = Clients(other.port, stage.clients.key)
+            clients._number = 1_000_000
+            load = asyncio.create_task(clients.run(16, rate=150, wait=0.1))
+            await asyncio.sleep(seconds)
+            clients.stopped = True
+            await load
+            await asyncio.to_thread(other.stop)
+            events = await asyncio.to_thread(other.export)
+            report = json.loads(
+                (await asyncio.to_thread(other.manage, "audit", "verify", "--json", check=False)).stdout
+            )
+        finally:
+            await asyncio.to_thread(other.__exit__)
+    known = [call for call in stage.clients.calls if call.marker in before]
+    executed = {call.marker: stage.upstream.executed.get(call.marker, 0) for call in [*known, *clients.calls]}
+    executed = {marker: times for marker, times in executed.items() if times}
+    verdict = join([*known, *clients.calls], executed, events, report["ok"])
+    older = {(event["writer"], event["boot"]) for event in first if event["rpc_id"]}
+    later = {f'"{call.marker}"' for call in clients.calls}
+    newer = {(event["writer"], event["boot"]) for event in events if event["rpc_id"] in later}
+    extra = {
+        "events in its database": told["events"],
+        "calls before it": len(known),
+        "calls after the restore": len(clients.calls),
+    }
+    problems = first_of(verdict)
+    problems += [str(finding) for finding in report["findings"] if not finding["explained"]][:5]
+    problems += [] if told["events"] < len(known) - 100 else ["all was in the database: nothing was proved"]
+    problems += [f"a boot goes on after the restore: {older & newer}"] if older & newer else []
+    problems += [f"calls failed: {errors(clients.calls)[:5]}"] if errors(clients.calls) else []
+    problems += [] if again.returncode == 1 and "stop it first" in again.stderr else [f"restored again: {again.stderr}"]
+    return Result(
+        "backup of a busy gateway, restored", verdict.ok and not problems, {**verdict.row(), **extra}, problems
+    )
+
+
+async def clock(seconds: float) -> Result:
+    """The machine's clock set an hour ahead, an hour back and right again, under load and over a restart of a worker."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "clock"
+
+        def put(offset: int) -> None:
+            with open(place, "r+b" if place.exists() else "wb") as file:
+                file.write(offset.to_bytes(8, "little", signed=True))
+
+        put(0)
+        paths = (str(CLOCK), os.environ.get("PYTHONPATH", ""))
+        settings = {"SENTINEL_TEST_CLOCK": str(place), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+        async with scene(**settings) as stage:
+            load = asyncio.create_task(stage.clients.run(16, rate=100, wait=0.05))
+            steps = (3600, -3600, 0, -3600, 3600, 0)
+            for offset in steps:
+                await asyncio.sleep(seconds / len(steps))
+                put(offset)
+                await asyncio.sleep(seconds / len(steps) / 2)
+                nemesis.end(nemesis.workers(stage.gateway)[:1])  # the next boot begins at another time
+            await asyncio.sleep(seconds / len(steps))
+            stage.clients.stopped = True
+            await load
+            await drained_after(stage, time.monotonic())
+            await asyncio.to_thread(stage.gateway.stop)
+            events = [event for event in await asyncio.to_thread(stage.gateway.export) if event["rpc_id"]]
+            hours = Counter(round((moment(event["ts"]) - time.time()) / 3600) for event in events)
+            negative = [event["id"] for event in events if event["latency_ms"] < 0 or (event["upstream_ms"] or 0) < 0]
+            slow = [event["id"] for event in events if event["latency_ms"] > 60_000]
+            extra = {"steps": len(steps), "events by hour": dict(sorted(hours.items())), "negative": len(negative)}
+            problems = [f"latencies: {(negative + slow)[:5]}"] if negative or slow else []
+            problems += [] if set(hours) == {-1, 0, 1} else [f"the clock was not set: {hours}"]
+            lost = [text for text in errors(stage.clients.calls) if "no answer" not in text]  # of the workers killed
+            problems += [f"errors: {lost[:5]}"] if lost else []
+            return await judged(stage, "clock set an hour ahead and back", extra, problems)
+
+
+def moment(text: str) -> float:
+    """Read an event's time."""
+    return datetime.fromisoformat(text).timestamp()
 
 
 def owner(gateway: Gateway) -> str:

@@ -13,11 +13,13 @@ from tests.chaos.histories import Call
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", ["kills", "full", "trace"])
+@pytest.mark.parametrize("name", ["kills", "full", "backup", "clock", "trace"])
 def test_chaos(name: str) -> None:
     made = {
         "kills": lambda: scenarios.kills(5),
         "full": lambda: scenarios.full_disk(2.0),
+        "backup": lambda: scenarios.backup(1.5),
+        "clock": lambda: scenarios.clock(6.0),
         "trace": lambda: traced.sync_before_send(15),
     }[name]
     result = asyncio.run(made())
