@@ -153,17 +153,23 @@ class Sanitizer:
         try:
             text = orjson.dumps(value)
             key = text if alike is MISSING else b"~" + orjson.dumps(alike)  # never mistaken for a document itself
-            if key in known:
-                return text.decode()
-            if len(text) <= bounding.MAX_BYTES and not self.redactor.suspicious(text):
-                if len(key) <= _KNOWN_DOCUMENT:
-                    if len(known) >= _KNOWN_DOCUMENTS:
-                        known.clear()
-                    known.add(key)
-                return text.decode()
         except (TypeError, ValueError, RecursionError):
-            pass
-        return self.payload(value).json or "{}"
+            return self.payload(value).json or "{}"
+        if key in known:
+            return text.decode()
+        if len(text) <= bounding.MAX_BYTES and not self.redactor.suspicious(text):
+            kept = text.decode()
+        else:
+            payload = self.payload(value)
+            kept = payload.json or "{}"
+            # What is looked at closely and found to be nothing is clean as well: "invalid_credential" has a name that asks for it.
+            if payload.redactions or payload.truncated or kept != text.decode():
+                return kept
+        if len(key) <= _KNOWN_DOCUMENT:
+            if len(known) >= _KNOWN_DOCUMENTS:
+                known.clear()
+            known.add(key)
+        return kept
 
     def _raw(self, raw: bytes, keep: bool, content_type: str) -> Payload:
         size, digest = len(raw), self.digest(raw)
