@@ -11,12 +11,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
-from bench import parts
+from bench import parts, share
 from bench.parts import Sample
 
 FLOOR = 0.08  # of nginx, at concurrency 32
+SHARE = 0.5  # of a call's CPU, that the audit may take
 BUSY = 0.85  # share of its core that nginx has to get for its throughput to mean anything
 
 
@@ -114,10 +116,10 @@ def main(argv: list[str] | None = None) -> int:
         flush=True,
     )
     samples: dict[tuple[str, int], list[Sample]] = {}
-    with tempfile.TemporaryDirectory(prefix="sentinel-bench-") as name:
+    with tempfile.TemporaryDirectory(prefix="sentinel-bench-") as name, ExitStack() as stack:
         folder = Path(name)
+        upstream = stack.enter_context(parts.Nginx(folder, "upstream", load_core))
         with (
-            parts.Nginx(folder, "upstream", load_core) as upstream,
             parts.Nginx(folder, "proxy", gateway_core, upstream.port) as proxy,
             parts.PinnedGateway(gateway_core, database_core) as gateway,
         ):
@@ -141,14 +143,25 @@ def main(argv: list[str] | None = None) -> int:
                         samples.setdefault((target, level), []).append(sample)
             answered = sum(s.answered for (target, _), found in samples.items() if target == "sentinel" for s in found)
             events = stored(gateway, answered)
+        with parts.PinnedGateway(gateway_core, database_core, **share.environment(folder)) as gateway:
+            gateway.add_upstream("bench", f"http://127.0.0.1:{upstream.port}/mcp")
+            key = gateway.create_key("bench", "admin").key
+            time.sleep(1)
+            request = folder / "share"
+            request.write_bytes(parts.head("/mcp/bench", gateway.port, len(body), options.era, key) + body)
+            audit = share.measure(program, gateway, request, load_core, folder, 2 * options.seconds)
     table, ratios = rows(samples, levels)
     show(table)
     failed = sum(s.other + s.errors + s.unanswered for s in (x for found in samples.values() for x in found))
     print(f"calls answered by the gateway: {answered:,}; events stored: {events:,}; failed anywhere: {failed}")
+    print(
+        f"the audit's share of the CPU of worker and drainer: {audit[0]:.0%} (the journal's threads {audit[1]:.0%},"
+        f" the drainer {audit[2]:.0%}); it should stay below {SHARE:.0%}"
+    )
     if options.json:
         told = {f"{target} {level}": [vars_of(s) for s in found] for (target, level), found in samples.items()}
         options.json.write_text(json.dumps(told, indent=1))
-    good = answered == events and not failed
+    good = answered == events and not failed and audit[0] < SHARE
     if any(
         s.gateway_cpu < BUSY
         for (target, level), found in samples.items()

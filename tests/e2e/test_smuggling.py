@@ -23,8 +23,8 @@ from tests.support.gateway import Gateway
 from tests.support.nginx import ENVIRONMENT, NAME, Proxy
 from tests.support.upstream import FakeUpstream
 
-ROUNDS = int(os.environ.get("SENTINEL_TEST_SMUGGLING", "2"))
-pytestmark = [pytest.mark.timeout(240 + 30 * ROUNDS), pytest.mark.xdist_group("stage")]
+ROUNDS = int(os.environ.get("SENTINEL_TEST_SMUGGLING", "1"))
+pytestmark = pytest.mark.timeout(240 + 60 * ROUNDS)
 
 END = b"\r\n"
 
@@ -187,12 +187,20 @@ def test_all_read_alike(way: tuple[Gateway | Proxy, Gateway, FakeUpstream]) -> N
             assert answer.startswith(b"HTTP/1.1 200") and b'"mine%d"' % trace in answer, (raw, answer)
             tried += 1
     bystander.socket.close()
-    passed = proxy.passed_on() - passed_before if proxy else answered + tried
-    gateway.events(since, passed - unread)
-    events = gateway.events(since)
-    assert sum(event["count"] or 1 for event in events) == passed - unread
+    if proxy is not None:  # what it passed on is what the log has
+        passed = proxy.passed_on() - passed_before - unread
+        gateway.events(since, passed)
+        events = gateway.events(since)
+        assert sum(event["count"] or 1 for event in events) == passed
+    else:
+        gateway.events(since, tried)
+        events = gateway.events(since)
+        assert sum(event["count"] or 1 for event in events) >= tried + answered - unread
     allowed = sorted(event["trace_id"] for event in events if event["outcome"] == "allowed")
-    assert allowed == sorted((seen.header("traceparent") or "")[3:35] for seen in fake.seen("tools/call"))
+    executed = [(seen.header("traceparent") or "")[3:35] for seen in fake.seen("tools/call")]
+    left = {event["trace_id"] for event in events if event["outcome"] == "cancelled"}
+    assert len(set(executed)) == len(executed)
+    assert set(allowed) <= set(executed) <= set(allowed) | left  # who left early may have been heard
     assert len(set(allowed)) == len(allowed) >= tried
     assert {f"{number:032x}" for number in range(5, trace + 3, 3)} <= set(allowed)  # the bystander's
     if proxy is None:
