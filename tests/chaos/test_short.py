@@ -66,5 +66,7 @@ def test_the_checker_excuses_only_what_the_log_tells() -> None:
 
 def test_the_trace_sees_a_send_without_a_sync() -> None:
     sync, send = "7 1.0 fdatasync(9) = 0\n", '7 1.1 sendto(5, "POST /mcp HTTP/1.1", 90) = 90\n'
-    assert traced.order(sync + send + sync + send) == (2, 2, [])
-    assert len(traced.order(sync + send + send)[2]) == 1
+    answer = r'7 1.2 sendto(4, "{\"id\":1,\"result\":{}}", 20) = 20' + "\n"
+    assert traced.order((sync + send + sync + answer) * 2) == (4, 2, 2, [])
+    assert len(traced.order((sync + send + sync + answer) + (send + sync + answer))[3]) == 1
+    assert len(traced.order((sync + send + answer) * 2)[3]) == 2

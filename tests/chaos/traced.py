@@ -1,4 +1,4 @@
-"""A trace of system calls: before any byte goes to the upstream, a sync of the journal has returned."""
+"""A trace of system calls: a sync of the journal has returned before a call goes to its upstream, and another before its answer goes out."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from tests.chaos import nemesis
 from tests.chaos.scenarios import Result, scene
 
+SEND = re.compile(r"(?:sendto|sendmsg|write|writev)\(")
 CALL = re.compile(r"(?P<pid>\d+) +(?P<time>[\d.]+) (?P<rest>.*)")
 
 
@@ -24,7 +25,7 @@ async def sync_before_send(calls: int = 30) -> Result:
         output = Path(stage.gateway.home / "trace")
         names = "trace=fdatasync,sendto,sendmsg,write,writev"
         tracer = subprocess.Popen(
-            [strace, "-f", "-ttt", "-s", "256", "-e", names, "-o", str(output), "-p", str(worker)],
+            [strace, "-f", "-ttt", "-s", "4096", "-e", names, "-o", str(output), "-p", str(worker)],
             stderr=subprocess.DEVNULL,
         )
         await asyncio.sleep(1.5)
@@ -35,20 +36,19 @@ async def sync_before_send(calls: int = 30) -> Result:
         await load
         tracer.terminate()
         tracer.wait(10)
-        synced, sent, early = order(output.read_text(errors="replace"))
+        synced, sent, answered, early = order(output.read_text(errors="replace"))
         problems = [f"sent before a sync: {early[:5]}"] if early else []
-        problems += [] if sent >= calls else [f"only {sent} sends seen"]
-        return Result(
-            "sync before send", not problems, {"syncs": synced, "sends upstream": sent, "early": len(early)}, problems
-        )
+        problems += [] if min(sent, answered) >= calls else [f"only {sent} sends and {answered} answers seen"]
+        figures = {"syncs": synced, "sends upstream": sent, "answers": answered, "early": len(early)}
+        return Result("sync before send", not problems, figures, problems)
 
 
-def order(trace: str) -> tuple[int, int, list[str]]:
-    """Count syncs and sends of calls upstream, and find sends with no sync since the send before.
+def order(trace: str) -> tuple[int, int, int, list[str]]:
+    """Count syncs, calls sent upstream and results sent to the client, and find sends with no sync since the send before.
 
-    With one call at a time each call needs a sync of its own between the answer before and its own send.
+    With one call at a time: sync (its intent), call, sync (its outcome), result, and so on. What else a stream says passes at once.
     """
-    synced = sent = since = 0
+    synced = sent = answered = since = 0
     early: list[str] = []
     for line in trace.splitlines():
         match = CALL.match(line)
@@ -58,11 +58,11 @@ def order(trace: str) -> tuple[int, int, list[str]]:
         if ("fdatasync(" in rest or "fdatasync resumed" in rest) and rest.rstrip().endswith("= 0"):
             synced += 1
             since += 1
-        elif ("POST /mcp" in rest) and (
-            "sendto(" in rest or "sendmsg(" in rest or "write(" in rest or "writev(" in rest
-        ):
-            sent += 1
+        elif SEND.match(rest) and ("POST /mcp" in rest or '\\"result\\"' in rest):
+            upstream = "POST /mcp" in rest
+            sent += upstream
+            answered += not upstream
             if not since:
                 early.append(rest[:80])
             since = 0
-    return synced, sent, early
+    return synced, sent, answered, early
