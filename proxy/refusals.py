@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from proxy.call import Call
 
 
+UNAVAILABLE_SECONDS = 5  # what a caller is told to wait when nothing better is known
+
+
 class Limited(Refused):
     """A refusal that says when to try again."""
 
@@ -30,6 +33,8 @@ def refuse(
     """Make the refusal for a reason code; `message` replaces the table's words with a rule's own."""
     row = REFUSALS[told(reason)]
     known = Known(id_json=call.rpc_id or None) if call is not None else Known()
+    if retry_after is None and row.status == 503:
+        retry_after = UNAVAILABLE_SECONDS
     if retry_after is None:
         return Refused(row.status, row.code, reason, message or row.message, known=known, headers=headers, data=data)
     limited = Limited(row.status, row.code, reason, message or row.message, known=known, headers=headers, data=data)
