@@ -3,9 +3,10 @@
 The windows are counted as in the table of one machine: 64 cells and the one that leaves, here the fields of a hash. All keys
 share one hash tag, so that a cluster keeps them together and the script may touch them all.
 
-Nobody waits for Redis longer than TIMEOUT: what is not decided by then counts as not made. The answer itself is waited for
-longer, in the background; until it is there nobody waits at all. So a server that was away for ten milliseconds is back with
-its answer, and only one that stays silent for PATIENCE is given up, and left alone for half a second.
+Nobody waits for a Redis that says nothing for longer than TIMEOUT: those who wait by then are let go, and their decisions count
+as not made. The answer itself is waited for longer, in the background; until it is there nobody waits at all. So a server that was
+away for ten milliseconds is back with its answer, and only one that stays silent for PATIENCE is given up, and left alone for half
+a second.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ import time
 from collections.abc import Coroutine, Sequence
 from typing import Any, Final, NamedTuple
 
-import redis.asyncio as aioredis
+from redis.asyncio import ConnectionPool
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from policies.limiter_table import CELLS, Verdict, Window
 
@@ -27,9 +29,9 @@ __all__ = ["RedisDown", "RedisWindows"]
 
 log = logging.getLogger("sentinel.limits")
 
-TIMEOUT: Final = 0.005  # seconds that a decision may take; the default of SENTINEL_LIMITER_TIMEOUT_MS
+TIMEOUT: Final = 0.005  # seconds that Redis may take for a batch; the default of SENTINEL_LIMITER_TIMEOUT
 PATIENCE: Final = 0.25  # seconds that a connection, or an answer that is late, gets
-BATCH: Final = 128
+BATCH: Final = 8  # decisions asked for at once: so few that other workers' batches before ours still leave time for it
 REST: Final = 0.5  # seconds without a try after a failure
 
 # KEYS: one hash per window. ARGV: for each its places and its cell length in microseconds.
@@ -92,7 +94,7 @@ class _Asked(NamedTuple):
 class RedisWindows:
     """Limits in a Redis that every machine asks.
 
-    Decisions that come while one is under way go out together with the next: one connection, one round trip for many.
+    Decisions that come while one is under way go out together with the next: one connection, one round trip for several.
     """
 
     name = "redis"
@@ -104,7 +106,8 @@ class RedisWindows:
         self._prefix = prefix
         self._resting_until = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._client: Any = None
+        self._connection: AbstractConnection | None = None
+        self._sha = ""
         self._waiting: list[_Asked] = []
         self._sender: asyncio.Task[None] | None = None
         self._late = False  # whether Redis owes an answer that nobody waits for any more
@@ -139,39 +142,33 @@ class RedisWindows:
     def _on_this_loop(self) -> None:
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
-            self._loop, self._client, self._sender, self._waiting, self._late = loop, None, None, [], False
+            self._loop, self._connection, self._sender, self._waiting, self._late = loop, None, None, [], False
 
     def _start(self) -> None:
         if self._sender is None or self._sender.done():
             self._sender = asyncio.ensure_future(self._send())
 
     async def _send(self) -> None:
-        """Ask for all that wait, until none does."""
+        """Ask for all that wait, until none does; whatever goes wrong, nobody is left waiting."""
+        batch: list[_Asked] = []
         try:
-            if self._client is None:
-                await self._in_time(self._connect())
+            if self._connection is None:
+                await self._in_time(self._connect(), batch)
             while self._waiting:
                 batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
-                try:
-                    answers = await self._in_time(self._ask(batch), batch)
-                except BaseException:
-                    self._waiting = batch + self._waiting
-                    raise
-                for asked, answer in zip(batch, answers, strict=True):
-                    if asked.answer.done():
-                        continue  # nobody waits any more
-                    if isinstance(answer, Exception):
-                        asked.answer.set_exception(RedisDown(f"{type(answer).__name__}: {answer}"))
-                    else:
-                        asked.answer.set_result([int(number) for number in answer])
-        except (RedisError, OSError, TimeoutError) as error:
+                answers = await self._in_time(self._ask(batch), batch)
+                _tell(batch, answers)
+                if all(isinstance(answer, Exception) for answer in answers):
+                    raise answers[0]  # a server that can decide nothing: a replica, say, that was the master
+        except Exception as error:  # noqa: BLE001 - a wrong URL and a peer that talks nonsense raise what they like
             self._resting_until = time.monotonic() + REST
-            self._release(f"{type(error).__name__}: {error}")
+            self._release(f"{type(error).__name__}: {error}", batch)
             await self._drop()
         finally:
             self._late = False
+            self._release("Redis is left alone for a moment after a failure", batch)
 
-    async def _in_time(self, work: Coroutine[Any, Any, Any], batch: Sequence[_Asked] = ()) -> Any:
+    async def _in_time(self, work: Coroutine[Any, Any, Any], batch: Sequence[_Asked]) -> Any:
         """Await what Redis owes; let go of those who wait once it is late, and give up when it stays silent.
 
         A busy loop of our own is not taken for a slow Redis: what has arrived meanwhile is read first.
@@ -193,7 +190,7 @@ class RedisWindows:
                 task.exception()  # what failed in the last moment is nobody's surprise
         raise TimeoutError(f"no answer in {self._patience * 1000:.0f} ms")
 
-    def _release(self, why: str, batch: Sequence[_Asked] = ()) -> None:
+    def _release(self, why: str, batch: Sequence[_Asked]) -> None:
         """Let nobody wait for a Redis that does not answer. What it may still count for them is a place less, never one more."""
         waiting, self._waiting = [*batch, *self._waiting], []
         for asked in waiting:
@@ -201,50 +198,76 @@ class RedisWindows:
                 asked.answer.set_exception(RedisDown(why))
 
     async def _connect(self) -> None:
-        client = aioredis.Redis.from_url(
-            self._url,
-            single_connection_client=True,
-            socket_timeout=2 * self._patience,  # the deadline is kept by _in_time
-            socket_connect_timeout=self._patience,
-            retry=Retry(NoBackoff(), 0),
+        # Deadlines are kept by _in_time, over whole batches.
+        pool = ConnectionPool.from_url(
+            self._url, socket_timeout=None, socket_connect_timeout=None, retry=Retry(NoBackoff(), 0)
         )
+        connection = pool.make_connection()
         try:
-            self._sha = await client.script_load(_SCRIPT)
+            await connection.connect()
+            self._sha = await self._load(connection)
         except BaseException:
-            await client.aclose()
+            await connection.disconnect(nowait=True)
             raise
-        self._client = client
+        self._connection = connection
+
+    async def _load(self, connection: AbstractConnection) -> str:
+        await connection.send_command("SCRIPT", "LOAD", _SCRIPT, check_health=False)
+        told = await connection.read_response()
+        return told.decode() if isinstance(told, bytes) else str(told)
 
     async def _ask(self, batch: list[_Asked]) -> list[Any]:
-        pipeline = self._client.pipeline(transaction=False)
-        for asked in batch:
-            pipeline.evalsha(self._sha, len(asked.keys), *asked.keys, *asked.arguments)
-        answers: list[Any] = await pipeline.execute(raise_on_error=False)
-        if any(isinstance(answer, NoScriptError) for answer in answers):
-            self._sha = await self._client.script_load(_SCRIPT)  # another server behind the same name, or a flush
-            again = [n for n, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
-            for n in again:
-                pipeline.evalsha(self._sha, len(batch[n].keys), *batch[n].keys, *batch[n].arguments)
-            for n, answer in zip(again, await pipeline.execute(raise_on_error=False), strict=True):
+        answers = await self._evaluate(batch)
+        again = [n for n, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+        if again:  # another server behind the same name, or a flush
+            assert self._connection is not None  # noqa: S101 - it has just answered
+            self._sha = await self._load(self._connection)
+            for n, answer in zip(again, await self._evaluate([batch[n] for n in again]), strict=True):
                 answers[n] = answer
+        return answers
+
+    async def _evaluate(self, batch: list[_Asked]) -> list[Any]:
+        connection = self._connection
+        assert connection is not None  # noqa: S101 - the sender has connected
+        commands = [("EVALSHA", self._sha, len(asked.keys), *asked.keys, *asked.arguments) for asked in batch]
+        await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        answers: list[Any] = []
+        for _ in batch:
+            try:
+                answers.append(await connection.read_response())
+            except ResponseError as error:
+                answers.append(error)
         return answers
 
     async def _drop(self) -> None:
         """Leave the connection, which may be half way through an answer."""
-        client, self._client = self._client, None
-        if client is None:
+        connection, self._connection = self._connection, None
+        if connection is None:
             return
         try:
-            if client.connection is not None:
-                await client.connection.disconnect(nowait=True)
-            await client.aclose()
+            await connection.disconnect(nowait=True)
         except (RedisError, OSError):
             log.debug("the connection to Redis could not be closed cleanly", exc_info=True)
 
     async def close(self) -> None:
         """Close the connection."""
-        if self._loop is asyncio.get_running_loop():
-            await self._drop()
+        if self._loop is not asyncio.get_running_loop():
+            return
+        if self._sender is not None:
+            self._sender.cancel()
+            await asyncio.gather(self._sender, return_exceptions=True)
+        await self._drop()
+
+
+def _tell(batch: Sequence[_Asked], answers: Sequence[Any]) -> None:
+    """Give each who still waits its answer."""
+    for asked, answer in zip(batch, answers, strict=True):
+        if asked.answer.done():
+            continue  # nobody waits any more
+        if isinstance(answer, Exception):
+            asked.answer.set_exception(RedisDown(f"{type(answer).__name__}: {answer}"))
+        else:
+            asked.answer.set_result([int(number) for number in answer])
 
 
 async def _done(task: asyncio.Future[Any], seconds: float) -> bool:

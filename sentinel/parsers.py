@@ -8,6 +8,9 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from redis.asyncio import ConnectionPool
+from redis.exceptions import RedisError
+
 Network = IPv4Network | IPv6Network
 
 _SIZE = re.compile(r"(\d+)\s*([kmgt]?)(i?b)?", re.IGNORECASE)
@@ -149,6 +152,15 @@ def redis_url(raw: str) -> str:
     """Read the URL of a Redis server."""
     if urlsplit(raw.strip()).scheme not in ("redis", "rediss", "unix"):
         raise ValueError("must look like redis://host:6379/0")
+    try:  # a special character in the password that is not percent-encoded, an option that does not exist
+        ConnectionPool.from_url(raw.strip()).make_connection()
+        port = urlsplit(raw.strip()).port
+    except (ValueError, TypeError, RedisError):
+        raise ValueError(
+            "must look like redis://user:password@host:6379/0, special characters percent-encoded"
+        ) from None
+    if port == 0:
+        raise ValueError("must name a port from 1 to 65535")
     return raw.strip()
 
 
