@@ -18,10 +18,12 @@ import fcntl
 import hashlib
 import hmac
 import os
+import secrets
 import shutil
 import time
 import zipfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,19 @@ CHUNK = 1024 * 1024
 LOG = "audit_auditevent"
 SKIPPED = ("django_migrations", "django_session")
 SERVER_SECRETS = "postgres-"
+#: there while the files of a backup are put in place; `serve` refuses to start beside it
+UNFINISHED = "restoring"
+#: what reading a damaged archive, or a manifest that is none, may raise
+DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    KeyError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    NotImplementedError,
+)
 
 
 class BackupError(Exception):
@@ -51,7 +66,9 @@ class BackupError(Exception):
 
 def back_up(target: Path, connection: psycopg.Connection[Any], var: Path, about: dict[str, Any]) -> dict[str, Any]:
     """Write a backup to a file that appears only when it is whole; gives what it holds."""
-    draft = target.with_name(f".{target.name}.{os.getpid()}")
+    if not target.name or (target.exists() and not target.is_file()):
+        raise BackupError(f"{target} is not a file")
+    draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
         descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except OSError as error:
@@ -67,9 +84,21 @@ def back_up(target: Path, connection: psycopg.Connection[Any], var: Path, about:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(target)
+        synced(target.parent)
+    except OSError as error:
+        raise BackupError(f"{target} cannot be written: {error.strerror or error}") from None
     finally:
         draft.unlink(missing_ok=True)
     return manifest
+
+
+def synced(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_tables(archive: zipfile.ZipFile, connection: psycopg.Connection[Any]) -> dict[str, Any]:
@@ -165,26 +194,38 @@ def opened(source: Path) -> Iterator[tuple[zipfile.ZipFile, dict[str, Any]]]:
             if manifest.get("format") != FORMAT:
                 raise BackupError(f"{source} is a backup of another format ({manifest.get('format')})")
             yield archive, manifest
-    except (zipfile.BadZipFile, KeyError, ValueError):
+    except DAMAGED:
         raise BackupError(f"{source} is not a whole backup") from None
     except OSError as error:
         raise BackupError(f"{source} cannot be read: {error.strerror}") from None
 
 
-def restore(source: Path, connection: psycopg.Connection[Any], var: Path) -> dict[str, Any]:
-    """Fill an empty installation from a backup; raises BackupError, and changes nothing, when it cannot be done."""
+def restore(
+    source: Path, connection: psycopg.Connection[Any], var: Path, check: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """Fill an empty installation from a backup; raises BackupError when it cannot be done, as `check` of its manifest may.
+
+    Until the files are put in place nothing is changed. When that fails, a mark stays with which `serve` does not start.
+    """
     with opened(source) as (archive, manifest), exclusive(var):
         damaged = archive.testzip()
         if damaged is not None:
             raise BackupError(f"{source} is damaged at {damaged}")
         refuse_unfit(connection, var, manifest)
+        check(manifest)
+        targets = places(var, manifest)
         with connection.transaction():
             read_tables(archive, connection, manifest)
             # Whoever numbers from now on must never give out a number that was given out after the backup was made.
             connection.execute(
                 "UPDATE audit_writerposition SET closed_at = now() WHERE closed_at IS NULL AND writer LIKE '%-d'"
             )
-            read_files(archive, var, manifest)
+            try:
+                put_files(archive, var, targets)
+            except OSError as error:
+                raise BackupError(f"{var} cannot be written: {error.strerror or error}") from None
+        (var / UNFINISHED).unlink(missing_ok=True)
+        synced(var)
     return manifest
 
 
@@ -204,7 +245,7 @@ def exclusive(var: Path) -> Iterator[None]:
 
 def refuse_unfit(connection: psycopg.Connection[Any], var: Path, manifest: dict[str, Any]) -> None:
     """Refuse a place that is not empty, or a schema that is not the backup's."""
-    for table in (LOG, "policies_apikey", "sentinel_user"):
+    for table in (LOG, "audit_outboxevent", "policies_apikey", "proxy_upstream", "sentinel_user"):
         known = connection.execute("SELECT to_regclass(%s)", (table,)).fetchone()
         if (
             known
@@ -251,13 +292,22 @@ def read_tables(archive: zipfile.ZipFile, connection: psycopg.Connection[Any], m
                 connection.execute(last.format(sql.Identifier(column), sql.Identifier(name)), (sequence[0],))
 
 
-def read_files(archive: zipfile.ZipFile, var: Path, manifest: dict[str, Any]) -> None:
-    """Put the journal and the secrets where they belong."""
+def places(var: Path, manifest: dict[str, Any]) -> dict[str, Path]:
+    """Where each file of the journal and each secret belongs."""
     names = [*manifest["journal"], *(f"secrets/{name}" for name in manifest["secrets"])]
-    for name in names:
-        target = (var / name).resolve()
-        if not target.is_relative_to(var.resolve()):
+    targets = {name: (var / name).resolve() for name in names}
+    for name, target in targets.items():
+        if not any(target.is_relative_to((var / folder).resolve()) for folder in ("journal", "secrets")):
             raise BackupError(f"the backup holds a file outside of its place: {name!r}")
+    return targets
+
+
+def put_files(archive: zipfile.ZipFile, var: Path, targets: dict[str, Path]) -> None:
+    """Put the journal and the secrets where they belong."""
+    with open(var / UNFINISHED, "wb", opener=private) as mark:
+        os.fsync(mark.fileno())
+    synced(var)
+    for name, target in targets.items():
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         draft = target.with_name(f".{target.name}.restored")
         with archive.open(name) as source, open(draft, "wb", opener=private) as out:
@@ -265,6 +315,8 @@ def read_files(archive: zipfile.ZipFile, var: Path, manifest: dict[str, Any]) ->
             out.flush()
             os.fsync(out.fileno())
         draft.replace(target)
+    for folder in {target.parent for target in targets.values()}:
+        synced(folder)
 
 
 def private(path: str, flags: int) -> int:

@@ -202,9 +202,9 @@ class RedisWindows:
         pool = ConnectionPool.from_url(
             self._url, socket_timeout=None, socket_connect_timeout=None, retry=Retry(NoBackoff(), 0)
         )
-        connection = pool.make_connection()
+        connection: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
         try:
-            await connection.connect()
+            await connection.connect()  # type: ignore[no-untyped-call]
             self._sha = await self._load(connection)
         except BaseException:
             await connection.disconnect(nowait=True)
@@ -229,7 +229,9 @@ class RedisWindows:
     async def _evaluate(self, batch: list[_Asked]) -> list[Any]:
         connection = self._connection
         assert connection is not None  # noqa: S101 - the sender has connected
-        commands = [("EVALSHA", self._sha, len(asked.keys), *asked.keys, *asked.arguments) for asked in batch]
+        commands: list[tuple[str | int, ...]] = [
+            ("EVALSHA", self._sha, len(asked.keys), *asked.keys, *asked.arguments) for asked in batch
+        ]
         await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
         answers: list[Any] = []
         for _ in batch:

@@ -291,7 +291,9 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
     except (OSError, ValueError) as error:
         raise ConfigError(f"SENTINEL_VAR: the secrets in {folder} cannot be used: {error}") from None
     for name in ("redaction_key", "data_key"):
-        values.setdefault(name, localsecrets.derived(values["secret_key"], name))
+        if name not in values:
+            values[name] = localsecrets.derived(values["secret_key"], name)
+            generated.add(name)
     if values.get("demo") and "upstream_networks" not in values:
         values["upstream_networks"] = parsers.networks("127.0.0.0/8,::1/128")
     if "public_url" in values:

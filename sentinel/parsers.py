@@ -153,7 +153,7 @@ def redis_url(raw: str) -> str:
     if urlsplit(raw.strip()).scheme not in ("redis", "rediss", "unix"):
         raise ValueError("must look like redis://host:6379/0")
     try:  # a special character in the password that is not percent-encoded, an option that does not exist
-        ConnectionPool.from_url(raw.strip()).make_connection()
+        ConnectionPool.from_url(raw.strip()).make_connection()  # type: ignore[no-untyped-call]
         port = urlsplit(raw.strip()).port
     except (ValueError, TypeError, RedisError):
         raise ValueError(

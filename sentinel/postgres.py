@@ -12,6 +12,7 @@ from __future__ import annotations
 import atexit
 import errno
 import fcntl
+import hashlib
 import importlib.util
 import os
 import pwd
@@ -130,7 +131,9 @@ class EmbeddedPostgres:
         usual = self.root / "run"
         if len(os.fsencode(usual / ".s.PGSQL.5432.lock")) <= SOCKET_PATH_MOST:
             return usual
-        return Path("/tmp") / f"mcp-sentinel-{self.instance}"  # noqa: S108 - made 0700, refused when it is somebody else's
+        # Named by the place too: a restored installation has the instance of the one it comes from, which may run beside it.
+        place = hashlib.blake2b(os.fsencode(self.root.resolve()), digest_size=4).hexdigest()
+        return Path("/tmp") / f"mcp-sentinel-{self.instance}-{place}"  # noqa: S108 - made 0700, refused when it is somebody else's
 
     def password(self, role: str) -> str:
         """Return the password of one of the three roles."""

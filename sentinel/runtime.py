@@ -82,10 +82,16 @@ def note_holder(descriptor: int, text: str) -> None:
 
 def refuse_unfit(found: Config) -> None:
     """Refuse what must not start: production without strong secrets, traces without packages, an unwritable journal."""
+    from audit.backup import UNFINISHED
+
     problem = conf.unfit_for_production(found)
     if problem:
         raise ConfigError(problem)
     tracing.refuse_without_packages(found)
+    if (found.var / UNFINISHED).exists():
+        raise ConfigError(
+            f"SENTINEL_VAR: a restore into {found.var} was not finished; restore again, into a new SENTINEL_VAR."
+        )
     folder = found.var / "journal"
     probe = folder / f".probe-{os.getpid()}"
     try:

@@ -35,7 +35,7 @@ def test_every_setting_has_a_help_and_a_variable_of_its_own() -> None:
 def test_secrets_that_are_not_given_are_made_once_for_their_owner_alone(tmp_path: Path) -> None:
     first, second = load(tmp_path), load(tmp_path)
     assert first == second
-    assert first.generated == {"secret_key", "key_peppers"}
+    assert first.generated == {"key_peppers", "secret_key", "redaction_key", "data_key"}
     assert (tmp_path / "var").stat().st_mode & 0o777 == 0o700
     assert (tmp_path / "var" / "secrets").stat().st_mode & 0o777 == 0o700
     for place in (tmp_path / "var" / "secrets").iterdir():
@@ -84,6 +84,9 @@ def test_two_processes_at_once_get_the_same_secret(tmp_path: Path) -> None:
         ("SENTINEL_REFUSALS", "HTTP!"),
         ("SENTINEL_DATA_KEY", "short"),
         ("REDIS_URL", "http://redis"),
+        ("REDIS_URL", "redis://:pa#ss@127.0.0.1:6379/0"),
+        ("REDIS_URL", "redis://127.0.0.1:6379/0?no_such_option=1"),
+        ("REDIS_URL", "redis://127.0.0.1:99999/0"),
     ],
 )
 def test_a_bad_value_is_one_line_that_names_the_variable(tmp_path: Path, variable: str, value: str) -> None:

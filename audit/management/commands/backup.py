@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,14 @@ from django.db import connection
 from audit.acts import Actor, record_act
 from audit.backup import BackupError, back_up, check_value
 from audit.keeping import database
+
+#: the secrets an installation may be given by its environment, and what is lost without the one that was there
+SECRETS = {
+    "SENTINEL_SECRET_KEY": "sessions end, and what is derived from it changes",
+    "SENTINEL_KEY_PEPPERS": "no key of the backup will be known",
+    "SENTINEL_REDACTION_KEY": "fingerprints and digests will not be comparable",
+    "SENTINEL_DATA_KEY": "stored credentials of upstreams cannot be read",
+}
 
 
 class Command(BaseCommand):
@@ -30,15 +40,19 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Write it."""
         config = settings.SENTINEL
+        signal.signal(
+            signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)
+        )  # the draft, full of secrets, goes with us
         connection.ensure_connection()
         target = Path(options["file"]).absolute()
-        about = {"instance": config.instance, "check": secret_checks(config)}
-        record_act(method="admin.backup.made", actor=Actor.system(), target=target.name)
+        given = [name for name in SECRETS if is_given(config, name)]
+        about = {"instance": config.instance, "check": secret_checks(config), "given": given}
         try:
             with database("owner" if "owner" in settings.DATABASES else "default") as source:
                 manifest = back_up(target, source, config.var, about)
         except (BackupError, psycopg.Error, OSError) as error:
             raise CommandError(str(error).splitlines()[0]) from None
+        record_act(method="admin.backup.made", actor=Actor.system(), target=target.name)
         events = manifest["tables"]["audit_auditevent"]["rows"]
         found = {
             "file": str(target),
@@ -53,7 +67,6 @@ class Command(BaseCommand):
         self.stdout.write(
             f"{target}: {events} events, {found['journal_files']} journal files, {found['bytes'] / 1e6:.1f} MB"
         )
-        given = [name for name in ("SENTINEL_SECRET_KEY", "SENTINEL_KEY_PEPPERS") if is_given(config, name)]
         if given:
             self.stdout.write(f"not in it, because the environment gives it: {', '.join(given)}; keep it as well")
 
@@ -65,8 +78,9 @@ def is_given(config: Any, variable: str) -> bool:
 
 
 def secret_checks(config: Any) -> dict[str, str]:
-    """Make values that tell at a restore whether the secrets given by the environment are the same."""
-    checks = {"secret_key": check_value(config.secret_key.encode())}
+    """Make values that tell at a restore whether secrets are the same: by setting, of the pepper ring by number."""
+    checks = {name: check_value(getattr(config, name)) for name in ("redaction_key", "data_key")}
+    checks["secret_key"] = check_value(config.secret_key.encode())
     for number, pepper in config.key_peppers.items():
         checks[f"pepper_{number}"] = check_value(pepper)
     return checks

@@ -12,9 +12,10 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connection
 
+from audit.acts import Actor, record_act
 from audit.backup import BackupError, restore
 from audit.keeping import database
-from audit.management.commands.backup import is_given, secret_checks
+from audit.management.commands.backup import SECRETS, is_given, secret_checks
 
 
 class Command(BaseCommand):
@@ -25,6 +26,11 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Define the arguments."""
         parser.add_argument("file", metavar="FILE", help="The backup.")
+        parser.add_argument(
+            "--other-secrets",
+            action="store_true",
+            help="Restore although a secret that the backup's environment gave is not given here, or is another.",
+        )
         parser.add_argument("--json", action="store_true", help="Print one JSON object.")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -32,13 +38,24 @@ class Command(BaseCommand):
         config = settings.SENTINEL
         connection.ensure_connection()
         connection.close()
+        other: list[str] = []
+
+        def check(manifest: dict[str, Any]) -> None:
+            other.extend(other_secrets(config, manifest))
+            if other and not options["other_secrets"]:
+                lost = "; ".join(f"{name} ({SECRETS[name]})" for name in other)
+                raise BackupError(
+                    f"these secrets are not those of the backup: {lost}. Set them as they were where it was made;"
+                    " --other-secrets restores all the same"
+                )
+
         try:
             with database("owner" if "owner" in settings.DATABASES else "default") as target:
-                manifest = restore(Path(options["file"]), target, config.var)
+                manifest = restore(Path(options["file"]), target, config.var, check)
         except (BackupError, psycopg.Error, OSError) as error:
             raise CommandError(str(error).splitlines()[0]) from None
+        record_act(method="admin.backup.restored", actor=Actor.system(), target=Path(options["file"]).name)
         events = manifest["tables"]["audit_auditevent"]["rows"]
-        other = other_secrets(config, manifest)
         if options["json"]:
             self.stdout.write(
                 orjson.dumps({"events": events, "instance": manifest["instance"], "other_secrets": other}).decode()
@@ -48,18 +65,22 @@ class Command(BaseCommand):
             f"{events} events and {len(manifest['journal'])} journal files restored; start the gateway to go on"
         )
         if other:
-            self.stderr.write(
-                f"warning: {', '.join(other)} differ from those of the backup: its keys will not be known"
-            )
+            self.stderr.write(f"warning: not as in the backup: {', '.join(other)}")
 
 
 def other_secrets(config: Any, manifest: dict[str, Any]) -> list[str]:
-    """Name the secrets given by the environment that are not those the backup was made with."""
-    here = secret_checks(config)
-    names = []
-    if is_given(config, "SENTINEL_SECRET_KEY") and manifest["check"].get("secret_key") != here["secret_key"]:
-        names.append("SENTINEL_SECRET_KEY")
-    peppers = {name: value for name, value in manifest["check"].items() if name.startswith("pepper_")}
-    if is_given(config, "SENTINEL_KEY_PEPPERS") and any(here.get(name) != value for name, value in peppers.items()):
-        names.append("SENTINEL_KEY_PEPPERS")
+    """Name the settings whose secret will not be the backup's once it is restored."""
+    here, there, given_there = secret_checks(config), manifest["check"], manifest.get("given", ())
+    names: list[str] = []
+    for variable in SECRETS:
+        setting = variable.removeprefix("SENTINEL_").lower()
+        if is_given(config, variable):
+            kept = [name for name in there if name.startswith("pepper_")] if setting == "key_peppers" else [setting]
+            same = all(here.get(name) == there.get(name) for name in kept)
+        elif variable in given_there:
+            same = False  # nobody gives here what the environment gave there
+        else:  # its file comes with the backup, or it is derived from the secret key
+            same = setting in ("secret_key", "key_peppers") or "SENTINEL_SECRET_KEY" not in names
+        if not same:
+            names.append(variable)
     return names
