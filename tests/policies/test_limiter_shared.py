@@ -272,7 +272,7 @@ async def test_how_many_at_once() -> None:
 
 async def test_limits_by_name(tmp_path: Path) -> None:
     class Config:
-        var, redis_url, limiter_fail = tmp_path, "", "closed"
+        var, redis_url, limiter_fail, limiter_timeout = tmp_path, "", "closed", 0.005
 
     limiter = build_limiter(Config)
     assert (await limiter.admit([limit(1, 60)])).allowed

@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -101,9 +101,16 @@ async def one_by_one(
         if length is not None:
             await reader.readexactly(int(length[1]))
         if b"connection: close" in answer:
-            writer.close()
+            await left(writer)
     if writer is not None:
-        writer.close()
+        await left(writer)
+
+
+async def left(writer: asyncio.StreamWriter) -> None:
+    """Close a connection, whatever its other side thinks of it."""
+    writer.close()
+    with suppress(OSError):
+        await writer.wait_closed()
 
 
 async def send(way: Gateway | Proxy, key: str, bodies: list[bytes], names: list[str], at_once: int) -> Counter[int]:
