@@ -261,7 +261,7 @@ def authorize(gateway: Gateway, call: Call) -> None:
         if call.target is None:
             call.target = target
         decision = _decide(gateway, snapshot.policy, principal, target, context, how)
-        if decision.allowed:
+        if decision.allowed and call.spec is not None and call.spec.dispatchers:
             target, decision = _refused_within(gateway, call, snapshot.policy, principal, target, context) or (
                 target,
                 decision,
