@@ -44,17 +44,8 @@ SKIPPED = ("django_migrations", "django_session")
 SERVER_SECRETS = "postgres-"
 #: there while the files of a backup are put in place; `serve` refuses to start beside it
 UNFINISHED = "restoring"
-#: what reading a damaged archive, or a manifest that is none, may raise
-DAMAGED = (
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    KeyError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    NotImplementedError,
-)
+#: what reading a damaged archive may raise; zipfile gives the last for a compression it does not know
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, NotImplementedError)
 
 
 class BackupError(Exception):
@@ -86,7 +77,7 @@ def back_up(target: Path, connection: psycopg.Connection[Any], var: Path, about:
         draft.replace(target)
         synced(target.parent)
     except OSError as error:
-        raise BackupError(f"{target} cannot be written: {error.strerror or error}") from None
+        raise BackupError(f"{error.filename or target}: {error.strerror or error}") from None
     finally:
         draft.unlink(missing_ok=True)
     return manifest
@@ -191,13 +182,32 @@ def opened(source: Path) -> Iterator[tuple[zipfile.ZipFile, dict[str, Any]]]:
     try:
         with zipfile.ZipFile(source) as archive:
             manifest = orjson.loads(archive.read("manifest.json"))
+            if not isinstance(manifest, dict):
+                raise ValueError("no manifest")
             if manifest.get("format") != FORMAT:
                 raise BackupError(f"{source} is a backup of another format ({manifest.get('format')})")
+            if not is_whole(manifest):
+                raise ValueError("not a manifest of this format")
             yield archive, manifest
     except DAMAGED:
         raise BackupError(f"{source} is not a whole backup") from None
     except OSError as error:
         raise BackupError(f"{source} cannot be read: {error.strerror}") from None
+
+
+def is_whole(manifest: dict[str, Any]) -> bool:
+    """Say whether a manifest has what a restore reads of it."""
+    texts = ("partitions", "journal", "secrets")
+    tables, migrations = manifest.get("tables"), manifest.get("migrations")
+    return (
+        isinstance(tables, dict)
+        and all(isinstance(table, dict) and isinstance(table.get("columns"), list) for table in tables.values())
+        and isinstance(migrations, list)
+        and all(isinstance(row, list) and len(row) == 2 for row in migrations)
+        and all(isinstance(manifest.get(name), list) for name in texts)
+        and all(isinstance(item, str) for name in texts for item in manifest[name])
+        and isinstance(manifest.get("check"), dict)
+    )
 
 
 def restore(
@@ -223,7 +233,7 @@ def restore(
             try:
                 put_files(archive, var, targets)
             except OSError as error:
-                raise BackupError(f"{var} cannot be written: {error.strerror or error}") from None
+                raise BackupError(f"{error.filename or var}: {error.strerror or error}") from None
         (var / UNFINISHED).unlink(missing_ok=True)
         synced(var)
     return manifest

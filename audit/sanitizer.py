@@ -153,11 +153,12 @@ class Sanitizer:
         try:
             text = orjson.dumps(value)
             key = text if alike is MISSING else b"~" + orjson.dumps(alike)  # never mistaken for a document itself
+            if key in known:
+                return text.decode()
+            clean = len(text) <= bounding.MAX_BYTES and not self.redactor.suspicious(text)
         except (TypeError, ValueError, RecursionError):
             return self.payload(value).json or "{}"
-        if key in known:
-            return text.decode()
-        if len(text) <= bounding.MAX_BYTES and not self.redactor.suspicious(text):
+        if clean:
             kept = text.decode()
         else:
             payload = self.payload(value)

@@ -40,9 +40,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Write it."""
         config = settings.SENTINEL
-        signal.signal(
-            signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)
-        )  # the draft, full of secrets, goes with us
+        # The draft is full of secrets: it goes with us.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         connection.ensure_connection()
         target = Path(options["file"]).absolute()
         given = [name for name in SECRETS if is_given(config, name)]
