@@ -232,7 +232,7 @@ class Config:
     )  # fmt: skip
     limiter_timeout: float = setting(
         "SENTINEL_LIMITER_TIMEOUT", parsers.seconds(0.001, 1), 0.005,
-        "Longest time that a call waits for Redis. More lets a slower network pass, and costs calls so much when Redis hangs.", shown="5ms",
+        "Longest silence of Redis that a call waits out. More lets a slower network pass, and costs calls so much when Redis hangs.", shown="5ms",
     )  # fmt: skip
     api_rate: int = setting(
         "SENTINEL_API_RATE",

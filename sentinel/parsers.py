@@ -8,9 +8,6 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from redis.asyncio import ConnectionPool
-from redis.exceptions import RedisError
-
 Network = IPv4Network | IPv6Network
 
 _SIZE = re.compile(r"(\d+)\s*([kmgt]?)(i?b)?", re.IGNORECASE)
@@ -152,6 +149,9 @@ def redis_url(raw: str) -> str:
     """Read the URL of a Redis server."""
     if urlsplit(raw.strip()).scheme not in ("redis", "rediss", "unix"):
         raise ValueError("must look like redis://host:6379/0")
+    from redis.asyncio import ConnectionPool
+    from redis.exceptions import RedisError
+
     try:  # a special character in the password that is not percent-encoded, an option that does not exist
         ConnectionPool.from_url(raw.strip()).make_connection()  # type: ignore[no-untyped-call]
         port = urlsplit(raw.strip()).port

@@ -190,9 +190,8 @@ def test_by_keyboard_alone(house):
     context = house.browser.new_context(base_url=house.gateway.url)
     page = context.new_page()
     page.goto("/admin/login/")
-    page.wait_for_function(
-        "document.activeElement.name === 'username'"
-    )  # the first field has the focus, once it is there
+    # The first field has the focus, once it is there.
+    page.wait_for_function("document.activeElement.name === 'username'")
     page.keyboard.type("root")
     page.keyboard.press("Tab")
     page.keyboard.type(PASSWORD)
