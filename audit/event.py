@@ -15,6 +15,7 @@ import math
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 from typing import Any
 
 import orjson
@@ -23,7 +24,7 @@ from audit import ids
 from audit.bounding import cut_bytes
 from audit.sanitizer import EMPTY, MISSING, Payload, Sanitizer, current
 
-__all__ = ("COLUMNS", "OUTCOMES", "Event", "export_form")
+__all__ = ("COLUMNS", "OUTCOMES", "Event", "export_form", "row_values")
 
 OUTCOMES = (
     "allowed",
@@ -248,7 +249,7 @@ class Event:
         if made is None:
             made = ids.uuid7(moment)
         if moment is None:
-            moment = ids.ts_of(made) if made.version == 7 else ids.ts_of(ids.uuid7())
+            moment = ids.ts_of(made if ids.is_uuid7(made) else ids.uuid7())
         self._fields["id"], self._fields["ts"] = made, moment
         if again:
             self._take_back(fields)
@@ -352,20 +353,7 @@ class Event:
     @property
     def search(self) -> str:
         """Short text that a search looks through: names, reason and ids."""
-        mine = self._fields
-        parts = (
-            mine["tool_name"],
-            mine["key_name"],
-            mine["key_prefix"],
-            mine["role"],
-            mine["upstream"],
-            mine["method"],
-            mine["reason"],
-            mine["rpc_id"],
-            str(mine["id"]),
-            mine["trace_id"],
-        )
-        return cut_bytes(" ".join(part for part in parts if part), 1_024)
+        return search_text(self._fields)
 
     def as_record(self) -> dict[str, Any]:
         """Its journal form: what differs from nothing, JSON columns as their text."""
@@ -395,25 +383,36 @@ class Event:
             self._not_allowed()
 
     def as_row(self) -> tuple[Any, ...]:
-        """Its values in the order of `COLUMNS`, for COPY: times as datetimes, JSON as text."""
-        mine = self._fields
-        row = [mine[name] for name in COLUMNS[:-1]]
-        row[1] = _datetime(mine["ts"])
-        row[34], row[35] = _maybe_datetime(mine["first_ts"]), _maybe_datetime(mine["last_ts"])
-        row.append(self.search)
-        return tuple(row)
+        """Its values in the order of `COLUMNS`: times as datetimes, JSON as text."""
+        return row_values(self._fields, _datetime)
 
     def as_export(self) -> dict[str, Any]:
         """Its form for whoever reads the log elsewhere; names and shapes are stable once released."""
         return export_form(self._fields)
 
 
+_VALUES = itemgetter(*COLUMNS[:-1])
+_TIMES = tuple(COLUMNS.index(name) for name in ("ts", "first_ts", "last_ts"))
+_SEARCHED = itemgetter("tool_name", "key_name", "key_prefix", "role", "upstream", "method", "reason", "rpc_id")
+
+
+def row_values(fields: Mapping[str, Any], moment: Callable[[int], Any]) -> tuple[Any, ...]:
+    """Give an event's fields in the order of `COLUMNS`; `moment` makes what a time (microseconds since 1970) becomes."""
+    row = [*_VALUES(fields), search_text(fields)]
+    for place in _TIMES:
+        if row[place] is not None:
+            row[place] = moment(row[place])
+    return tuple(row)
+
+
+def search_text(fields: Mapping[str, Any]) -> str:
+    """Short text that a search looks through: names, reason and ids."""
+    parts = (*_SEARCHED(fields), str(fields["id"]), fields["trace_id"])
+    return cut_bytes(" ".join(filter(None, parts)), 1_024)
+
+
 def _datetime(ts: int) -> datetime:
     return _EPOCH + timedelta(microseconds=ts)
-
-
-def _maybe_datetime(ts: int | None) -> datetime | None:
-    return None if ts is None else _datetime(ts)
 
 
 def _written(moment: Any) -> str | None:

@@ -20,11 +20,13 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 __all__ = ["HEADER", "MAGIC", "MAX_PAYLOAD", "Damage", "Frame", "Kind", "encode", "scan"]
 
 MAGIC = b"\xffMSJ"
 HEADER = struct.Struct("<4sIQQB3xI")
+HEADER_SIZE = HEADER.size
 CHECKED = struct.Struct("<IQQB3x")
 MAX_PAYLOAD = 8 * 1024 * 1024
 OPENS = 0x80
@@ -43,9 +45,8 @@ class Kind(IntEnum):
     CLOSE = 7  # the writer ended in good order
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One frame that was read and found whole."""
+class Frame(NamedTuple):
+    """One frame that was read and found whole; [offset, end) is where in its file."""
 
     number: int
     seq: int
@@ -74,21 +75,25 @@ def encode(kind: int, number: int, seq: int, payload: bytes, opens: bool = False
     return HEADER.pack(MAGIC, len(payload), number, seq, kind, crc)
 
 
-def read_at(data: bytes, at: int) -> tuple[Frame | None, bool]:
-    """Read the frame that begins at a place: the frame, or None and whether more bytes could complete it."""
-    if len(data) - at < HEADER.size:
+def read_at(data: bytes, at: int, base: int = 0) -> tuple[Frame | None, bool]:
+    """Read the frame that begins at a place: the frame, or None and whether more bytes could complete it.
+
+    `base` is where in its file `data` begins.
+    """
+    begin = at + HEADER_SIZE
+    if len(data) < begin:
         rest = data[at : at + 4]
         return None, MAGIC.startswith(rest) or not any(data[at:])
     magic, length, number, seq, kind, crc = HEADER.unpack_from(data, at)
     if magic != MAGIC or length > MAX_PAYLOAD:
         return None, False
-    end = at + HEADER.size + length
+    end = begin + length
     if end > len(data):
         return None, True
-    payload = data[at + HEADER.size : end]
-    if zlib.crc32(payload, zlib.crc32(data[at + 4 : at + HEADER.size - 4])) != crc:
+    payload = data[begin:end]
+    if zlib.crc32(payload, zlib.crc32(data[at + 4 : begin - 4])) != crc:
         return None, False
-    return Frame(number, seq, kind & ~OPENS, bool(kind & OPENS), payload, at, end), False
+    return Frame(number, seq, kind & ~OPENS, kind >= OPENS, payload, base + at, base + end), False
 
 
 def scan(data: bytes, base: int = 0, final: bool = True) -> Iterator[Frame | Damage]:
@@ -100,12 +105,10 @@ def scan(data: bytes, base: int = 0, final: bool = True) -> Iterator[Frame | Dam
     at = 0
     size = len(data)
     while at < size:
-        frame, more = read_at(data, at)
+        frame, more = read_at(data, at, base)
         if frame is not None:
-            yield Frame(
-                frame.number, frame.seq, frame.kind, frame.opens, frame.payload, base + frame.offset, base + frame.end
-            )
-            at = frame.end
+            yield frame
+            at = frame.end - base
             continue
         if more and not final:
             return

@@ -18,9 +18,10 @@ import time
 import uuid
 from datetime import UTC, datetime
 
-__all__ = ("ts_of", "uuid7", "uuid7_floor")
+__all__ = ("is_uuid7", "ts_of", "uuid7", "uuid7_floor")
 
 _VERSION_AND_VARIANT = (0x7 << 76) | (0x2 << 62)
+_FIXED = (0xF << 76) | (0x3 << 62)
 _RANDOM_BITS = (1 << 62) - 1
 _MAX_MS = (1 << 48) - 1
 # A clock that steps back by less than this keeps ids in order; a greater step is believed, since an id must lie in the
@@ -99,6 +100,11 @@ def ts_of_int(value: int) -> int:
 def ts_of(value: uuid.UUID) -> int:
     """Microseconds since 1970 at which an id was made."""
     return ts_of_int(value.int)
+
+
+def is_uuid7(value: uuid.UUID) -> bool:
+    """Tell a UUIDv7 by its version and variant."""
+    return value.int & _FIXED == _VERSION_AND_VARIANT
 
 
 def uuid7_floor(moment: datetime) -> uuid.UUID:

@@ -7,6 +7,8 @@ table refuses, and the frame goes to quarantine.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
+from time import gmtime, strftime
 from typing import Any
 
 from audit import event as events
@@ -14,12 +16,23 @@ from audit import event as events
 __all__ = ["COLUMNS", "row_of"]
 
 COLUMNS = events.COLUMNS
+LAST = 253_402_300_799_999_999  # µs since 1970 at the end of the year 9999
 
 
 def row_of(record: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Give a record's values in the order of COLUMNS."""
+    """Give a record's values in the order of COLUMNS, for COPY: times as PostgreSQL reads them, JSON as text."""
     if not record.get("id") or not isinstance(record.get("ts"), int):
         raise ValueError("a record without an id or a time")
-    event = events.Event.__new__(events.Event)
-    object.__setattr__(event, "_fields", {**events._EMPTY, **record})
-    return event.as_row()
+    return events.row_values({**events._EMPTY, **record}, _moment)
+
+
+def _moment(ts: int) -> str:
+    if not 0 <= ts <= LAST:
+        raise ValueError("a time outside the years 1970 to 9999")
+    second, micros = divmod(ts, 1_000_000)
+    return f"{_second(second)}.{micros:06d}+00"
+
+
+@lru_cache(maxsize=256)  # the events of a batch lie within a few seconds
+def _second(second: int) -> str:
+    return strftime("%Y-%m-%d %H:%M:%S", gmtime(second))

@@ -131,13 +131,14 @@ class Sanitizer:
     ) -> Payload:
         """Make what is kept of a payload: of its bytes as they came (`raw`), or of a value.
 
+        A value beside bytes is what a JSON parser made of them: it saves parsing them again.
         `level`: `full` keeps both sides, `request` only requests, `digest` and `none` neither. What is not kept is still
         counted and digested.
         """
         try:
             keep = level == "full" or (level == "request" and side == "request") or level not in LEVELS
             if raw is not None:
-                return self._raw(bytes(raw), keep, content_type)
+                return self._raw(bytes(raw), keep, content_type, value)
             return EMPTY if value is MISSING else self._value(value, keep)
         except Exception:  # noqa: BLE001 - no payload may erase its event
             data = bytes(raw) if raw is not None else b""
@@ -172,13 +173,15 @@ class Sanitizer:
             known.add(key)
         return kept
 
-    def _raw(self, raw: bytes, keep: bool, content_type: str) -> Payload:
+    def _raw(self, raw: bytes, keep: bool, content_type: str, value: Any = MISSING) -> Payload:
         size, digest = len(raw), self.digest(raw)
         if not keep or not raw:
             return Payload(None, size, digest)
+        text = _text_of(value)
         try:
-            value = orjson.loads(raw)
-            text = orjson.dumps(value)
+            if not text:
+                value = orjson.loads(raw)
+                text = orjson.dumps(value)
         except (ValueError, TypeError, RecursionError):
             return self._odd(raw, size, digest, content_type)
         if len(text) <= bounding.MAX_BYTES and not self.redactor.suspicious(text):
@@ -436,6 +439,17 @@ class _Plain:
                 break
             made[key if type(key) is str else _as_text(key)] = self.copy(item, depth + 1)
         return made
+
+
+def _text_of(value: Any) -> bytes:
+    """Write a value that somebody else parsed, when it is surely what orjson would have parsed; b"" otherwise."""
+    if value is MISSING:
+        return b""
+    try:
+        text = orjson.dumps(value)
+    except (TypeError, ValueError, RecursionError):
+        return b""  # numbers or texts that orjson does not read
+    return b"" if b"null" in text else text  # which may have been NaN, and that is no JSON
 
 
 def _dumps(value: Any) -> bytes:

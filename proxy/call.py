@@ -135,6 +135,8 @@ class Call:
 
     def header_values(self, name: bytes) -> list[bytes]:
         """Give every value of a header, in order."""
+        if name not in self.lookup:
+            return []
         return [value for key, value in self.headers if key == name]
 
     def stage(self, name: str, result: str, since_ns: int) -> None:

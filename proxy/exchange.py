@@ -7,8 +7,8 @@ This class is what replaces that part of it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 Scope = MutableMapping[str, Any]
@@ -30,6 +30,37 @@ class Departed(Exception):
         self.reason = reason
 
 
+class _Lasting:
+    """Begins the watch of exchanges that last: most are over before a timer and a task of their own would have been worth it."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._fresh: deque[tuple[float, Exchange]] = deque()
+        self._due = False
+
+    def add(self, exchange: Exchange) -> None:
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._loop, self._due = loop, False
+            self._fresh.clear()
+        self._fresh.append((loop.time() + WATCH_AFTER, exchange))
+        if not self._due:
+            self._due = True
+            loop.call_later(WATCH_AFTER, self._look, loop)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        fresh = self._fresh
+        now = loop.time()
+        while fresh and fresh[0][0] <= now:
+            fresh.popleft()[1].begin_watch()
+        self._due = bool(fresh)
+        if fresh:
+            loop.call_later(fresh[0][0] - now, self._look, loop)
+
+
+_lasting = _Lasting()
+
+
 class Exchange:
     """Reads one request's body and writes one answer; `started` and `finished` say how far the answer got."""
 
@@ -38,7 +69,6 @@ class Exchange:
         "_receive",
         "_send",
         "_task",
-        "_timer",
         "_watcher",
         "body_state",
         "ended_by",
@@ -53,7 +83,6 @@ class Exchange:
         self._receive = receive
         self._send = send
         self._task: asyncio.Task[Any] | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._interruptible = False
         self.started = False
@@ -70,7 +99,7 @@ class Exchange:
         """Read the body up to a limit and a deadline; what could be read is returned, `body_state` says how it ended."""
         pieces: list[bytes] = []
         size = 0
-        task = asyncio.current_task()
+        self._task = task = asyncio.current_task()
         # What asyncio.timeout does, at a third of its price: every request passes here.
         timer = asyncio.get_running_loop().call_later(seconds, self._overdue, task)
         try:
@@ -106,12 +135,12 @@ class Exchange:
 
     def watch(self) -> None:
         """Watch for the client's departure from now on; call once the body has been read."""
-        self._task = asyncio.current_task()
-        # Most calls are over before it is worth a task to see whether their client still waits.
-        self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER, self._begin_watch)
+        _lasting.add(self)
 
-    def _begin_watch(self) -> None:
-        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+    def begin_watch(self) -> None:
+        """Look for the client's departure in a task of its own, unless all is over."""
+        if not self.finished:
+            self._watcher = asyncio.get_running_loop().create_task(self._watch())
 
     async def _watch(self) -> None:
         while True:
@@ -129,23 +158,22 @@ class Exchange:
         if self._interruptible and self._task is not None:
             self._task.cancel()
 
-    @contextmanager
-    def interruptible(self) -> Iterator[None]:
-        """Mark a section that a departure ends with Departed; elsewhere a departure only sets `ended_by`."""
+    def interruptible(self) -> Exchange:
+        """Begin a section (`with`) that a departure ends with Departed; elsewhere a departure only sets `ended_by`."""
         if self.ended_by:
             raise Departed(self.ended_by)
+        return self
+
+    def __enter__(self) -> None:
         self._interruptible = True
-        try:
-            yield
-        except asyncio.CancelledError:
-            if not self.ended_by:
-                raise
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._interruptible = False
+        if self.ended_by and isinstance(error, asyncio.CancelledError):
             # The cancellation was ours: take it back, so that what follows may await again.
             if self._task is not None:
                 self._task.uncancel()
             raise Departed(self.ended_by) from None
-        finally:
-            self._interruptible = False
 
     # -- out
 
@@ -184,9 +212,7 @@ class Exchange:
     def close(self) -> None:
         """Stop watching; the consumer calls this last."""
         self.finished = True
-        if self._timer is not None:
-            self._timer.cancel()
         if self._watcher is not None:
             self._watcher.cancel()
         # What holds itself would wait for the garbage collector, with the body.
-        self._timer = self._watcher = self._task = None
+        self._watcher = self._task = None

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from audit.logger import AuditLogger
-from audit.sanitizer import Payload, heavy
+from audit.sanitizer import MISSING, Payload, heavy
 from audit.sanitizer import current as current_sanitizer
 from policies.limiter import Limiter
 from policies.snapshot import Snapshot, SnapshotHolder
@@ -104,12 +104,14 @@ class Gateway:
         """The upstream of that name, if there is one and it is enabled."""
         return self.registry.spec(slug)
 
-    async def payload(self, raw: bytes, *, level: str = "full", side: str = "request") -> Payload:
-        """Sanitise a payload, off the loop when it is large."""
+    async def payload(
+        self, raw: bytes, value: Any = MISSING, *, level: str = "full", side: str = "request"
+    ) -> Payload:
+        """Sanitise a payload (and what it was parsed to, when it was), off the loop when it is large."""
         sanitizer = current_sanitizer()
         if not heavy(raw):
-            return sanitizer.payload(raw=raw, level=level, side=side)
-        return await asyncio.to_thread(sanitizer.payload, raw=raw, level=level, side=side)
+            return sanitizer.payload(value, raw, level, side=side)
+        return await asyncio.to_thread(sanitizer.payload, value, raw, level, side=side)
 
     # -- streams
 

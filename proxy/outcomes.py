@@ -110,7 +110,8 @@ async def event(gateway: Gateway, call: Call) -> Event:
         if principal is None:
             request = current_sanitizer().payload(raw=call.body[:STRANGER_PAYLOAD])
         else:
-            request = await gateway.payload(call.body, level=call.level)
+            parsed = call.message.value if call.message is not None else MISSING
+            request = await gateway.payload(call.body, parsed, level=call.level)
     call.details = {**_details(call), **call.details}
     target = call.target
     first = call.known.targets[0] if call.known.targets else None

@@ -10,6 +10,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
+from audit.sanitizer import MISSING
 from policies.engine import Context, Target, decide, may_list
 from proxy import outcomes
 from proxy.call import Call
@@ -74,6 +75,7 @@ async def _plain(gateway: Gateway, call: Call, response: UpstreamResponse) -> No
     size = 0
     limit = gateway.config.max_answer_bytes if lists else HOLD_BYTES
     whole = False
+    value: Any = MISSING
     with call.exchange.interruptible():
         while size <= limit:
             piece = await response.read()
@@ -90,13 +92,13 @@ async def _plain(gateway: Gateway, call: Call, response: UpstreamResponse) -> No
         if response.content_type != b"application/json":
             raise Broken("The upstream's answer is neither JSON nor an event stream.")
         if whole:
-            body = _checked(gateway, call, body, lists)
+            body, value = _checked(gateway, call, body, lists)
     call.outcome, call.reason = "allowed", call.decision.reason if call.decision else ""
     headers = await _headers(gateway, call, response)
     if whole:
         headers.append((b"content-length", b"%d" % len(body)))
         if status not in (202, 204):
-            payload = await gateway.payload(body, level=call.level, side="response")
+            payload = await gateway.payload(body, value, level=call.level, side="response")
             outcomes.complete(call, response=payload, response_bytes=len(body))
         else:
             outcomes.complete(call)
@@ -123,15 +125,15 @@ def _misplaced(call: Call, response: UpstreamResponse) -> bool:
     return status in (403, 404, 405, 410) and response.content_type != b"application/json" and not call.session
 
 
-def _checked(gateway: Gateway, call: Call, body: bytes, lists: bool) -> bytes:
-    """The answer to a request is one JSON-RPC response with that request's id, or it is broken."""
+def _checked(gateway: Gateway, call: Call, body: bytes, lists: bool) -> tuple[bytes, Any]:
+    """The answer to a request is one JSON-RPC response with that request's id, or it is broken; what passes, and its value."""
     value = load(body)
     if not isinstance(value, dict) or ("result" not in value and "error" not in value):
         raise Broken("The upstream's answer is not a JSON-RPC response.")
     if call.message is not None and "result" in value and not same_id(value.get("id"), call.message.id):
         raise Broken("The upstream's answer has another request's id.")
     _note_result(call, value)
-    return _filtered(gateway, call, body) if lists else body
+    return (_filtered(gateway, call, body), MISSING) if lists else (body, value)
 
 
 def _note_result(call: Call, value: dict[str, Any]) -> None:

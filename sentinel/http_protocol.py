@@ -44,6 +44,41 @@ class Refused(Exception):
         self.reason = reason
 
 
+class Outgoing:
+    """Where answers are written: the head of one waits for what follows it in the same turn of the loop.
+
+    A whole answer is so one packet, and one call into the kernel, instead of two.
+    """
+
+    __slots__ = ("_head", "_loop", "_transport", "is_closing")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._head = b""
+        self.is_closing = transport.is_closing
+
+    def write(self, data: bytes) -> None:
+        """Write at once, but for what looks like a head (if it is none, it is only a moment late)."""
+        if self._head:
+            data, self._head = self._head + data, b""
+        elif data.startswith(b"HTTP/1.1 "):
+            self._head = data
+            self._loop.call_soon(self._flush)
+            return
+        self._transport.write(data)
+
+    def close(self) -> None:
+        """Close, once all is written."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._head:
+            head, self._head = self._head, b""
+            self._transport.write(head)
+
+
 class GuardedProtocol(HttpToolsProtocol):
     """One connection."""
 
@@ -59,6 +94,9 @@ class GuardedProtocol(HttpToolsProtocol):
         self._reader_timer: asyncio.TimerHandle | None = None
         self._leftover_timer: asyncio.TimerHandle | None = None
         self._leftover = 0
+        self._outgoing: Outgoing | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._idle_since = 0.0  # by the loop's clock; 0 while something is asked or answered
 
     # The connection
 
@@ -67,22 +105,22 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         if self.scheme_outside:
             self.scheme = self.scheme_outside  # type: ignore[assignment]
+        self._outgoing = Outgoing(transport, self.loop)
         self._head_timer = self.loop.call_later(self.header_timeout, self._head_overdue)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End: no timer outlives its connection."""
-        for timer in (self._head_timer, self._reader_timer, self._leftover_timer):
+        for timer in (self._head_timer, self._reader_timer, self._leftover_timer, self._idle_timer):
             if timer is not None:
                 timer.cancel()
-        self._head_timer = self._reader_timer = self._leftover_timer = None
-        self._unset_keepalive_if_required()
+        self._head_timer = self._reader_timer = self._leftover_timer = self._idle_timer = None
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser; refuse in one place whatever cannot be read."""
         if self.transport.is_closing():
             return
-        self._unset_keepalive_if_required()
+        self._idle_since = 0.0
         if self._in_head:
             self._head_size += len(data)
         try:
@@ -194,6 +232,7 @@ class GuardedProtocol(HttpToolsProtocol):
             if len(hosts) > 1 or (not hosts and version == "1.1") or (hosts and not _HOST.fullmatch(hosts[0])):
                 self._raise(400, "host")
         super().on_headers_complete()
+        self.cycle.transport = self._outgoing  # type: ignore[assignment]
         self._in_head = False
         self._head_size = 0
 
@@ -218,12 +257,32 @@ class GuardedProtocol(HttpToolsProtocol):
     # Answers
 
     def on_response_complete(self) -> None:
-        """End an answer; a body that was not read to its end may still come, but not for long."""
-        super().on_response_complete()
+        """End an answer: the next request may be handled, or come; one timer for all of a connection's pauses."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self._idle_since = self.loop.time()
+            if self._idle_timer is None:
+                self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._idle)
         cycle: RequestResponseCycle = self.cycle
-        if cycle.response_complete and cycle.more_body and not self.transport.is_closing():
+        if cycle.response_complete and cycle.more_body:
+            # A body that was not read to its end may still come, but not for long.
             self._leftover = 0
             self._leftover_timer = self.loop.call_later(LEFTOVER_TIME, self.transport.close)
+
+    def _idle(self) -> None:
+        """Close a connection on which nothing was asked for long enough; look again later at one that was busy since."""
+        self._idle_timer = None
+        if self._idle_since:
+            left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+            if left > 0:
+                self._idle_timer = self.loop.call_later(left, self._idle)
+            else:
+                self.transport.close()
 
     def pause_writing(self) -> None:
         """Note that the peer does not read fast enough; it has to read something within a minute."""
