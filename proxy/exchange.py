@@ -19,7 +19,7 @@ Headers = list[tuple[bytes, bytes]]
 #: how long one piece of an answer may wait for a client that does not read, in seconds
 WRITE_TIMEOUT = 60.0
 #: how long a call has run before its client's departure is looked for, in seconds
-WATCH_AFTER = 0.02
+WATCH_AFTER = 0.05
 
 
 class Departed(Exception):

@@ -1,9 +1,10 @@
 """JSON read so that no other reader can read it otherwise: bytes in, a value out, or Unreadable.
 
 How duplicates are found at C speed: the parsed value (in which the last duplicate won) is serialised again. If that equals
-the body, nothing was lost. Else the colons are counted on both sides: every dropped member drops at least the colon
-after its name, and an escaped colon (\\u003a) is the only way to gain one; so equal counts without such an escape prove
-that no member was lost. All other bodies are read by the slow, exact reader.
+the body but for white space, nothing was lost and every number is what was written. Else the colons are counted on both
+sides: every dropped member drops at least the colon after its name, and an escaped colon (\\u003a) is the only way to gain
+one; so equal counts without such an escape prove that no member was lost. All other bodies are read by the slow, exact
+reader.
 
 Numbers come out as int, as float where a double holds exactly what was written (0.1, 1.50), else as Decimal.
 """
@@ -37,6 +38,7 @@ class Unreadable(Exception):
 
 
 _INEXACT = re.compile(rb"[0-9](?:[.eE]|[0-9]{15})")
+_SPACE = b" \t\r\n"
 _BRACKETS = bytes.maketrans(b"{}", b"[]")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
 _TOO_MANY = b"[" * (MAX_DEPTH + 1)
@@ -136,7 +138,7 @@ def parse(body: bytes) -> Any:
     if too_deep(body):
         raise Unreadable(INVALID_REQUEST, "too_deep", f"The message nests deeper than {MAX_DEPTH} levels.")
     again = orjson.dumps(value)
-    if again != body:
+    if again != body and again.translate(None, _SPACE) != body.translate(None, _SPACE):
         if again.count(b":") != body.count(b":") or b"\\u003a" in body or b"\\u003A" in body:
             return _exact(body)
         if _INEXACT.search(body) is not None and _has_float(value):

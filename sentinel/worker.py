@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import sys
@@ -24,6 +25,10 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, then say so."""
         await super().startup(sockets=sockets)
+        # Calls leave no cycles behind, and what is loaded now stays: a collector that looks at all of it several times a
+        # second takes a tenth of the worker's time, and tens of milliseconds at once.
+        gc.freeze()
+        gc.set_threshold(10_000, 20, 20)
         if self.started and self._ready >= 0:
             os.write(self._ready, b"ready")
             os.close(self._ready)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import signal
 import threading
@@ -48,6 +49,9 @@ class Command(BaseCommand):
             signal.signal(number, lambda *_: stop.set())
         if parent := options["parent"]:
             end_with(parent, stop)
+        # A batch is thousands of objects that no collection would free any sooner than their last use does.
+        gc.freeze()
+        gc.set_threshold(100_000)
         # A journal that waited may be older than the rules.
         taking_over.follow(settings.SENTINEL.dsn, stop)
         drainer.run(stop)
