@@ -7,7 +7,6 @@ This class is what replaces that part of it.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -35,7 +34,7 @@ class _Lasting:
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._fresh: deque[tuple[float, Exchange]] = deque()
+        self._fresh: dict[Exchange, float] = {}  # and when each is due, in the order in which they came
         self._due = False
 
     def add(self, exchange: Exchange) -> None:
@@ -43,19 +42,23 @@ class _Lasting:
         if loop is not self._loop:
             self._loop, self._due = loop, False
             self._fresh.clear()
-        self._fresh.append((loop.time() + WATCH_AFTER, exchange))
+        self._fresh[exchange] = loop.time() + WATCH_AFTER
         if not self._due:
             self._due = True
             loop.call_later(WATCH_AFTER, self._look, loop)
 
+    def discard(self, exchange: Exchange) -> None:
+        self._fresh.pop(exchange, None)
+
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        fresh = self._fresh
         now = loop.time()
-        while fresh and fresh[0][0] <= now:
-            fresh.popleft()[1].begin_watch()
-        self._due = bool(fresh)
-        if fresh:
-            loop.call_later(fresh[0][0] - now, self._look, loop)
+        due = [exchange for exchange, at in self._fresh.items() if at <= now]
+        for exchange in due:
+            del self._fresh[exchange]
+            exchange.begin_watch()
+        self._due = bool(self._fresh)
+        if self._due:
+            loop.call_later(next(iter(self._fresh.values())) - now, self._look, loop)
 
 
 _lasting = _Lasting()
@@ -138,9 +141,8 @@ class Exchange:
         _lasting.add(self)
 
     def begin_watch(self) -> None:
-        """Look for the client's departure in a task of its own, unless all is over."""
-        if not self.finished:
-            self._watcher = asyncio.get_running_loop().create_task(self._watch())
+        """Look for the client's departure in a task of its own."""
+        self._watcher = asyncio.get_running_loop().create_task(self._watch())
 
     async def _watch(self) -> None:
         while True:
@@ -212,6 +214,7 @@ class Exchange:
     def close(self) -> None:
         """Stop watching; the consumer calls this last."""
         self.finished = True
+        _lasting.discard(self)
         if self._watcher is not None:
             self._watcher.cancel()
         # What holds itself would wait for the garbage collector, with the body.
