@@ -235,7 +235,7 @@ _TEXTS = frozenset(
 
 
 class Event:
-    """What one request leaves behind; every field sanitised from the moment it is there."""
+    """What one request leaves behind; every field sanitised from the moment it is there. What was never said is `_EMPTY`."""
 
     __slots__ = ("_fields", "_sanitizer")
 
@@ -243,7 +243,7 @@ class Event:
         """Make an event; `again`: of values that were an event's before, whose escapes are not escaped once more."""
         put = object.__setattr__
         put(self, "_sanitizer", sanitizer or current())
-        put(self, "_fields", dict(_EMPTY))
+        put(self, "_fields", {})
         made = _id(fields.pop("id", None), self._sanitizer)
         moment = _moment(fields.pop("ts", None), self._sanitizer)
         if made is None:
@@ -283,7 +283,7 @@ class Event:
         if payloads:
             for name, value in payloads:
                 self._payload(name, value, fields)
-        if mine["outcome"] == "allowed" and mine["api_key_id"] is None:
+        if mine.get("outcome") == "allowed" and mine.get("api_key_id") is None:
             self._not_allowed()
         return self
 
@@ -309,8 +309,10 @@ class Event:
             mine[size] = payload.size
         if digest not in given:
             mine[digest] = payload.digest
-        mine["truncated"] = mine["truncated"] or payload.truncated
-        mine["redactions"] = min(mine["redactions"] + payload.redactions, 2_147_483_647)
+        if payload.truncated:
+            mine["truncated"] = True
+        if payload.redactions:
+            mine["redactions"] = min(mine.get("redactions", 0) + payload.redactions, 2_147_483_647)
 
     def _key(self, value: Any) -> None:
         known = _id(value, self._sanitizer)
@@ -320,23 +322,20 @@ class Event:
 
     def _not_allowed(self) -> None:
         mine = self._fields
-        self._note(claimed={"outcome": "allowed", "reason": mine["reason"]})
+        self._note(claimed={"outcome": "allowed", "reason": mine.get("reason", "")})
         mine["outcome"], mine["reason"] = "unauthenticated", "invalid_credential"
 
     def _note(self, **details: Any) -> None:
-        held = orjson.loads(self._fields["details"])
+        held = orjson.loads(self._fields.get("details", "{}"))
         held = held if isinstance(held, dict) else {"value": held}
         noted = {**held, **orjson.loads(_document(details, self._sanitizer))}
         self._fields["details"] = self._sanitizer.restore(self._sanitizer.as_json(noted)).json
 
     def __getattr__(self, name: str) -> Any:
-        if name in _JSON:
-            text = self._fields[name]
-            return None if text is None else orjson.loads(text)
-        try:
-            return self._fields[name]
-        except KeyError:
-            raise AttributeError(f"an event has no field {name!r}") from None
+        if name not in _EMPTY:
+            raise AttributeError(f"an event has no field {name!r}")
+        value = self._fields.get(name, _EMPTY[name])
+        return orjson.loads(value) if name in _JSON and value is not None else value
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Assigning is completing: there is no way around the table above.
@@ -346,19 +345,21 @@ class Event:
         return f"Event({self.id}, {self.outcome}, {self.method} {self.tool_name or ''})"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Event) and self._fields == other._fields
+        return isinstance(other, Event) and self._whole() == other._whole()
 
     __hash__ = None  # type: ignore[assignment]
 
     @property
     def search(self) -> str:
         """Short text that a search looks through: names, reason and ids."""
-        return search_text(self._fields)
+        return search_text(self._whole())
 
     def as_record(self) -> dict[str, Any]:
-        """Its journal form: what differs from nothing, JSON columns as their text."""
-        empty = _EMPTY
-        return {name: value for name, value in self._fields.items() if value is not empty[name]}
+        """Its journal form: what was said of it, JSON columns as their text."""
+        return dict(self._fields)
+
+    def _whole(self) -> dict[str, Any]:
+        return {**_EMPTY, **self._fields}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any], *, sanitizer: Sanitizer | None = None) -> Event:
@@ -378,17 +379,18 @@ class Event:
             elif name in _FIELDS:
                 mine[name] = _FIELDS[name](value, sanitizer)
         for name in ("decision", "details"):
-            mine[name] = mine[name] or "{}"
-        if mine["outcome"] == "allowed" and mine["api_key_id"] is None:
+            if name in mine:
+                mine[name] = mine[name] or "{}"
+        if mine.get("outcome") == "allowed" and mine.get("api_key_id") is None:
             self._not_allowed()
 
     def as_row(self) -> tuple[Any, ...]:
         """Its values in the order of `COLUMNS`: times as datetimes, JSON as text."""
-        return row_values(self._fields, _datetime)
+        return row_values(self._whole(), _datetime)
 
     def as_export(self) -> dict[str, Any]:
         """Its form for whoever reads the log elsewhere; names and shapes are stable once released."""
-        return export_form(self._fields)
+        return export_form(self._whole())
 
 
 _VALUES = itemgetter(*COLUMNS[:-1])

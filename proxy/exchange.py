@@ -17,8 +17,8 @@ Headers = list[tuple[bytes, bytes]]
 
 #: how long one piece of an answer may wait for a client that does not read, in seconds
 WRITE_TIMEOUT = 60.0
-#: how long a call has run before its client's departure is looked for, in seconds
-WATCH_AFTER = 0.05
+#: how long a request has run before its body's deadline is kept and its client's departure looked for, in seconds
+LASTING_AFTER = 0.05
 
 
 class Departed(Exception):
@@ -30,7 +30,7 @@ class Departed(Exception):
 
 
 class _Lasting:
-    """Begins the watch of exchanges that last: most are over before a timer and a task of their own would have been worth it."""
+    """Tells exchanges that they last: most are over before timers and tasks of their own would have been worth it."""
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -42,10 +42,10 @@ class _Lasting:
         if loop is not self._loop:
             self._loop, self._due = loop, False
             self._fresh.clear()
-        self._fresh[exchange] = loop.time() + WATCH_AFTER
+        self._fresh[exchange] = loop.time() + LASTING_AFTER
         if not self._due:
             self._due = True
-            loop.call_later(WATCH_AFTER, self._look, loop)
+            loop.call_later(LASTING_AFTER, self._look, loop)
 
     def discard(self, exchange: Exchange) -> None:
         self._fresh.pop(exchange, None)
@@ -55,7 +55,7 @@ class _Lasting:
         due = [exchange for exchange, at in self._fresh.items() if at <= now]
         for exchange in due:
             del self._fresh[exchange]
-            exchange.begin_watch()
+            exchange.lasts()
         self._due = bool(self._fresh)
         if self._due:
             loop.call_later(next(iter(self._fresh.values())) - now, self._look, loop)
@@ -68,10 +68,14 @@ class Exchange:
     """Reads one request's body and writes one answer; `started` and `finished` say how far the answer got."""
 
     __slots__ = (
+        "_body_due",
         "_interruptible",
+        "_lasts",
         "_receive",
         "_send",
         "_task",
+        "_timer",
+        "_watched",
         "_watcher",
         "body_state",
         "ended_by",
@@ -86,8 +90,10 @@ class Exchange:
         self._receive = receive
         self._send = send
         self._task: asyncio.Task[Any] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._watcher: asyncio.Task[None] | None = None
-        self._interruptible = False
+        self._body_due = 0.0  # by the loop's clock, while the body is read
+        self._watched = self._lasts = self._interruptible = False
         self.started = False
         self.finished = False
         self.sent_bytes = 0
@@ -103,8 +109,8 @@ class Exchange:
         pieces: list[bytes] = []
         size = 0
         self._task = task = asyncio.current_task()
-        # What asyncio.timeout does, at a third of its price: every request passes here.
-        timer = asyncio.get_running_loop().call_later(seconds, self._overdue, task)
+        self._body_due = asyncio.get_running_loop().time() + seconds
+        _lasting.add(self)
         try:
             while True:
                 message = await self._receive()
@@ -128,21 +134,31 @@ class Exchange:
             if self.body_state != "timed_out" or task is None or task.uncancel() > 0:
                 raise
         finally:
-            timer.cancel()
+            self._body_due = 0.0
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
         return b"".join(pieces)
 
-    def _overdue(self, task: asyncio.Task[Any] | None) -> None:
+    def _overdue(self) -> None:
         self.body_state = "timed_out"
-        if task is not None:
-            task.cancel()
+        if self._task is not None:
+            self._task.cancel()
 
     def watch(self) -> None:
         """Watch for the client's departure from now on; call once the body has been read."""
-        _lasting.add(self)
+        self._watched = True
+        if self._lasts:
+            self.lasts()
 
-    def begin_watch(self) -> None:
-        """Look for the client's departure in a task of its own."""
-        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+    def lasts(self) -> None:
+        """Do what only a request that takes its time needs: bound the time of its body, or see its client leave."""
+        self._lasts = True
+        loop = asyncio.get_running_loop()
+        if self._body_due:
+            self._timer = loop.call_later(max(self._body_due - loop.time(), 0), self._overdue)
+        elif self._watched:
+            self._watcher = loop.create_task(self._watch())
 
     async def _watch(self) -> None:
         while True:

@@ -104,9 +104,7 @@ class Gateway:
         """The upstream of that name, if there is one and it is enabled."""
         return self.registry.spec(slug)
 
-    async def payload(
-        self, raw: bytes, value: Any = MISSING, *, level: str = "full", side: str = "request"
-    ) -> Payload:
+    async def payload(self, raw: bytes, value: Any = MISSING, *, level: str = "full", side: str = "request") -> Payload:
         """Sanitise a payload (and what it was parsed to, when it was), off the loop when it is large."""
         sanitizer = current_sanitizer()
         if not heavy(raw):

@@ -17,8 +17,8 @@ reason code and a sentence that may be shown to the caller (it names no address 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -91,12 +91,11 @@ class Busy(UpstreamError):
         super().__init__(message, detail=detail, executed=False, retry_after=retry_after)
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamRequest:
+class UpstreamRequest(NamedTuple):
     """One request to an upstream: headers are already allow-listed (proxy.headers), names lower-case."""
 
     verb: bytes
-    headers: Headers = field(default_factory=list)
+    headers: Sequence[tuple[bytes, bytes]] = ()
     body: bytes = b""
     #: overrides of the transport's own limits, in seconds; None keeps them, 0 means no limit
     first_byte_timeout: float | None = None

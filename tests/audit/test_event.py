@@ -208,7 +208,7 @@ def test_the_export_has_the_names_of_the_contract():
     assert set(CONTRACT) <= set(export)
     assert (export["writer"], export["seq"], export["api_key_id"]) == ("w1.3", 9, str(KEY))
     assert export["request_json"] == {"a": 1} and export["decision"] == {"allowed": True}
-    assert json.loads(orjson.dumps(export_form(event._fields, parse=False))) == export
+    assert json.loads(orjson.dumps(export_form(event._whole(), parse=False))) == export
     assert make().as_export()["tool_name"] is None and make().as_export()["decision"] == {}
 
 
