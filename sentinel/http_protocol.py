@@ -74,8 +74,8 @@ class Outgoing:
         self._transport.close()
 
     def _flush(self) -> None:
-        if self._head:
-            head, self._head = self._head, b""
+        head, self._head = self._head, b""
+        if head and not self.is_closing():
             self._transport.write(head)
 
 

@@ -14,7 +14,7 @@ import pytest
 import uvicorn
 
 from sentinel import http_protocol
-from sentinel.http_protocol import GuardedProtocol
+from sentinel.http_protocol import GuardedProtocol, Outgoing
 
 Connect = Callable[[], socket.socket]
 HOST = b"Host: localhost\r\n"
@@ -36,6 +36,11 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
         for _ in range(2000):
             await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
         await send({"type": "http.response.body"})
+        return
+    if scope["path"] == "/stream":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await asyncio.sleep(1.0)
+        await send({"type": "http.response.body", "body": b"late"})
         return
     if scope["path"] == "/slow":
         await asyncio.sleep(0.4)
@@ -59,11 +64,17 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
 def connect() -> Iterator[Connect]:
     listening = socket.create_server(("127.0.0.1", 0))
     protocol = type("Quick", (GuardedProtocol,), {"header_timeout": 0.5})
-    server = uvicorn.Server(
-        uvicorn.Config(
-            application, http=protocol, loop="uvloop", ws="none", lifespan="on", log_config=None, access_log=False
-        )
+    config = uvicorn.Config(
+        application,
+        http=protocol,
+        loop="uvloop",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        timeout_keep_alive=1.5,  # type: ignore[arg-type]  # it is handed to the loop as it is
     )
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     while not server.started:
@@ -247,6 +258,61 @@ def test_a_kept_alive_connection_is_under_the_same_deadline(connect: Connect) ->
     begun = time.monotonic()
     assert everything(connection).startswith(b"HTTP/1.1 408 ")
     assert time.monotonic() - begun < 2
+
+
+def test_only_a_connection_that_is_idle_for_long_is_closed(connect: Connect) -> None:
+    connection = connect()
+    for _ in range(3):
+        connection.sendall(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        answered = time.monotonic()
+        time.sleep(1.0)
+    assert everything(connection) == b""
+    assert 1.4 < time.monotonic() - answered < 4
+
+
+def test_a_stream_begins_before_it_has_anything_to_say(connect: Connect) -> None:
+    connection = connect()
+    begun = time.monotonic()
+    connection.sendall(b"GET /stream HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n")
+    head = connection.recv(65536)
+    assert time.monotonic() - begun < 0.8
+    assert head.startswith(b"HTTP/1.1 200 ") and head.endswith(b"\r\n\r\n")
+    assert everything(connection) == b"4\r\nlate\r\n0\r\n\r\n"
+
+
+class Written:
+    """A transport that remembers each write."""
+
+    def __init__(self) -> None:
+        self.writes: list[bytes] = []
+        self.closed = False
+
+    def write(self, data: bytes) -> None:
+        self.writes.append(data)
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def close(self) -> None:
+        self.closed = True
+
+
+async def test_a_head_and_what_follows_it_at_once_are_one_write() -> None:
+    transport: Any = Written()
+    outgoing = Outgoing(transport, asyncio.get_running_loop())
+    for piece in (b"HTTP/1.1 200 OK\r\n\r\n", b"one", b"two"):
+        outgoing.write(piece)
+    assert transport.writes == [b"HTTP/1.1 200 OK\r\n\r\none", b"two"]
+    outgoing.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+    await asyncio.sleep(0.01)
+    assert transport.writes[2:] == [b"HTTP/1.1 204 No Content\r\n\r\n"]
+    outgoing.write(b"HTTP/1.1 200 OK\r\n\r\n")
+    outgoing.close()
+    assert transport.writes[3:] == [b"HTTP/1.1 200 OK\r\n\r\n"] and transport.closed
+    outgoing.write(b"HTTP/1.1 200 OK\r\n\r\n")
+    await asyncio.sleep(0.01)
+    assert len(transport.writes) == 4  # nobody is there any more
 
 
 def test_what_is_left_of_a_body_after_its_answer_is_not_read_for_ever(
