@@ -136,7 +136,7 @@ def _moment(value: Any, _: Sanitizer) -> int | None:
     if isinstance(value, datetime):
         value = value if value.tzinfo else value.replace(tzinfo=UTC)
         delta: timedelta = value - _EPOCH
-        return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+        return max((delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds, 0)
     if isinstance(value, str):
         try:
             return _moment(datetime.fromisoformat(value), _)

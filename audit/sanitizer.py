@@ -131,7 +131,7 @@ class Sanitizer:
     ) -> Payload:
         """Make what is kept of a payload: of its bytes as they came (`raw`), or of a value.
 
-        A value beside bytes is what a JSON parser made of them: it saves parsing them again.
+        A value beside bytes is what a strict JSON parser made of them: it saves parsing them again.
         `level`: `full` keeps both sides, `request` only requests, `digest` and `none` neither. What is not kept is still
         counted and digested.
         """
@@ -442,7 +442,7 @@ class _Plain:
 
 
 def _text_of(value: Any) -> bytes:
-    """Write a value that somebody else parsed, when it is surely what orjson would have parsed; b"" otherwise."""
+    """Write a value that was parsed before as orjson would have it; b"" when it would have it otherwise."""
     if value is MISSING:
         return b""
     try:

@@ -32,42 +32,48 @@ class Departed(Exception):
 class _Lasting:
     """Tells exchanges that they last: most are over before timers and tasks of their own would have been worth it."""
 
-    def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
         self._fresh: dict[Exchange, float] = {}  # and when each is due, in the order in which they came
         self._due = False
 
     def add(self, exchange: Exchange) -> None:
-        loop = asyncio.get_running_loop()
-        if loop is not self._loop:
-            self._loop, self._due = loop, False
-            self._fresh.clear()
-        self._fresh[exchange] = loop.time() + LASTING_AFTER
+        self._fresh[exchange] = self._loop.time() + LASTING_AFTER
         if not self._due:
             self._due = True
-            loop.call_later(LASTING_AFTER, self._look, loop)
+            self._loop.call_later(LASTING_AFTER, self._look)
 
     def discard(self, exchange: Exchange) -> None:
         self._fresh.pop(exchange, None)
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        now = loop.time()
+    def _look(self) -> None:
+        now = self._loop.time()
         due = [exchange for exchange, at in self._fresh.items() if at <= now]
         for exchange in due:
             del self._fresh[exchange]
             exchange.lasts()
         self._due = bool(self._fresh)
         if self._due:
-            loop.call_later(next(iter(self._fresh.values())) - now, self._look, loop)
+            self._loop.call_later(next(iter(self._fresh.values())) - now, self._look)
 
 
-_lasting = _Lasting()
+_lasting: dict[asyncio.AbstractEventLoop, _Lasting] = {}
+
+
+def _lasting_of(loop: asyncio.AbstractEventLoop) -> _Lasting:
+    found = _lasting.get(loop)
+    if found is None:
+        for known in [known for known in _lasting if known.is_closed()]:
+            del _lasting[known]
+        found = _lasting[loop] = _Lasting(loop)
+    return found
 
 
 class Exchange:
     """Reads one request's body and writes one answer; `started` and `finished` say how far the answer got."""
 
     __slots__ = (
+        "_among",
         "_body_due",
         "_interruptible",
         "_lasts",
@@ -90,6 +96,7 @@ class Exchange:
         self._receive = receive
         self._send = send
         self._task: asyncio.Task[Any] | None = None
+        self._among: _Lasting | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._body_due = 0.0  # by the loop's clock, while the body is read
@@ -109,8 +116,10 @@ class Exchange:
         pieces: list[bytes] = []
         size = 0
         self._task = task = asyncio.current_task()
-        self._body_due = asyncio.get_running_loop().time() + seconds
-        _lasting.add(self)
+        loop = asyncio.get_running_loop()
+        self._body_due = loop.time() + seconds
+        self._among = _lasting_of(loop)
+        self._among.add(self)
         try:
             while True:
                 message = await self._receive()
@@ -230,7 +239,8 @@ class Exchange:
     def close(self) -> None:
         """Stop watching; the consumer calls this last."""
         self.finished = True
-        _lasting.discard(self)
+        if self._among is not None:
+            self._among.discard(self)
         if self._watcher is not None:
             self._watcher.cancel()
         # What holds itself would wait for the garbage collector, with the body.

@@ -52,8 +52,7 @@ def refused(call: Call, error: Refused) -> None:
         error.known = Known(call.known.kind, call.rpc_id, call.known.method, call.known.targets)
     call.outcome = _OUTCOME_OF.get(error.reason, "invalid")
     call.reason = error.reason
-    # A traceback holds the frames that hold the call: with it, body and all would wait for the garbage collector.
-    error.__traceback__ = error.__context__ = None
+    _let_go(error)
     call.refusal = error
     call.answer_status = error.status
     if error.message:
@@ -62,6 +61,7 @@ def refused(call: Call, error: Refused) -> None:
 
 def upstream_failed(call: Call, error: UpstreamError) -> None:
     """The upstream gave no usable answer."""
+    _let_go(error)
     retry_after = error.retry_after if isinstance(error, Busy) else None
     message = str(error) or answers.REFUSALS[error.reason].message
     call.refusal = refuse(error.reason, call=call, message=message, retry_after=retry_after)
@@ -84,10 +84,16 @@ def departed(call: Call, reason: str) -> None:
 
 def unrecordable(call: Call, error: AuditUnavailable) -> None:
     """The journal took no intent: nothing was executed, and the caller is told so."""
+    _let_go(error)
     log.error("the audit journal takes no record", extra={"error": str(error)})
     call.unrecordable = True
     call.refusal = refuse("audit_unavailable", call=call, retry_after=5)
     call.outcome, call.reason, call.answer_status = "unrecorded", "audit_unavailable", 503
+
+
+def _let_go(error: BaseException) -> None:
+    """Forget where an error was raised: the frames hold the call, which with its body would wait for the collector."""
+    error.__traceback__ = error.__context__ = error.__cause__ = None
 
 
 def failed(call: Call) -> None:

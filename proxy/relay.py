@@ -10,6 +10,8 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
+
 from audit.sanitizer import MISSING
 from policies.engine import Context, Target, decide, may_list
 from proxy import outcomes
@@ -37,11 +39,10 @@ async def relay(gateway: Gateway, call: Call, response: UpstreamResponse) -> Non
         raise Redirected("The upstream answered with a redirect; its configured address needs fixing.")
     if status >= 500 or status in (401, 407):
         body = await _error_text(call, response)
-        error = UpstreamError(
+        raise UpstreamError(
             "The upstream refused the gateway's own credential." if status in (401, 407) else "The upstream failed.",
             detail=f"HTTP {status}: {body}",
         )
-        raise error
     call.answer_status = status
     if status == 200 and response.streaming:
         await _Stream(gateway, call, response).run()
@@ -126,14 +127,20 @@ def _misplaced(call: Call, response: UpstreamResponse) -> bool:
 
 
 def _checked(gateway: Gateway, call: Call, body: bytes, lists: bool) -> tuple[bytes, Any]:
-    """The answer to a request is one JSON-RPC response with that request's id, or it is broken; what passes, and its value."""
-    value = load(body)
+    """The answer to a request is one JSON-RPC response with that request's id, or it is broken.
+
+    Gives what passes of it, and what that was parsed to when it was plain JSON.
+    """
+    try:
+        value = parsed = orjson.loads(body)
+    except ValueError:
+        value, parsed = load(body), MISSING  # what a lenient reader makes of it is no base for what is kept
     if not isinstance(value, dict) or ("result" not in value and "error" not in value):
         raise Broken("The upstream's answer is not a JSON-RPC response.")
     if call.message is not None and "result" in value and not same_id(value.get("id"), call.message.id):
         raise Broken("The upstream's answer has another request's id.")
     _note_result(call, value)
-    return (_filtered(gateway, call, body), MISSING) if lists else (body, value)
+    return (_filtered(gateway, call, body), MISSING) if lists else (body, parsed)
 
 
 def _note_result(call: Call, value: dict[str, Any]) -> None:

@@ -25,6 +25,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 HEAD_MOST = 64 * 1024
 TARGET_MOST = 16 * 1024
 HEADERS_MOST = 128
+JOINED_MOST = 64 * 1024
 LEFTOVER_MOST = 64 * 1024 * 1024
 LEFTOVER_TIME = 10.0
 READER_PATIENCE = 60.0
@@ -47,7 +48,7 @@ class Refused(Exception):
 class Outgoing:
     """Where answers are written: the head of one waits for what follows it in the same turn of the loop.
 
-    A whole answer is so one packet, and one call into the kernel, instead of two.
+    A whole answer is so one packet, and one call into the kernel, instead of two. Large pieces are not copied for that.
     """
 
     __slots__ = ("_head", "_loop", "_transport", "is_closing")
@@ -61,19 +62,23 @@ class Outgoing:
     def write(self, data: bytes) -> None:
         """Write at once, but for what looks like a head (if it is none, it is only a moment late)."""
         if self._head:
-            data, self._head = self._head + data, b""
+            if len(data) <= JOINED_MOST:
+                data, self._head = self._head + data, b""
+            else:
+                self.flush()
         elif data.startswith(b"HTTP/1.1 "):
             self._head = data
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
             return
         self._transport.write(data)
 
     def close(self) -> None:
         """Close, once all is written."""
-        self._flush()
+        self.flush()
         self._transport.close()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write a head that nothing has followed yet."""
         head, self._head = self._head, b""
         if head and not self.is_closing():
             self._transport.write(head)
@@ -94,7 +99,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._reader_timer: asyncio.TimerHandle | None = None
         self._leftover_timer: asyncio.TimerHandle | None = None
         self._leftover = 0
-        self._outgoing: Outgoing | None = None
+        self._outgoing: Outgoing = None  # type: ignore[assignment]  # until it is connected
         self._idle_timer: asyncio.TimerHandle | None = None
         self._idle_since = 0.0  # by the loop's clock; 0 while something is asked or answered
 
@@ -253,26 +258,31 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._leftover_timer is not None:
             self._leftover_timer.cancel()
             self._leftover_timer = None
+            self._begin_idle()
 
     # Answers
 
     def on_response_complete(self) -> None:
         """End an answer: the next request may be handled, or come; one timer for all of a connection's pauses."""
         self.server_state.total_requests += 1
+        self._outgoing.flush()  # of an answer without a body
         if self.transport.is_closing():
             return
         self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
         else:
-            self._idle_since = self.loop.time()
-            if self._idle_timer is None:
-                self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._idle)
+            self._begin_idle()
         cycle: RequestResponseCycle = self.cycle
         if cycle.response_complete and cycle.more_body:
             # A body that was not read to its end may still come, but not for long.
             self._leftover = 0
             self._leftover_timer = self.loop.call_later(LEFTOVER_TIME, self.transport.close)
+
+    def _begin_idle(self) -> None:
+        self._idle_since = self.loop.time()
+        if self._idle_timer is None:
+            self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._idle)
 
     def _idle(self) -> None:
         """Close a connection on which nothing was asked for long enough; look again later at one that was busy since."""

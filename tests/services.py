@@ -32,6 +32,7 @@ def _provide() -> None:
     elif "SENTINEL_VAR" not in os.environ:
         folder = Path(tempfile.mkdtemp(prefix="sentinel-tests-"))
         os.environ["SENTINEL_VAR"] = str(folder)
+        os.environ["SENTINEL_TEST_PREPARED"] = str(folder / "prepared")
         atexit.register(_remove, folder, os.getpid())
     if "DATABASE_URL" not in os.environ:
         server = EmbeddedPostgres(Path(os.environ["SENTINEL_VAR"]) / "server", "00000000")

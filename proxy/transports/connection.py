@@ -11,6 +11,7 @@ import asyncio
 import select
 from collections import deque
 from collections.abc import Callable
+from copy import copy
 from math import inf
 from typing import TYPE_CHECKING, Any, cast
 
@@ -60,14 +61,14 @@ class Exchange(UpstreamResponse):
         if not self.head_done and self._error is None:
             await self._wait()
         if self._error is not None and not self.head_done:
-            raise self._error
+            raise copy(self._error)  # what is raised refers to the frames it passes, and they to this
 
     async def read(self) -> bytes:
         """Give what has arrived of the body, waiting for something; b"" at its end."""
         chunks = self._chunks
         while not chunks:
             if self._error is not None:
-                raise self._error
+                raise copy(self._error)  # what is raised refers to the frames it passes, and they to this
             if self.done:
                 return b""
             await self._wait()
@@ -96,7 +97,7 @@ class Exchange(UpstreamResponse):
         """End the exchange with an error; what was already received may still be read."""
         if not self.done:
             self.done = True
-            self._error = error
+            self._error = error.with_traceback(None)
             self._wake()
 
     def take_head(self, status: int, headers: Headers, now: float, total: float) -> None:
@@ -179,7 +180,7 @@ class Connection(asyncio.Protocol):
         self._poll: Any = None
         self._now = 0.0
         self._paused = False
-        self._parser: Any = httptools.HttpResponseParser(self)
+        self._parser: Any = None
         self._reset()
 
     def _reset(self) -> None:
@@ -235,6 +236,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport, and a poll object that sees what the loop has not read yet."""
         self.transport = cast(asyncio.Transport, transport)
+        self._parser = httptools.HttpResponseParser(self)
         self.alive = True
         self._poll = select.poll()
         self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)

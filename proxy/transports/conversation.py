@@ -16,6 +16,7 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import Awaitable, Callable
+from copy import copy
 from hashlib import sha256
 from typing import Any
 
@@ -99,7 +100,7 @@ class QueueResponse(UpstreamResponse):
     def fail(self, error: UpstreamError) -> None:
         """End the stream with an error."""
         if not self.done:
-            self._error = error
+            self._error = error.with_traceback(None)
             self.finish()
 
     def only(self) -> bytes | None:
@@ -113,13 +114,13 @@ class QueueResponse(UpstreamResponse):
         while not self._pieces and not self.done:
             await self._wait()
         if not self._pieces and self._error is not None:
-            raise self._error
+            raise copy(self._error)  # what is raised refers to the frames it passes, and they to this
 
     async def read(self) -> bytes:
         """Give what has arrived."""
         while not self._pieces:
             if self._error is not None:
-                raise self._error
+                raise copy(self._error)  # what is raised refers to the frames it passes, and they to this
             if self.done:
                 return b""
             try:

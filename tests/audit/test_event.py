@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from audit import ids
 from audit.event import _EMPTY, _FIELDS, COLUMNS, NAME_BYTES, OUTCOMES, Event, export_form
 from audit.models import AuditEvent
+from audit.rows import row_of
 from audit.rules import Rules
 from audit.sanitizer import Payload, Sanitizer
 from tests.corpus.strategies import ODD_OBJECTS, TEXTS, bodies
@@ -30,6 +31,11 @@ CONTRACT = (
 
 def make(**fields):
     return Event(sanitizer=SANITIZER, **fields)
+
+
+def test_a_time_before_all_times_is_the_first():
+    event = make(ts=datetime.datetime(1965, 1, 1, tzinfo=datetime.UTC), outcome="denied")
+    assert event.ts == 0 and row_of(event.as_record())[1] == "1970-01-01 00:00:00.000000+00"
 
 
 def everything(event):

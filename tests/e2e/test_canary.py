@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.fixtures import Stage
 from tests.support.gateway import is_contained
-from tests.support.upstream import FakeUpstream, error
+from tests.support.upstream import Exchange, FakeUpstream, error
 from tests.support.wire import send
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("stage")]
@@ -92,6 +92,22 @@ def admin_pages(stage: Stage, ids: list[str], key: str) -> str:
             shown.append(refused.read().decode())
     assert sum("Arguments" in page or "arguments" in page for page in shown) > 3  # payloads were shown
     return "\n".join(shown)
+
+
+@pytest.mark.parametrize("stray", [b"\xff", b"\xed\xa0\x80", b"\xc3"])
+def test_bytes_that_are_no_text_hide_nothing(stage: Stage, fake: FakeUpstream, stray: bytes) -> None:
+    """What a lenient client can read in an answer, the log must not keep either."""
+    secret = b"AKIA" + stray + b"IOSFODNN7EXAMPLE"
+
+    async def careless(exchange: Exchange) -> None:
+        body = b'{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"' + secret + b'"}]}}'
+        await exchange.answer(200, body, [("Content-Type", "application/json")])
+
+    fake.script(careless, name="public.echo")
+    since = stage.gateway.now()
+    assert secret in stage.client().call("public.echo").body  # the client gets it as it is
+    kept = json.dumps(stage.gateway.event(since)["response_json"])
+    assert "IOSFODNN7EXAMPLE" not in kept and "[REDACTED" in kept
 
 
 def test_nowhere(stage: Stage, fake: FakeUpstream) -> None:

@@ -42,6 +42,8 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
         await asyncio.sleep(1.0)
         await send({"type": "http.response.body", "body": b"late"})
         return
+    if scope["path"] == "/busy":
+        time.sleep(0.2)  # bytes shall be waiting when the answer is out
     if scope["path"] == "/slow":
         await asyncio.sleep(0.4)
     body = b""
@@ -57,7 +59,10 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
     }
     answer = json.dumps(told).encode()
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(answer))]})
-    await send({"type": "http.response.body", "body": answer})
+    if scope["method"] != "HEAD":  # as uvicorn's own end of such an answer: no write at all
+        await send({"type": "http.response.body", "body": answer})
+    else:
+        await send({"type": "http.response.body"})
 
 
 @pytest.fixture(scope="module")
@@ -271,6 +276,26 @@ def test_only_a_connection_that_is_idle_for_long_is_closed(connect: Connect) -> 
     assert 1.4 < time.monotonic() - answered < 4
 
 
+def test_the_rest_of_a_body_after_its_answer_is_no_reprieve(connect: Connect) -> None:
+    connection = connect()
+    connection.sendall(b"POST /early HTTP/1.1\r\n" + HOST + b"Content-Length: 10\r\n\r\n12345")
+    assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
+    time.sleep(0.2)
+    connection.sendall(b"67890")
+    begun = time.monotonic()
+    assert everything(connection) == b""
+    assert time.monotonic() - begun < 4
+
+
+def test_an_answer_without_a_body_is_out_before_what_follows_is_refused(connect: Connect) -> None:
+    connection = connect()
+    connection.sendall(b"HEAD /busy HTTP/1.1\r\n" + HOST + b"\r\n")
+    time.sleep(0.05)
+    connection.sendall(b"GARBAGE\x00\r\n\r\n")
+    received = everything(connection)
+    assert received.startswith(b"HTTP/1.1 200 ") and b"HTTP/1.1 400 " in received
+
+
 def test_a_stream_begins_before_it_has_anything_to_say(connect: Connect) -> None:
     connection = connect()
     begun = time.monotonic()
@@ -313,6 +338,15 @@ async def test_a_head_and_what_follows_it_at_once_are_one_write() -> None:
     outgoing.write(b"HTTP/1.1 200 OK\r\n\r\n")
     await asyncio.sleep(0.01)
     assert len(transport.writes) == 4  # nobody is there any more
+
+
+async def test_a_large_answer_is_not_copied_for_one_write() -> None:
+    transport: Any = Written()
+    outgoing = Outgoing(transport, asyncio.get_running_loop())
+    large = b"x" * 100_000
+    outgoing.write(b"HTTP/1.1 200 OK\r\n\r\n")
+    outgoing.write(large)
+    assert transport.writes == [b"HTTP/1.1 200 OK\r\n\r\n", large] and transport.writes[1] is large
 
 
 def test_what_is_left_of_a_body_after_its_answer_is_not_read_for_ever(

@@ -9,8 +9,10 @@ with Gateway() as gateway:
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -31,6 +33,9 @@ from tests.support.wire import Client
 ROOT = Path(__file__).resolve().parents[2]
 # What a test's environment must not bring along: the instance under test is its own.
 FOREIGN = ("DATABASE_URL", "REDIS_URL", "DJANGO_SETTINGS_MODULE")
+# Where the test run keeps a state folder as it is after a first start; settings that make a first start another one.
+PREPARED = "SENTINEL_TEST_PREPARED"
+OWN_START = re.compile(r".*(_KEY|_PEPPERS|DATABASE_URL)")
 
 Event = dict[str, Any]
 
@@ -79,6 +84,7 @@ class Gateway:
             "SENTINEL_UPSTREAM_NETWORKS": "127.0.0.0/8,::1/128",
             "PYTHONUNBUFFERED": "1",
         } | environment
+        self._like_any = not demo and not any(map(OWN_START.fullmatch, environment))
         self.process: subprocess.Popen[bytes] | None = None
         self._tail: subprocess.Popen[str] | None = None
         self._told: list[Event] = []
@@ -115,6 +121,8 @@ class Gateway:
 
     def start(self, timeout: float = 150 * PATIENCE) -> None:
         """Start the server and wait until it says that it is ready."""
+        if PREPARED in os.environ and self._like_any and not self.var.exists():
+            _copy_prepared(Path(os.environ[PREPARED]), self.var)
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
                 self.command(), cwd=ROOT, env=self.environment, stdout=output, stderr=subprocess.STDOUT
@@ -268,6 +276,22 @@ class Gateway:
     def client(self, key: Key | str | None, upstream: str = "fake", **options: Any) -> Client:
         """A client on the wire for an upstream."""
         return Client(f"{self.url}/mcp/{upstream}", key.key if isinstance(key, Key) else key, **options)
+
+
+def _copy_prepared(place: Path, target: Path) -> None:
+    """Begin with what a first start leaves: made once for all tests of a run, since it takes longer than most of them."""
+    place.mkdir(parents=True, exist_ok=True)
+    with (place / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (place / "done").exists():
+            first = Gateway(workers=1)
+            first._like_any = False
+            with first:
+                first.stop()
+                subprocess.run(["cp", "-a", str(first.var), str(place / "var")], check=True)
+            (place / "done").touch()
+    if not (place / "var" / "postgres" / "elsewhere").exists():  # such a database is no part of the folder
+        subprocess.run(["cp", "-a", str(place / "var"), str(target)], check=True)
 
 
 def is_contained(needle: bytes, folder: Path) -> list[Path]:
