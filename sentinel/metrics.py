@@ -16,7 +16,6 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from sentinel import http_protocol
 from sentinel.tally import Key, Tally, read
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -144,6 +143,8 @@ class Worker:
 
     def report(self, states: Mapping[Key, int]) -> None:
         """Report what is a state; to be called every few seconds."""
+        from sentinel import http_protocol  # and with it uvicorn: where it serves, not in every command
+
         for key in self._reported - states.keys():
             self.tally.set(key, 0)  # an upstream that is gone, a limiter that counts elsewhere
         self._reported = set(states)
