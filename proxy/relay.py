@@ -6,6 +6,7 @@ the gateway may change is the one thing policy asks for: lists lose what the cal
 
 from __future__ import annotations
 
+import re
 import time
 from datetime import UTC, datetime
 from typing import Any
@@ -28,6 +29,8 @@ from proxy.transports.base import Broken, Redirected, TimedOut, TooLarge, Upstre
 HOLD_BYTES = 16 * 1024 * 1024
 #: how much of a larger answer the event is made from
 HEAD_BYTES = 64 * 1024
+#: what an upstream says when what it offers has changed (told by its bytes, as every notification is)
+_LIST_CHANGED = re.compile(rb'"notifications/(?:tools|prompts|resources)/list_changed"')
 #: how many requests of the server the event of a stream names
 SERVER_REQUESTS = 20
 
@@ -273,6 +276,8 @@ class _Stream:
         elif item.kind == "request":
             await self._server_request(event, item)
         else:
+            if _LIST_CHANGED.search(event.data) is not None:
+                self.gateway.registry.lists_changed(self.call.slug)
             self.pending += event.raw
 
     async def _response(self, event: SseEvent, item: Item) -> None:

@@ -171,6 +171,12 @@ class UpstreamRegistry:
             self._differs(slug)
         return spec.blocked(kind, name, item)
 
+    def lists_changed(self, slug: str) -> None:
+        """Have the catalogue of an upstream read again, which says itself that what it offers has changed."""
+        spec = self.spec(slug)
+        if spec is not None and (spec.catalogued or self._config.catalogue_refresh > 0):
+            self._differs(slug)
+
     def stderr(self, slug: str) -> list[str]:
         """Give what a stdio upstream last wrote to its standard error, as this process saw it."""
         kept = self._transports.get(slug)
