@@ -28,18 +28,21 @@ SELECT writer, boot, min(seq), max(seq), count(*) FROM (
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """One partition: its day (None for the default one), about how many events, and its size on disk in bytes."""
+    """One partition: its day (None for the default one), about how many events, and its size on disk in bytes.
+
+    The number is the database's own estimate; None while it has made none.
+    """
 
     name: str
     day: date | None
-    rows: int
+    rows: int | None
     size: int
 
 
 def listed(connection: psycopg.Connection[Any]) -> list[Partition]:
     """List the partitions, oldest first, the default one last."""
     rows = connection.execute(
-        "SELECT c.relname, greatest(c.reltuples, 0)::bigint, pg_total_relation_size(c.oid) FROM pg_inherits i"
+        "SELECT c.relname, nullif(c.reltuples, -1)::bigint, pg_total_relation_size(c.oid) FROM pg_inherits i"
         " JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'audit_auditevent'::regclass"
     ).fetchall()
     found = []

@@ -245,7 +245,11 @@ def _type_test(wanted: str) -> Test:
     def test(value: Any) -> int:
         if wanted == "integer":
             whole = type(value) is int or (isinstance(value, float) and value.is_integer())
-            return YES if whole or (isinstance(value, Decimal) and value == value.to_integral_value()) else NO
+            return (
+                YES
+                if whole or (isinstance(value, Decimal) and value.is_finite() and value == value.to_integral_value())
+                else NO
+            )
         return YES if json_type(value) == wanted else NO
 
     return test

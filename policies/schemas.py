@@ -27,6 +27,7 @@ class Known:
     annotations: Mapping[str, Any] | None = None
     blocked: bool = False
     dispatches: str = ""
+    upstream: bool = True  # whether there is one of that name, and enabled
 
 
 UNKNOWN = Known()

@@ -44,8 +44,8 @@ def known_definition(kind: str, upstream: str, name: str) -> Known:
 
     connection.ensure_connection()
     spec = load(connection.connection).get(upstream)
-    if spec is None:
-        return Known()
+    if spec is None or not spec.enabled:
+        return Known(upstream=False)
     found = spec.definition(kind, name)
     dispatches = spec.dispatchers.get(name, "") if kind == "tool" else ""
     if found is None:

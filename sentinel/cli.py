@@ -10,6 +10,7 @@ from typing import Any
 from django.core.management import ManagementUtility, get_commands
 from django.core.management.base import BaseCommand
 
+from sentinel import conf
 from sentinel.conf import ConfigError
 from sentinel.postgres import PostgresError
 
@@ -33,12 +34,26 @@ class Utility(ManagementUtility):
         """Return the command, or end with one line."""
         command = super().fetch_command(subcommand)
         if self.argv[1:2] == [subcommand] and not {"-h", "--help"} & set(self.argv) and _guarded(subcommand):
+            if subcommand not in GUARDED:
+                refuse_other_secrets()
             refuse_pending()
         return command
 
 
 def _guarded(subcommand: str) -> bool:
     return subcommand in GUARDED or (subcommand not in UNGUARDED and get_commands().get(subcommand) in OWN)
+
+
+def refuse_other_secrets() -> None:
+    """Refuse to work with secrets of this command's own making where the gateway must have been given its own.
+
+    A key made under a pepper that the gateway does not have opens nothing.
+    """
+    from django.conf import settings
+
+    problem = conf.unfit_for_production(settings.SENTINEL)
+    if problem:
+        raise ConfigError(problem)
 
 
 def refuse_pending() -> None:

@@ -7,6 +7,7 @@ docs/settings.md is written from them (`python -m sentinel.conf > docs/settings.
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import ipaddress
 import os
 import sys
@@ -16,9 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from sentinel import localsecrets, parsers
+from sentinel.duties import DUTIES
 from sentinel.parsers import Network
 
 PROJECT = Path(__file__).resolve().parent.parent
+# How the holder of a state folder says in its lock that it is a demonstration.
+DEMO_MARK = ", demo"
 
 
 class ConfigError(Exception):
@@ -242,9 +246,9 @@ class Config:
     )
     second_factor_groups: tuple[str, ...] = setting(
         "SENTINEL_SECOND_FACTOR_GROUPS",
-        parsers.words,
+        parsers.some_of(*DUTIES),
         (),
-        "Groups whose members must give a second factor in the admin.",
+        f"Duties whose bearers must give a second factor in the admin: {', '.join(DUTIES)}.",
     )
     log_level: str = setting(
         "SENTINEL_LOG_LEVEL",
@@ -294,7 +298,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         if name not in values:
             values[name] = localsecrets.derived(values["secret_key"], name)
             generated.add(name)
-    if values.get("demo") and "upstream_networks" not in values:
+    if "upstream_networks" not in values and (values.get("demo") or demo_runs(var)):
         values["upstream_networks"] = parsers.networks("127.0.0.0/8,::1/128")
     if "public_url" in values:
         host = parsers.host_of(values["public_url"])
@@ -302,6 +306,19 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         values["allowed_hosts"] = tuple(dict.fromkeys((*known, host)))
     values["production"] = bool(values.get("database_url")) or not loopback(values.get("host", "127.0.0.1"))
     return Config(**values, generated=frozenset(generated))
+
+
+def demo_runs(var: Path) -> bool:
+    """Tell whether a `serve --demo` holds a state folder: commands beside it may reach the upstreams that it may reach."""
+    try:
+        with (var / "serve.lock").open() as lock:
+            if lock.read().rstrip().endswith(DEMO_MARK):
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def unfit_for_production(config: Config) -> str:

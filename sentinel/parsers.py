@@ -91,6 +91,18 @@ def words(raw: str) -> tuple[str, ...]:
     return tuple(item for item in (part.strip() for part in raw.split(",")) if item)
 
 
+def some_of(*allowed: str) -> Callable[[str], tuple[str, ...]]:
+    """Read a comma-separated list of a few words."""
+
+    def parse(raw: str) -> tuple[str, ...]:
+        found = words(raw)
+        if not set(found) <= set(allowed):
+            raise ValueError(f"must be a list of some of {', '.join(allowed)}")
+        return found
+
+    return parse
+
+
 def networks(raw: str) -> tuple[Network, ...]:
     """Read a comma-separated list of networks or addresses."""
     found = []

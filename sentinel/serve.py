@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from proxy.upstreams import HOST_VARIABLE
-from sentinel import runtime
+from sentinel import conf, runtime
 from sentinel.conf import PROJECT, Config, ConfigError
 from sentinel.postgres import EmbeddedPostgres
 
@@ -178,7 +178,8 @@ class Supervisor:
             child.failures = 0
             if not self._ready and all(other.ready for other in self.children if other.name.startswith("worker")):
                 self._ready = True
-                runtime.note_holder(self._lock, f"process {os.getpid()}, {self.address}")
+                demo = conf.DEMO_MARK if self.config.demo else ""
+                runtime.note_holder(self._lock, f"process {os.getpid()}, {self.address}{demo}")
                 self.announce(self.address)
 
     def _tend(self) -> int | None:

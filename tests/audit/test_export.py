@@ -208,6 +208,7 @@ def test_the_commands(
     assert erased["details"]["reason"] == "a request under the law" and erased["details"]["actor"]["kind"] == "system"
     assert [act for act in acts if act["method"] == "admin.events.exported"]
 
+    assert manage("export", "--role", instance, "--json") == manage("export", "--role", instance)
     parts = orjson.loads(manage("partitions", "--json"))["partitions"]
     assert parts[-1]["name"] == "audit_auditevent_default" and len(parts) >= 9
     checked = orjson.loads(manage("redact-check", "hello", "--json"))

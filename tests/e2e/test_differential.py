@@ -14,5 +14,5 @@ def test_executed_is_authorised_is_audited(behind_nginx: bool) -> None:
     figures, problems = differential.run(800, behind_nginx=behind_nginx)
     assert problems == [], figures
     assert figures["requests in the log"] == 800
-    assert min(figures["executed"].values()) > 50, figures  # a table that refuses all proves nothing
+    assert min(figures["executed"].values()) > 30, figures  # a table that refuses all proves nothing
     assert figures["outcomes"]["denied"] > 20, figures

@@ -67,6 +67,7 @@ def test_administrative_keys_end_by_themselves(run):
         (["keys", "revoke", "nobody"], "There is no key nobody."),
         (["keys", "rotate", "nobody", "--overlap", "8d"], "from nothing to 7 days"),
         (["policy", "apply", "/nowhere.yaml"], "/nowhere.yaml: No such file"),
+        (["policy", "apply", "/dev/null"], "there is nothing in it"),
         (["policy", "explain", "--role", "nobody", "--tool", "x"], "there is no role nobody"),
         (["policy", "explain", "--role", "user", "--tool", "x", "--args", "{"], "--args is not JSON"),
         (["policy", "explain", "--role", "user", "--tool", "x", "--args", "[]"], "--args is a JSON object"),
@@ -82,7 +83,9 @@ def test_what_is_refused_in_one_line(run, words, problem):
 def test_policy_round_trip(run):
     exported = run("policy", "export")
     assert "Nothing to change" in run("policy", "apply", "FILE", file=exported)
+    assert json.loads(run("policy", "export", "--json"))["roles"]["readonly"] == {"allow": ["list_customers"]}
     assert run("policy", "diff", "FILE", file=exported) == ""
+    assert json.loads(run("policy", "diff", "FILE", "--json", file=exported)) == {"differs": False, "diff": []}
     changed = exported.replace("list_customers", "list_orders")
     assert "+  readonly: {allow: [list_orders]}" in run("policy", "diff", "FILE", file=changed)
     with pytest.raises(SystemExit):
@@ -112,6 +115,9 @@ def test_explain(run):
     assert "Allowed" in run("policy", "explain", "--key", "bot", "--tool", "list_x", "--upstream", "crm")
     assert "it may reach only crm" in run(
         "policy", "explain", "--key", made["key"][:22], "--tool", "list_x", "--upstream", "pay"
+    )
+    assert "There is no upstream crm" in run(
+        "policy", "explain", "--role", "user", "--tool", "list_x", "--upstream", "crm"
     )
     run("keys", "revoke", "bot")
     assert "is revoked: every call is refused" in run("policy", "explain", "--key", made["id"], "--tool", "list_x")

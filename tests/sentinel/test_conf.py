@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import os
 import subprocess
 import sys
@@ -82,6 +83,7 @@ def test_two_processes_at_once_get_the_same_secret(tmp_path: Path) -> None:
         ("SENTINEL_MAX_BODY_BYTES", "4 potatoes"),
         ("SENTINEL_BODY_TIMEOUT", "soon"),
         ("SENTINEL_REFUSALS", "HTTP!"),
+        ("SENTINEL_SECOND_FACTOR_GROUPS", "administrators"),
         ("SENTINEL_DATA_KEY", "short"),
         ("REDIS_URL", "http://redis"),
         ("REDIS_URL", "redis://:pa#ss@127.0.0.1:6379/0"),
@@ -128,6 +130,17 @@ def test_no_upstream_may_be_private_but_in_the_demo(tmp_path: Path) -> None:
         "127.0.0.0/8",
         "::1/128",
     ]
+    lock = tmp_path / "var" / "serve.lock"
+    for text, held, reaches in (
+        ("process 7, http://127.0.0.1:1, demo\n", True, True),
+        ("process 7, http://127.0.0.1:1\n", True, False),
+        ("process 7, http://127.0.0.1:1, demo\n", False, False),  # left by one that was killed
+    ):
+        lock.write_text(text)
+        with lock.open() as holder:
+            if held:
+                fcntl.flock(holder, fcntl.LOCK_EX)
+            assert bool(load(tmp_path).upstream_networks) is reaches, text
 
 
 @pytest.mark.parametrize(

@@ -331,6 +331,9 @@ def test_a_database_of_ones_own(tmp_path: Path, own_database: str) -> None:
     var = tmp_path / "var"
     done = manage(var, "serve", "--port", "0", DATABASE_URL=own_database)
     one_line(done, "SENTINEL_SECRET_KEY")
+    done = manage(var, "keys", "create", "lost", "--role", "user", DATABASE_URL=own_database)
+    assert done.returncode == 1 and "mcps_live" not in done.stdout  # it would open nothing
+    one_line(done, "SENTINEL_SECRET_KEY")
     environ = {**STRONG, "DATABASE_URL": own_database}
     for arguments in (("serve", "--port", "0"), ("createsuperuser", "--no-input")):
         done = manage(var, *arguments, **environ)
@@ -372,6 +375,8 @@ def test_the_demonstration_prints_what_works(var: Path) -> None:
     assert curl
     done = subprocess.run(["/bin/sh", "-c", curl[0]], capture_output=True, text=True, timeout=30, check=False)
     assert "hello" in json.dumps(json.loads(done.stdout)["result"]), done
+    done = manage(var, "upstreams", "check", "demo")  # beside it, a command reaches what it may reach
+    assert done.returncode == 0, done
     assert running.stop() == 0
     for place in var.rglob("*"):
         if place.is_file() and "postgres" not in place.parts:

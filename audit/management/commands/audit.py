@@ -41,6 +41,9 @@ class Command(BaseCommand):
         export.add_argument(
             "--format", choices=list(exporting.FORMATS), default="ndjson", help="ndjson (default), csv, ocsf."
         )
+        export.add_argument(
+            "--json", action="store_const", dest="format", const="ndjson", help="The same as --format ndjson."
+        )
         export.add_argument("--output", "-o", metavar="FILE", help="Write there instead of standard output.")
         export.add_argument("--newest-first", action="store_true", help="Newest first; with --limit the newest N.")
         reading.add_filters(export)
@@ -190,7 +193,8 @@ class Command(BaseCommand):
             return
         for part in listed:
             day = part.day.isoformat() if part.day else "any other"
-            self.stdout.write(f"{part.name:<32} {day:<10} about {part.rows:>12,} events {part.size / 1e6:>10,.1f} MB")
+            rows = "not counted yet" if part.rows is None else f"about {part.rows:,} events"
+            self.stdout.write(f"{part.name:<32} {day:<10} {rows:>25} {part.size / 1e6:>10,.1f} MB")
         for name, days in (minded or {}).items():
             self.stdout.write(f"{name}: {', '.join(days) or 'none'}")
 

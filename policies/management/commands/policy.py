@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import yaml
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError
@@ -50,6 +51,7 @@ class Command(BaseCommand):
 
         export = acts.add_parser("export", help="write the stored policy as a file would say it")
         export.add_argument("--output", metavar="FILE", help="where to write it (standard output)")
+        _json(export)
 
         check = acts.add_parser("check", help="read a file and compile it, changing nothing")
         _file(check)
@@ -58,6 +60,7 @@ class Command(BaseCommand):
         diff = acts.add_parser("diff", help="show the difference between the stored policy and a file")
         _file(diff)
         diff.add_argument("--exit-code", action="store_true", help="end with 1 when they differ")
+        _json(diff)
 
         test = acts.add_parser("test", help="run test cases (who, what, expected) against a policy")
         test.add_argument("file", metavar="FILE", help="the cases; a member `policy` names the policy's file")
@@ -124,6 +127,8 @@ class Command(BaseCommand):
     def act_export(self, options: dict[str, Any]) -> None:
         """Write the stored policy."""
         text = services.export()
+        if options["json"]:
+            text = json.dumps(yaml.safe_load(text), default=str) + "\n"
         if options["output"]:
             Path(options["output"]).write_text(text, encoding="utf-8")
         else:
@@ -155,10 +160,12 @@ class Command(BaseCommand):
     def act_diff(self, options: dict[str, Any]) -> None:
         """Compare a document with the stored policy."""
         text = text_diff(services.current_spec(), _document(options["file"]).spec)
-        if text:
+        if options["json"]:
+            self.stdout.write(json.dumps({"differs": bool(text), "diff": text.splitlines()}))
+        elif text:
             self.stdout.write(text)
-            if options["exit_code"]:
-                sys.exit(1)
+        if text and options["exit_code"]:
+            sys.exit(1)
 
     # -- what a policy decides
 
@@ -189,6 +196,8 @@ class Command(BaseCommand):
         annotations = _parsed(options["annotations"], "--annotations") if options["annotations"] else None
         at = _moment(options["at"]) if options["at"] else time.time()
         known = schemas.known(kind, options["upstream"], options[kind])
+        if options["upstream"] and not known.upstream:
+            notes.append(f"There is no upstream {options['upstream']}, or it is disabled: every call is answered 404.")
         if known.blocked:
             notes.append("Its definition waits for approval: whatever the rules say, calls are refused.")
         if known.dispatches:
@@ -305,7 +314,10 @@ def _read(path: str) -> str:
 
 
 def _document(path: str) -> Document:
-    return parse(_read(path))
+    text = _read(path)
+    if all(line.strip() in ("", "---") or line.lstrip().startswith("#") for line in text.splitlines()):
+        raise CommandError(f"{path}: there is nothing in it; a policy without anything is written {{}}")
+    return parse(text)
 
 
 def _some(problems: list[str]) -> str:
