@@ -149,7 +149,7 @@ def read() -> dict[str, Any]:
     partitions = []
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT c.relname, greatest(c.reltuples, 0)::bigint, pg_total_relation_size(c.oid) FROM pg_inherits i"
+            "SELECT c.relname, nullif(c.reltuples, -1)::bigint, pg_total_relation_size(c.oid) FROM pg_inherits i"
             " JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'audit_auditevent'::regclass ORDER BY c.relname DESC"
         )
         partitions = [{"name": name, "rows": rows, "bytes": size} for name, rows, size in cursor.fetchall()]
