@@ -1,9 +1,10 @@
-"""deploy/nginx.conf in front of a real gateway, with TLS; the systemd unit, as far as it can be checked."""
+"""deploy/nginx.conf in front of a real gateway, with TLS; the systemd unit and its command, as far as they can be checked."""
 
 from __future__ import annotations
 
 import json
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from sentinel.conf import PROJECT
+from tests.support.clients import free_port
 from tests.support.gateway import Gateway
 from tests.support.nginx import ENVIRONMENT, Proxy
 from tests.support.upstream import FakeUpstream
@@ -49,6 +51,53 @@ def test_calls_pass_and_the_caller_is_who_nginx_says(behind: tuple[Proxy, Gatewa
     assert key.key not in proxy.log.read_text()
 
 
+class Logged(Proxy):
+    """The same nginx, what it would write to standard error in a file; started whether or not a gateway answers."""
+
+    def __init__(self, folder: Path, gateway: int) -> None:
+        super().__init__(folder, gateway)
+        self.errors = folder / "error.log"
+        settings = folder / "nginx.conf"
+        text = settings.read_text()
+        assert "error_log stderr warn" in text
+        settings.write_text(text.replace("error_log stderr warn", f"error_log {self.errors} info"))
+
+    def __enter__(self) -> Logged:
+        self.process = subprocess.Popen(self.program, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                break
+            except OSError:
+                time.sleep(0.05)
+        return self
+
+    def too_large(self, path: str) -> int:
+        """Announce a body over the limit, and send none of it."""
+        connection = self.connection()
+        try:
+            connection.putrequest("POST", path)
+            connection.putheader("Content-Length", str(4 * 1024**2 + 1))
+            connection.endheaders()
+            return connection.getresponse().status
+        finally:
+            connection.close()
+
+
+def test_a_key_in_the_query_is_in_no_log(tmp_path: Path) -> None:
+    path = "/mcp/fake?api_key=mcps_live_KeyInTheQuery"
+    with Logged(tmp_path, free_port()) as proxy:  # no gateway there
+        assert proxy.ask("POST", path, "{}")[0] == 502
+        assert proxy.too_large(path) == 413
+        assert proxy.ask("POST", f"/mcp/{'x' * 9000}?api_key=mcps_live_KeyInTheQuery", "{}")[0] == 414
+    written = {place.name: place.read_text() for place in tmp_path.rglob("*") if place.is_file()}
+    assert {"access.log", "error.log"} <= written.keys()
+    assert [name for name, text in written.items() if "KeyInTheQuery" in text] == []
+    assert '"POST /mcp/fake" 502 ' in written["access.log"]  # what failed is seen there
+    assert '"POST /mcp/fake" 413 ' in written["access.log"]
+
+
 def test_the_log_in_is_secure(behind: tuple[Proxy, Gateway, FakeUpstream]) -> None:
     status, headers, _ = behind[0].ask("GET", "/admin/login/")
     assert status == 200
@@ -72,3 +121,23 @@ def test_the_unit_is_sound(tmp_path: Path) -> None:
         ["systemd-analyze", "verify", "--man=no", str(place)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_command_runs_as_the_unit_does() -> None:
+    unit = (PROJECT / "deploy" / "mcp-sentinel.service").read_text()
+    command = PROJECT / "deploy" / "mcp-sentinel"
+    text = command.read_text()
+    assert subprocess.run(["sh", "-n", str(command)], check=False).returncode == 0
+    for ours, theirs in (
+        ("runuser -u sentinel -- .venv/bin/python manage.py", "User=sentinel"),
+        (". /etc/mcp-sentinel.env", "EnvironmentFile=/etc/mcp-sentinel.env"),
+        ("SENTINEL_VAR=/var/lib/mcp-sentinel", "Environment=SENTINEL_VAR=/var/lib/mcp-sentinel"),
+        ("cd /opt/mcp-sentinel", "WorkingDirectory=/opt/mcp-sentinel"),
+        ("umask 077", "UMask=0077"),
+    ):
+        assert ours in text and f"{theirs}\n" in unit
+
+
+def test_the_file_of_secrets_goes_neither_into_git_nor_into_the_image() -> None:
+    for name in (".gitignore", ".dockerignore"):
+        assert {".env", ".env.*"} <= set((PROJECT / name).read_text().splitlines())
