@@ -22,19 +22,9 @@ from audit.proof import ProofForm
 from sentinel import duties
 from sentinel.forms import NewPersonForm, PersonForm
 from sentinel.models import User
+from sentinel.people import shown
 
 sensitive = method_decorator(sensitive_post_parameters())
-
-
-def shown(user: User, groups: list[str] | None = None) -> dict[str, Any]:
-    """Return what events say of a person: never a password."""
-    return {
-        "username": user.username,
-        "email": user.email,
-        "active": user.is_active,
-        "superuser": user.is_superuser,
-        "duties": sorted(user.groups.values_list("name", flat=True)) if groups is None else groups,
-    }
 
 
 @admin.register(User)

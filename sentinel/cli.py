@@ -34,7 +34,7 @@ class Utility(ManagementUtility):
         """Return the command, or end with one line."""
         command = super().fetch_command(subcommand)
         if self.argv[1:2] == [subcommand] and not {"-h", "--help"} & set(self.argv) and _guarded(subcommand):
-            if subcommand not in GUARDED:
+            if subcommand != "runserver":
                 refuse_other_secrets()
             refuse_pending()
         return command

@@ -108,12 +108,16 @@ def _keys(place: Path, data_key: bytes) -> dict[str, str]:
 
 def _administrator() -> str:
     """Make the first administrator, and return the password; nothing when there is one already."""
+    from django.db import transaction
+
     from sentinel.models import User
+    from sentinel.people import recorded
 
     if User.objects.filter(is_superuser=True).exists():
         return ""
     password = secrets.token_urlsafe(15)
-    User.objects.create_superuser(ADMIN, password=password)
+    with transaction.atomic(), recorded("admin.user.created"):
+        User.objects.create_superuser(ADMIN, password=password)
     return password
 
 

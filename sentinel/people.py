@@ -1,12 +1,43 @@
-"""What log-in throttling may know of who tries: the address behind the proxies, and never a mistyped password."""
+"""People, as events and log-in throttling may know them: never a password, and never one that was mistyped for a name."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from django.db.models.signals import post_save
 from django.http import HttpRequest
 
+from audit.acts import Actor, record_act
 from audit.people import client_ip
+
+
+def shown(user: Any, groups: list[str] | None = None) -> dict[str, Any]:
+    """Return what events say of a person: never a password."""
+    return {
+        "username": user.username,
+        "email": user.email,
+        "active": user.is_active,
+        "superuser": user.is_superuser,
+        "duties": sorted(user.groups.values_list("name", flat=True)) if groups is None else groups,
+    }
+
+
+@contextmanager
+def recorded(method: str) -> Iterator[None]:
+    """Leave an event of every person whom a command makes or changes within."""
+    from django.contrib.auth import get_user_model
+
+    def saved(instance: Any, created: bool, **_: Any) -> None:
+        after = shown(instance) if created else None
+        record_act(method=method, actor=Actor.system(), target=instance.username, after=after)
+
+    post_save.connect(saved, sender=get_user_model(), weak=False)
+    try:
+        yield
+    finally:
+        post_save.disconnect(saved, sender=get_user_model())
 
 
 def axes_client_ip(request: HttpRequest) -> str:

@@ -24,8 +24,20 @@ def test_created_superuser_logs_in_by_username(monkeypatch):
     answer = client.post("/admin/login/", {"username": "first", "password": PASSWORD, "next": "/admin/"})
     assert (answer.status_code, answer["Location"]) == (302, "/admin/")
     assert client.get("/admin/").status_code == 200
-    assert [record["method"] for record in acts()] == ["admin.login"]
-    assert acts()[0]["outcome"] == "changed"
+    made, logged_in = acts()
+    assert (made["method"], logged_in["method"]) == ("admin.user.created", "admin.login")
+    assert made["tool_name"] == "first" and made["outcome"] == logged_in["outcome"] == "changed"
+    assert made["details"]["actor"]["kind"] == "system" and PASSWORD not in repr(made)
+
+
+def test_a_password_set_by_command_leaves_an_event(monkeypatch):
+    User.objects.create_superuser("second", password=PASSWORD)
+    monkeypatch.setattr("getpass.getpass", lambda prompt: "another-horse-battery-9")
+    call_command("changepassword", "second")
+    assert User.objects.get(username="second").check_password("another-horse-battery-9")
+    (act,) = acts()
+    assert (act["method"], act["tool_name"]) == ("admin.user.password_set", "second")
+    assert "another-horse" not in repr(act)
 
 
 def test_a_wrong_password_is_told_and_recorded_without_what_was_typed(person):
