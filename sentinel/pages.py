@@ -136,7 +136,15 @@ def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpR
     """Say that there is nothing under an address, as a page of the admin where it is one of its addresses."""
     if request.path.startswith("/admin/"):
         return page(request, "404.html", {"title": "Not found"}, status=404)
-    return HttpResponse("There is nothing here.\n", status=404, content_type="text/plain; charset=utf-8")
+    where = "There is nothing here. Agents call /mcp/{upstream}, people log in at /admin/, and /api/docs/ describes the API.\n"
+    return HttpResponse(where, status=404, content_type="text/plain; charset=utf-8")
+
+
+def front(request: HttpRequest) -> HttpResponseBase:
+    """Take a browser that was given the bare address to the admin; whatever else comes is at the wrong address."""
+    if request.method in ("GET", "HEAD") and "text/html" in request.headers.get("Accept", ""):
+        return redirect("admin:index")
+    return not_found(request)
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:

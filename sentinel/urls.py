@@ -5,5 +5,7 @@ from __future__ import annotations
 from django.contrib import admin
 from django.urls import include, path
 
+from sentinel.pages import front
+
 handler404 = "sentinel.pages.not_found"
-urlpatterns = [path("admin/", admin.site.urls), path("", include("sentinel.api.urls"))]
+urlpatterns = [path("", front), path("admin/", admin.site.urls), path("", include("sentinel.api.urls"))]

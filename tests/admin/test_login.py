@@ -133,6 +133,14 @@ def test_what_is_not_there_is_said_on_a_page(as_duty, client):
     assert b"sidenav" in answer.content
     elsewhere = client.get("/nowhere-at-all")
     assert (elsewhere.status_code, elsewhere["Content-Type"]) == (404, "text/plain; charset=utf-8")
+    assert b"/admin/" in elsewhere.content
+
+
+def test_a_browser_at_the_bare_address_comes_to_the_admin(client):
+    answer = client.get("/", headers={"accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+    assert (answer.status_code, answer["Location"]) == (302, "/admin/")
+    assert client.get("/", headers={"accept": "application/json, text/event-stream"}).status_code == 404
+    assert client.post("/", {}, headers={"accept": "text/html"}).status_code == 404
 
 
 def test_the_page_of_an_error_needs_nothing(settings):
