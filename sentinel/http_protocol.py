@@ -7,7 +7,8 @@ beside chunks. Refused here, before any application runs:
   a target that is not a path of this server; a body that an upgrade would hide
   a missing, doubled or malformed Host, outside the gateway's own addresses (there the gateway refuses and records it)
 After that: trailers are dropped (they would join the headers while the application reads them), what is left of a
-body after its answer is read in bounds, and a peer that stops reading is cut off.
+body after its answer is read in bounds, and a peer that stops reading is cut off. An answer goes out in one write where
+that can be, and all pauses of a connection share one timer (docs/adr/0003 has what that is worth).
 
 Bytes refused here are no requests: they are counted (`refused`), and leave no event.
 """
