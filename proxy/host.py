@@ -91,8 +91,7 @@ class Host:
         elif act == "stderr":
             await _reply(send, 200, orjson.dumps(self.registry.stderr(slug)))
         elif act == "refresh":
-            if slug in self.registry.specs():
-                self._due.add(slug)
+            self._due.add(slug)  # one that this process has not heard of yet included: a worker knows it
             self._refresh.set()
             await _reply(send, 202, b"")
         else:
@@ -172,6 +171,7 @@ class Host:
                 await asyncio.to_thread(_read_catalogues, wanted, self._config.catalogue_refresh)
             except Exception:
                 log.exception("catalogues could not be read again; the next round tries anew")
+                self._due.update(wanted)
                 await asyncio.sleep(AGAIN_SECONDS)
             await asyncio.sleep(1.0)
             if self._due:  # seen again too soon after the last look
