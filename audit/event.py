@@ -235,7 +235,7 @@ _TEXTS = frozenset(
 
 
 class Event:
-    """What one request leaves behind; every field sanitised from the moment it is there. What was never said is `_EMPTY`."""
+    """What one request leaves behind; every field sanitised from the moment it is there. What was never said reads as nothing (`_EMPTY`)."""
 
     __slots__ = ("_fields", "_sanitizer")
 

@@ -144,15 +144,11 @@ def pulse() -> dict[str, Any]:
 
 def read() -> dict[str, Any]:
     """Return everything the health page shows."""
+    from audit import partitions
     from audit.models import AuditEvent, QuarantinedFrame, WriterPosition
 
-    partitions = []
     with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT c.relname, nullif(c.reltuples, -1)::bigint, pg_total_relation_size(c.oid) FROM pg_inherits i"
-            " JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'audit_auditevent'::regclass ORDER BY c.relname DESC"
-        )
-        partitions = [{"name": name, "rows": rows, "bytes": size} for name, rows, size in cursor.fetchall()]
+        listed = partitions.listed(connection.connection)
         cursor.execute("SHOW server_version")
         version = cursor.fetchone()[0]
     config = settings.SENTINEL
@@ -161,7 +157,7 @@ def read() -> dict[str, Any]:
         "events": AuditEvent.objects.about_count(),
         "positions": list(WriterPosition.objects.order_by("-boot")[:20]),
         "frames": list(QuarantinedFrame.objects.filter(resolved_at=None).defer("data")[:20]),
-        "partitions": partitions,
+        "partitions": sorted(listed, key=lambda part: part.name, reverse=True),
         "postgres": version,
         "audit_mode": config.audit_mode,
         "fsync": config.audit_fsync,

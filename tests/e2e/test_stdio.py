@@ -171,7 +171,7 @@ def test_clients_that_vanish_from_a_shared_command(pipes: Pipes) -> None:
 def test_clients_that_vanish_from_commands_of_their_own(pipes: Pipes) -> None:
     """The same with a process for each session: there are never more than 64, and then none."""
     before = len(commands(pipes))
-    gone = vanish(pipes, "pipe-each", 72)
+    gone = vanish(pipes, "pipe-each", 90)
     running = commands(pipes)
     assert len(running) - before <= 66  # one more may be on its way out, and one in
     assert gone[0].call("x", {}).status == 404  # the longest unused had to go
@@ -180,7 +180,7 @@ def test_clients_that_vanish_from_commands_of_their_own(pipes: Pipes) -> None:
     assert gone[-1].call("x", {}).status == 404
     assert not zombies(pipes)
     first = settled(pipes)
-    vanish(pipes, "pipe-each", 72)
+    vanish(pipes, "pipe-each", 90)
     until(lambda: len(commands(pipes)) <= before, 90, "processes of sessions that nobody holds still run")
     second = settled(pipes)
     assert second[0] <= first[0] + 20, (first, second)

@@ -84,7 +84,7 @@ class Gateway:
             "SENTINEL_UPSTREAM_NETWORKS": "127.0.0.0/8,::1/128",
             "PYTHONUNBUFFERED": "1",
         } | environment
-        self._like_any = not demo and not any(map(OWN_START.fullmatch, environment))
+        self._may_be_copied = not demo and not any(map(OWN_START.fullmatch, environment))
         self.process: subprocess.Popen[bytes] | None = None
         self._tail: subprocess.Popen[str] | None = None
         self._told: list[Event] = []
@@ -121,7 +121,7 @@ class Gateway:
 
     def start(self, timeout: float = 150 * PATIENCE) -> None:
         """Start the server and wait until it says that it is ready."""
-        if PREPARED in os.environ and self._like_any and not self.var.exists():
+        if PREPARED in os.environ and self._may_be_copied and not self.var.exists():
             _copy_prepared(Path(os.environ[PREPARED]), self.var)
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
@@ -285,7 +285,7 @@ def _copy_prepared(place: Path, target: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (place / "done").exists():
             first = Gateway(workers=1)
-            first._like_any = False
+            first._may_be_copied = False
             with first:
                 first.stop()
                 subprocess.run(["cp", "-a", str(first.var), str(place / "var")], check=True)
