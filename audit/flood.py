@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from ipaddress import ip_address
+from ipaddress import IPv6Address
 from typing import Any
+
+from audit.addresses import parse_address
 
 __all__ = ["Flood", "Group", "kind_of"]
 
@@ -92,11 +94,5 @@ def kind_of(event: Any) -> tuple[Hashable, ...]:
 def source_of(address: Any) -> str:
     """Name the source of an address."""
     text = str(address or "")
-    if ":" not in text:
-        return text
-    try:
-        parsed = ip_address(text)
-    except ValueError:
-        return text
-    mapped = getattr(parsed, "ipv4_mapped", None)
-    return str(mapped) if mapped else parsed.packed[:8].hex()
+    parsed = parse_address(text) if ":" in text else None
+    return parsed.packed[:8].hex() if isinstance(parsed, IPv6Address) else str(parsed or text)

@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
 from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest
 
 from audit.acts import Actor, record_act
+from audit.addresses import client_address
 
 __all__ = ["actor", "client_ip", "record"]
 
 
 def client_ip(request: HttpRequest) -> str:
-    """Return the caller's address: the right-most hop of X-Forwarded-For that no trusted proxy vouches for."""
-    peer = request.META.get("REMOTE_ADDR") or ""
-    hops = [hop.strip() for hop in request.META.get("HTTP_X_FORWARDED_FOR", "").split(",") if hop.strip()]
-    while hops and _trusted(peer):
-        peer = hops.pop()
-    try:
-        return str(ip_address(peer))
-    except ValueError:
-        return ""
-
-
-def _trusted(address: str) -> bool:
-    try:
-        parsed = ip_address(address)
-    except ValueError:
-        return False
-    return any(parsed in network for network in settings.SENTINEL.trusted_proxies)
+    """Return the caller's address, behind the proxies that are trusted; "" when it is not known."""
+    forwarded = request.META.get("HTTP_X_FORWARDED_FOR")
+    return client_address(
+        request.META.get("REMOTE_ADDR"), [forwarded] if forwarded else [], settings.SENTINEL.trusted_proxies
+    )
 
 
 def actor(request: HttpRequest, user: Any = None) -> Actor:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import ip_network
 from zoneinfo import ZoneInfo
 
+from audit.addresses import parse_address, within
 from policies import glob, reach
 from policies.conditions import ANNOTATION_DEFAULTS, ERROR, NO, YES, Check, ConditionError, compile_condition
 from policies.engine import (
@@ -33,27 +33,15 @@ class PolicyError(ValueError):
     """A policy that cannot be compiled; the message names the rule and says why."""
 
 
-@lru_cache(maxsize=4096)
-def client_address(text: str) -> IPv4Address | IPv6Address | None:
-    """Read an address, an IPv4 one inside IPv6 as IPv4; None when it is none."""
-    try:
-        address = ip_address(text)
-    except ValueError:
-        return None
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    return address
-
-
 def network_check(networks: Iterable[str]) -> Callable[[str | None], int]:
     """Whether an address lies in one of these networks; an unknown address is an ERROR."""
     parsed = tuple(ip_network(network) for network in networks)
 
     def check(text: str | None) -> int:
-        address = client_address(text) if text else None
+        address = parse_address(text) if text else None
         if address is None:
             return ERROR
-        return YES if any(address in network for network in parsed) else NO
+        return YES if within(address, parsed) else NO
 
     return check
 

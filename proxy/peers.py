@@ -1,54 +1,10 @@
-"""Who is on the other end: the client's address behind trusted proxies, and whether Host and Origin are ours (pure)."""
+"""Whether Host and Origin are ours (pure)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from urllib.parse import urlsplit
-
-Network = IPv4Network | IPv6Network
-
-
-@lru_cache(maxsize=4096)
-def parse_address(text: str) -> IPv4Address | IPv6Address | None:
-    """An address without port, brackets or zone; None when it is not one."""
-    text = text.strip()
-    if text.startswith("["):
-        text = text[1:].split("]", 1)[0]
-    elif text.count(":") == 1:
-        text = text.split(":", 1)[0]
-    try:
-        address = ip_address(text.split("%", 1)[0])
-    except ValueError:
-        return None
-    mapped = getattr(address, "ipv4_mapped", None)
-    return mapped or address
-
-
-@lru_cache(maxsize=4096)
-def _written(text: str) -> str:
-    return str(parse_address(text) or "")
-
-
-def client_address(peer: str | None, forwarded_for: Sequence[bytes], trusted: Sequence[Network]) -> str:
-    """The right-most address that is not one of our own proxies; "" when there is none (a unix socket)."""
-    if not trusted:
-        return _written(peer) if peer else ""
-    address = parse_address(peer) if peer else None
-    if address is None:
-        return ""
-    if not any(address in net for net in trusted if net.version == address.version):
-        return str(address)
-    hops = [hop for value in forwarded_for for hop in value.decode("latin-1").split(",")]
-    for hop in reversed(hops):
-        candidate = parse_address(hop)
-        if candidate is None:
-            break
-        address = candidate
-        if not any(address in net for net in trusted if net.version == address.version):
-            break
-    return str(address)
 
 
 def host_allowed(hosts: Sequence[bytes], allowed: Sequence[str]) -> bool:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from audit.addresses import client_address
 from audit.tickets import AuditUnavailable
 from policies.compiled import PolicySet
 from policies.dispatch import inner_names, refused_within
@@ -35,7 +36,7 @@ from proxy.credentials import SCOPE_KEY, presented
 from proxy.exchange import Departed, Exchange
 from proxy.gateway import Gateway
 from proxy.message import Refused, peek, read
-from proxy.peers import client_address, host_allowed, origin_allowed
+from proxy.peers import host_allowed, origin_allowed
 from proxy.probe import expired
 from proxy.refusals import refuse
 from proxy.relay import relay

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import ipaddress
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
+
+from audit.addresses import parse_address, within
 
 PATHS = frozenset({"/livez", "/readyz", "/metrics"})
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -60,13 +61,12 @@ def may_scrape(headers: list[tuple[bytes, bytes]], client: str, token: str, trus
     if token:
         given = [value for name, value in headers if name == b"authorization"]
         return len(given) == 1 and hmac.compare_digest(given[0], b"Bearer " + token.encode())
-    try:
-        address = ipaddress.ip_address(client)
-    except ValueError:
+    address = parse_address(client)
+    if address is None:
         return False
     # A proxy on this machine speaks for somebody else.
     forwarded = any(name in (b"x-forwarded-for", b"forwarded", b"x-real-ip") for name, _ in headers)
-    return address.is_loopback and not forwarded and not any(address in network for network in trusted)
+    return address.is_loopback and not forwarded and not within(address, trusted)
 
 
 async def respond(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:

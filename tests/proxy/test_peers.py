@@ -1,37 +1,10 @@
 from __future__ import annotations
 
-from ipaddress import ip_network
-
 import pytest
 
-from proxy.peers import client_address, host_allowed, origin_allowed
+from proxy.peers import host_allowed, origin_allowed
 
-PROXIES = (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
 HOSTS = ("localhost", "127.0.0.1", "[::1]", ".example.com")
-
-
-@pytest.mark.parametrize(
-    ("peer", "forwarded", "address"),
-    [
-        ("203.0.113.9", [b"6.6.6.6"], "203.0.113.9"),
-        ("10.0.0.1", [b"198.51.100.7"], "198.51.100.7"),
-        ("10.0.0.1", [b"6.6.6.6, 198.51.100.7"], "198.51.100.7"),
-        ("10.0.0.1", [b"6.6.6.6", b"198.51.100.7, 10.1.1.1"], "198.51.100.7"),
-        ("10.0.0.1", [], "10.0.0.1"),
-        ("10.0.0.1", [b"garbage"], "10.0.0.1"),
-        ("10.0.0.1", [b"198.51.100.7:4711"], "198.51.100.7"),
-        ("fd00::1", [b"[2001:db8::5]:99"], "2001:db8::5"),
-        ("::ffff:10.0.0.1", [b"198.51.100.7"], "198.51.100.7"),
-        (None, [b"198.51.100.7"], ""),
-        ("", [], ""),
-    ],
-)
-def test_only_our_own_proxies_are_believed(peer, forwarded, address):
-    assert client_address(peer, forwarded, PROXIES) == address
-
-
-def test_without_proxies_nothing_is_believed():
-    assert client_address("10.0.0.1", [b"6.6.6.6"], ()) == "10.0.0.1"
 
 
 @pytest.mark.parametrize(
