@@ -32,6 +32,7 @@ from sentinel import localsecrets
 
 SUPERUSER, OWNER, SERVING, DATABASE = "sentinel_super", "sentinel_owner", "sentinel", "sentinel"
 SOCKET_PATH_MOST = 107
+START_PATIENCE = 60.0  # seconds; a server that was killed may leave children that hold its memory for a while
 SYSTEM_COPY = Path("/var/lib/mcp-sentinel")
 ROOT_MODES = ("uid", "mount", "userns", "copy")
 _UNFIT = 97
@@ -109,6 +110,7 @@ class EmbeddedPostgres:
         self._secrets = var / "secrets"
         self._users: int | None = None
         self._mutex = threading.RLock()
+        self._deadline = 0.0  # of the `ensure` that is under way
         self._owner_pid = os.getpid()
         self.notices: list[str] = []
 
@@ -149,8 +151,12 @@ class EmbeddedPostgres:
 
     # The life of the server
 
-    def ensure(self) -> None:
-        """Have the server run for as long as this process lives; quick when it does."""
+    def ensure(self, patience: float = START_PATIENCE) -> None:
+        """Have the server run for as long as this process lives; quick when it does.
+
+        Tries for `patience` seconds; with 0 it is for another process to start it, and this one only fails.
+        """
+        self._deadline = time.monotonic() + patience
         with self._mutex:
             if self._owner_pid != os.getpid():  # a forked child: its parent's hold is not its own
                 self._users, self._owner_pid = None, os.getpid()
@@ -161,11 +167,17 @@ class EmbeddedPostgres:
                 self._users = os.open(self.home / "users.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 fcntl.flock(self._users, fcntl.LOCK_SH)
                 atexit.register(self.release)
+            if not patience and not self.running_pid():
+                raise PostgresError("the embedded PostgreSQL is down; it is being started again.")
             with self._start_lock():
                 if not self.running_pid():
                     self._start()
                 if not (self.home / "prepared").exists():
                     self._prepare()
+
+    def give_up(self) -> None:
+        """End an `ensure` that another thread is in; it fails within a moment."""
+        self._deadline = 0.0
 
     def release(self) -> None:
         """Say that this process no longer uses the server, and stop it when no other does."""
@@ -299,14 +311,13 @@ class EmbeddedPostgres:
             log.replace(self.root / "log.old")
         self._chown_new(owner, self.data / "postgresql.conf")
         # A server that was killed may leave children that hold its memory for a moment: try again, in bounds.
-        deadline = time.monotonic() + 60
         while True:
             result = self._run(mode, programs, owner, str(log), "postgres", "-D", str(self.data))
             if result.returncode == _UNFIT:
                 return result.stderr.strip()
-            if self._wait_ready(deadline):
+            if self._wait_ready():
                 return ""
-            if time.monotonic() > deadline:
+            if time.monotonic() > self._deadline:
                 raise PostgresError(f"the embedded PostgreSQL does not start: {self._last_words(log)}")
             time.sleep(0.2)
 
@@ -343,11 +354,11 @@ class EmbeddedPostgres:
             capture_output=True, text=True, check=False, cwd="/", stdin=subprocess.DEVNULL, timeout=120,
         )  # fmt: skip
 
-    def _wait_ready(self, deadline: float) -> bool:
+    def _wait_ready(self) -> bool:
         """Wait until the server says it is ready; false when it ended instead."""
         seen = False
         grace = time.monotonic() + 2
-        while time.monotonic() < deadline:
+        while time.monotonic() < self._deadline:
             lines = self._pid_lines()
             if lines and self._alive(lines):
                 seen = True

@@ -6,7 +6,8 @@
       worker 1…N uvicorn on the inherited socket
       demo       the demonstration's MCP server, with --demo
 
-It is one thread around one wait: a signal, a child's end, or a worker's word that it is ready.
+It is one thread around one wait: a signal, a child's end, or a worker's word that it is ready. Only what may take long, the
+embedded PostgreSQL coming back, has a thread of its own: calls go on without it, and so must their supervision.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,13 +26,14 @@ from dataclasses import dataclass, field
 from proxy.upstreams import HOST_VARIABLE
 from sentinel import conf, runtime
 from sentinel.conf import PROJECT, Config, ConfigError
-from sentinel.postgres import EmbeddedPostgres
+from sentinel.postgres import EmbeddedPostgres, PostgresError
 
 BACKLOG = 2048
 STEADY = 10.0  # a child that lived this long starts again without delay
 FIRST_DELAY, MOST_DELAY = 0.1, 5.0
 START_ATTEMPTS = 2  # how often a child may fail before the installation was ever ready
 DRAIN_PATIENCE = 15.0
+DATABASE_PATIENCE, MOST_DATABASE_DELAY = 10.0, 30.0  # of one try to bring PostgreSQL back, and between two; seconds
 
 
 @dataclass
@@ -69,6 +72,9 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._stop = 0
         self._ready = False
+        self._mending: threading.Thread | None = None
+        self._database_delay = FIRST_DELAY
+        self._database_again = 0.0
 
     # Before anything runs
 
@@ -201,10 +207,27 @@ class Supervisor:
                 self._say(f"{child.name} ended ({_how(status)}) and is started again.")
             elif now >= child.again:
                 self._spawn(child)
-        if self.database is not None and self.database.running_pid() is None:
-            self._say("the embedded PostgreSQL ended and is started again.")
-            self.database.ensure()
+        if self.database is not None:
+            self._tend_database(self.database, now)
         return None
+
+    def _tend_database(self, database: EmbeddedPostgres, now: float) -> None:
+        if self._mending is not None and self._mending.is_alive():
+            return
+        if database.running_pid() is not None:
+            self._database_delay = FIRST_DELAY
+        elif now >= self._database_again:
+            self._say("the embedded PostgreSQL ended and is started again.")
+            self._mending = threading.Thread(target=self._mend, args=(database,), name="database", daemon=True)
+            self._mending.start()
+
+    def _mend(self, database: EmbeddedPostgres) -> None:
+        try:
+            database.ensure(DATABASE_PATIENCE)
+        except (PostgresError, OSError) as error:
+            self._database_delay = min(MOST_DATABASE_DELAY, self._database_delay * 4)
+            self._database_again = time.monotonic() + self._database_delay
+            self._say(f"{error} Calls go on and are recorded in the journal; next try in {self._database_delay:.1f} s.")
 
     # The end
 
@@ -216,6 +239,7 @@ class Supervisor:
         self._end([child for child in self.children if child not in workers and child.name != "drain"], 5)
         self._end([child for child in self.children if child.name == "drain"], DRAIN_PATIENCE)
         if self.database is not None:
+            self.database.give_up()
             self.database.release()
         os.ftruncate(self._lock, 0)
         os.close(self._lock)

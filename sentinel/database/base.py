@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from django.db.backends.postgresql import base
 
+from proxy.upstreams import HOST_VARIABLE
 from sentinel import migrating, runtime
+from sentinel.postgres import START_PATIENCE, PostgresError
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
@@ -17,7 +20,14 @@ class DatabaseWrapper(base.DatabaseWrapper):
         if migrating.offline:
             raise base.Database.OperationalError("this command works without a database")
         server = runtime.embedded()
-        server.ensure()
+        supervised = HOST_VARIABLE in os.environ
+        try:
+            # Below `serve` it is the supervisor's to start again: a worker that tried would hold up who waits for it.
+            server.ensure(0 if supervised else START_PATIENCE)
+        except PostgresError as error:
+            if supervised:
+                raise base.Database.OperationalError(str(error)) from error
+            raise
         parameters: dict[str, Any] = super().get_connection_params()
         parameters["host"] = str(server.socket_folder)
         return parameters

@@ -242,6 +242,23 @@ def test_postgres_that_dies_is_started_again(serve: Serve) -> None:
     assert get(f"{serve.url}/readyz")[0] == 200
 
 
+def test_a_postgres_that_cannot_come_back_ends_nothing(serve: Serve) -> None:
+    pid = postgres_of(serve.var)
+    assert pid is not None
+    control = serve.var / "postgres" / "data" / "global" / "pg_control"
+    away = control.with_name("pg_control.away")
+    control.rename(away)  # as a damaged disk would have it: the server refuses to start
+    os.kill(pid, signal.SIGKILL)
+    serve.wait_for("next try in")
+    victim = next(iter(serve.children("worker")))
+    os.kill(victim, signal.SIGKILL)
+    assert until(lambda: len(serve.children("worker")) == 2 and victim not in serve.children("worker"))
+    assert get(f"{serve.url}/livez")[0] == 200
+    away.rename(control)
+    assert until(lambda: postgres_of(serve.var) is not None, patience=60)
+    assert until(lambda: b"sentinel_database_up 1" in get(f"{serve.url}/metrics")[1])
+
+
 def test_children_end_with_a_supervisor_that_is_killed(serve: Serve) -> None:
     children = serve.children()
     serve.process.kill()
