@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -80,6 +81,11 @@ def main(arguments: Sequence[str] = sys.argv) -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "sentinel.settings")
     try:
         Utility(list(arguments)).execute()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read this has had enough (`| head -n 1`): end as a filter does, without a word.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except (ConfigError, PostgresError) as error:
         _end(error, arguments)
     except KeyboardInterrupt:

@@ -100,8 +100,8 @@ class Command(BaseCommand):
         key = made.key
         holds = f"role {key.role.name}" if key.role else f"administrative, {key.duty}"
         ends = f"expires {key.expires_at:%Y-%m-%d %H:%M} UTC" if key.expires_at else "does not expire"
-        self.stdout.write(f"{made.secret}\n\n{key.name} ({key.pk}): {holds}, {ends}.")
-        self.stdout.write("Keep it now: it is not shown again.")
+        told = f"{key.name} ({key.pk}): {holds}, {ends}.\nKeep it now: it is not shown again."
+        self.stdout.write(f"{made.secret}\n\n{told}")  # in one piece, for `| head -n 1`
 
     def act_list(self, options: dict[str, Any]) -> None:
         """List keys."""
