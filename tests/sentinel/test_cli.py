@@ -12,7 +12,7 @@ from sentinel.conf import PROJECT
 
 
 def test_a_reader_that_has_had_enough_is_no_error(tmp_path: Path) -> None:
-    environment = {**os.environ, "SENTINEL_VAR": str(tmp_path / "var")}
+    environment = {**os.environ, "SENTINEL_VAR": str(tmp_path / "var"), "PYTHONUNBUFFERED": ""}
     command = [sys.executable, "manage.py", "openapi"]
     with subprocess.Popen(
         command, cwd=PROJECT, env=environment, bufsize=0, stdout=subprocess.PIPE, stderr=subprocess.PIPE
