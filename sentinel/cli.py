@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.core.management import ManagementUtility, get_commands
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 
 from sentinel import conf
 from sentinel.conf import ConfigError
@@ -38,7 +39,31 @@ class Utility(ManagementUtility):
             if subcommand != "runserver":
                 refuse_other_secrets()
             refuse_pending()
+        if "--json" in self.argv:
+            _errors_as_json(command)
         return command
+
+
+def _errors_as_json(command: BaseCommand) -> None:
+    """Let a command that was asked for JSON fail in JSON too, unless it has printed its answer already."""
+    run, write = command.execute, command.stdout.write
+    answered = False
+
+    def told(*args: Any, **options: Any) -> None:
+        nonlocal answered
+        answered = True
+        write(*args, **options)
+
+    def execute(*args: Any, **options: Any) -> Any:
+        try:
+            return run(*args, **options)
+        except CommandError as error:
+            if not answered:
+                write(json.dumps({"error": str(error)}))
+            raise
+
+    setattr(command, "execute", execute)  # noqa: B010 - of this one object alone
+    setattr(command.stdout, "write", told)  # noqa: B010
 
 
 def _guarded(subcommand: str) -> bool:
@@ -100,5 +125,7 @@ def main(arguments: Sequence[str] = sys.argv) -> None:
 
 def _end(error: Any, arguments: Sequence[str]) -> None:
     name = os.path.basename(arguments[0]) if arguments else "manage.py"
+    if "--json" in arguments:
+        sys.stdout.write(json.dumps({"error": str(error)}) + "\n")
     sys.stderr.write(f"{name}: {error}\n")
     sys.exit(1)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 Network = IPv4Network | IPv6Network
 
@@ -145,8 +145,8 @@ def public_url(raw: str) -> str:
 
 def database_url(raw: str) -> str:
     """Read a libpq URL that names a database."""
-    parts = urlsplit(raw.strip())
     try:
+        parts = urlsplit(raw.strip())
         fine = parts.scheme in ("postgresql", "postgres") and len(parts.path) > 1 and (parts.port or 1) > 0
     except ValueError:
         fine = False
@@ -154,6 +154,16 @@ def database_url(raw: str) -> str:
         raise ValueError(
             "must look like postgresql://user:password@host:5432/database (PostgreSQL is the only database)"
         )
+    from psycopg import ProgrammingError
+    from psycopg.conninfo import make_conninfo
+
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        try:
+            make_conninfo(**{name: "x"})
+        except ProgrammingError:
+            raise ValueError(f"has the option {name!r}, which libpq does not know") from None
+        if name == "connect_timeout" and not value.isdigit():
+            raise ValueError(f"has connect_timeout={value}, which is no number of seconds")
     return raw.strip()
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from sentinel.conf import PROJECT
 
@@ -22,3 +24,26 @@ def test_a_reader_that_has_had_enough_is_no_error(tmp_path: Path) -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(60) == 128 + signal.SIGPIPE
+
+
+def test_who_asked_for_json_is_refused_in_json(tmp_path: Path) -> None:
+    document = tmp_path / "policy.yaml"
+    document.write_text("roles: {agent: {alow: ['*']}}\n")
+    environment = {**os.environ, "SENTINEL_VAR": str(tmp_path / "var")}
+    del environment["DATABASE_URL"]
+
+    def manage(*arguments: str) -> tuple[int, Any]:
+        command = [sys.executable, "manage.py", *arguments, "--json"]
+        done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=120)
+        assert "Traceback" not in done.stderr and len(done.stderr.splitlines()) == 1
+        return done.returncode, json.loads(done.stdout)
+
+    status, told = manage("policy", "check", str(document))
+    assert status == 1 and told["valid"] is False and "alow" in told["problems"][0]
+    status, told = manage("policy", "check", str(tmp_path / "none.yaml"))
+    assert status == 1 and "none.yaml" in told["error"]
+    status, told = manage("policy", "explain", "--role", "admin", "--tool", "x", "--args", "{broken")
+    assert status == 1 and "--args" in told["error"]
+    environment["DATABASE_URL"] = "mysql://x/y"
+    status, told = manage("policy", "diff", str(document))
+    assert status == 1 and "DATABASE_URL" in told["error"]

@@ -136,14 +136,22 @@ class Command(BaseCommand):
 
     def act_check(self, options: dict[str, Any]) -> None:
         """Read and compile a document."""
-        spec = _document(options["file"]).spec
-        PolicySet(numbered(spec))
+        try:
+            spec = _document(options["file"]).spec
+            PolicySet(numbered(spec))
+        except (DocumentError, ValueError) as error:
+            if options["json"]:
+                found = error.problems if isinstance(error, DocumentError) else [str(error)]
+                self.stdout.write(json.dumps({"valid": False, "problems": found}))
+            raise
         problems: list[str] = []
         try:
             problems = [f"{r.name or r.label()}: {p}" for r in spec.rules for p in schemas.problems(r)]
         except OperationalError:
             self.stderr.write("The database does not answer, so conditions were not held against the tools' schemas.")
         if problems:
+            if options["json"]:
+                self.stdout.write(json.dumps({"valid": False, "problems": problems}))
             raise CommandError(f"{options['file']}: {_some(problems)}")
         counts = {
             "roles": len(spec.roles),
