@@ -34,7 +34,7 @@ from proxy.call import Call
 from proxy.credentials import SCOPE_KEY, presented
 from proxy.exchange import Departed, Exchange
 from proxy.gateway import Gateway
-from proxy.headers import is_json, is_plain
+from proxy.headers import LAST_EVENT_ID, is_json, is_plain
 from proxy.message import Known, Refused, peek, read
 from proxy.mirrors import VERSION, ParamHeader, Sent, protocol_headers
 from proxy.peers import client_address, host_allowed, origin_allowed
@@ -160,6 +160,8 @@ async def parse(gateway: Gateway, call: Call) -> None:
     verbs = ALLOWED_VERBS[call.endpoint]
     if call.verb not in verbs:
         raise refuse("method_not_allowed", call=call, headers=((b"allow", ", ".join(verbs).encode()),))
+    if len(call.header_values(LAST_EVENT_ID)) > 1:
+        raise refuse("invalid_request", call=call, message="Last-Event-ID was sent twice.")
     call.spec = gateway.upstream(call.slug)
     if call.verb == "POST":
         await _parse_message(call)

@@ -38,7 +38,12 @@ CONFORMANCE = "@modelcontextprotocol/conformance@0.2.0-alpha.12"
 TYPESCRIPT = "@modelcontextprotocol/sdk@1.32.2"
 PACKAGES = (CONFORMANCE, "@modelcontextprotocol/client@2.4.0", TYPESCRIPT)
 #: what servers of the TypeScript SDKs are made of; express comes with the older SDK
-SERVERS = (TYPESCRIPT, "@modelcontextprotocol/server@2.4.0", "@modelcontextprotocol/node@2.1.2")
+SERVERS = (
+    TYPESCRIPT,
+    "sdk-1.12@npm:@modelcontextprotocol/sdk@1.12.3",
+    "@modelcontextprotocol/server@2.4.0",
+    "@modelcontextprotocol/node@2.1.2",
+)
 
 Step = dict[str, Any]
 
