@@ -51,6 +51,7 @@ class Call:
         "policy_version",
         "presented",
         "principal",
+        "protocol",
         "reason",
         "refusal",
         "rpc_id",
@@ -88,6 +89,8 @@ class Call:
         self.rpc_id = b""
         self.known = Known()
         self.spec: UpstreamSpec | None = None
+        #: the protocol's own headers for the upstream, written anew
+        self.protocol: Headers = []
         #: the upstream's own session id, once the client's has been opened
         self.session = b""
         self.session_presented = b""
@@ -137,6 +140,8 @@ class Call:
         """Give every value of a header, in order."""
         if name not in self.lookup:
             return []
+        if len(self.lookup) == len(self.headers):
+            return [self.lookup[name]]
         return [value for key, value in self.headers if key == name]
 
     def stage(self, name: str, result: str, since_ns: int) -> None:

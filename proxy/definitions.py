@@ -14,7 +14,7 @@ import unicodedata
 from dataclasses import dataclass, field
 from typing import Any
 
-from proxy.era import ParamHeader
+from proxy.mirrors import ParamHeader
 
 #: the list method of each kind: (method, member of its result, member that names an item)
 LISTS = {

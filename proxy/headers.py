@@ -1,56 +1,114 @@
-"""Which headers cross the gateway (pure): allow-lists both ways, so that what nobody thought of stays behind.
+"""Which headers cross the gateway, and how (pure).
+
+Upstream, every header is written here: the gateway's own, the protocol's (proxy.mirrors), and the few of the client's that
+an upstream needs, each parsed and written anew. Two readers that take one header for two things are then two readers of
+what we wrote, and never of what a client sent.
 
 Never forwarded, because not named here: the caller's Authorization, Cookie and X-API-Key, Host and Origin, everything
 hop-by-hop, everything that looks like another proxy's inside (X-Forwarded-*, X-User, ...). The session header is the
-pipeline's: it is bound to a key and replaced both ways.
+pipeline's: it is bound to a key and replaced both ways. Back to the client a list says what goes through.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
+from proxy import trace_context
+from proxy.mirrors import decode_header
 from proxy.transports.base import Headers
 
 USER_AGENT = b"mcp-sentinel"
 SESSION = b"mcp-session-id"
+ACCEPT, LAST_EVENT_ID = b"accept", b"last-event-id"
+JSON, STREAM = b"application/json", b"text/event-stream"
+BOTH = JSON + b", " + STREAM
 
-_REQUEST = frozenset(
-    b"accept content-type last-event-id mcp-protocol-version mcp-method mcp-name traceparent tracestate baggage".split()
-)
+_READ = frozenset((ACCEPT, LAST_EVENT_ID))
+_TRACE = frozenset((trace_context.TRACEPARENT, trace_context.TRACESTATE, trace_context.BAGGAGE))
 _PARAM = b"mcp-param-"
 _RESPONSE = frozenset(
     b"content-type cache-control retry-after x-accel-buffering allow mcp-protocol-version mcp-method mcp-name".split()
 )
-_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-[\x21-\x7e]{0,64})?\Z")
-_MAX = {b"tracestate": 512, b"baggage": 2048, b"last-event-id": 1024, b"accept": 1024, b"content-type": 256}
+_CONTENT_TYPE = re.compile(rb'application/json(?:[ \t]*;[ \t]*charset=(?:utf-8|"utf-8"))?', re.IGNORECASE)
+_QUALITY = re.compile(rb"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
+_EVENT_ID = re.compile(rb"[!-~](?:[ -~]*[!-~])?")
 _MAX_VALUE = 8192
-_MAX_PARAMS = 64
+_MAX_EVENT_ID = 1024
+_MAX_ACCEPT = 1024
 
 
-def request_headers(headers: Iterable[tuple[bytes, bytes]], session: bytes = b"", secret: str = "") -> Headers:
-    """Choose what goes upstream of a client's headers (names lower-case, as ASGI gives them).
+def is_json(values: Sequence[bytes]) -> bool:
+    """Whether a body is said to be JSON in UTF-8: in one line, by one media type, with at most that one parameter.
 
-    `secret` is what the caller presented: a header that it stands in stays behind, whatever the header is for.
+    Servers take the charset at its word, even UTF-7 and UTF-16, and so would run another body than the one that was read here.
     """
-    kept_back = secret.encode("latin-1", "replace")
-    chosen: Headers = [(b"user-agent", USER_AGENT)]
-    params = 0
+    return len(values) == 1 and _CONTENT_TYPE.fullmatch(values[0].strip(b" \t")) is not None
+
+
+def is_plain(values: Sequence[bytes]) -> bool:
+    """Whether a body is said to be as it is, without a coding."""
+    return not values or (len(values) == 1 and values[0].strip(b" \t").lower() in (b"", b"identity"))
+
+
+@lru_cache(maxsize=256)
+def acceptable(value: bytes) -> bytes:
+    """Write anew which of the protocol's two forms of an answer a client takes; who takes neither is sent what there is."""
+    best = {JSON: (0, False), STREAM: (0, False)}  # how exactly it is named, and whether it is wanted
+    for part in value.lower().split(b","):
+        media, *parameters = (item.strip(b" \t") for item in part.split(b";"))
+        weights = [item[2:] for item in parameters if item.startswith(b"q=")]
+        if len(weights) > 1 or not all(map(_QUALITY.fullmatch, weights)):
+            continue
+        wanted = not weights or weights[0].strip(b"0.") != b""
+        for form, (exactness, _) in best.items():
+            named = {form: 3, form.partition(b"/")[0] + b"/*": 2, b"*/*": 1}.get(media, 0)
+            if named > exactness:
+                best[form] = (named, wanted)
+    return b", ".join(form for form, (_, wanted) in best.items() if wanted) or BOTH
+
+
+def request_headers(
+    verb: str,
+    headers: Iterable[tuple[bytes, bytes]] = (),
+    protocol: Iterable[tuple[bytes, bytes]] = (),
+    *,
+    session: bytes = b"",
+    secret: str = "",
+) -> Headers:
+    """Write the headers of a request to an upstream; names lower-case, as ASGI gives them.
+
+    `protocol` are the protocol's own headers, written already. `secret` is what the caller presented: a header that it
+    stands in stays behind, whatever the header is for.
+    """
+    accepts: list[bytes] = []
+    resumed: list[bytes] = []
+    trace: Headers = []
     for name, value in headers:
-        if name in _REQUEST:
-            if len(value) > _MAX.get(name, _MAX_VALUE):
-                continue
-            if name == b"traceparent" and not _TRACEPARENT.match(value):
-                continue
-        elif name.startswith(_PARAM):
-            params += 1
-            if params > _MAX_PARAMS or len(value) > _MAX_VALUE:
-                continue
-        else:
-            continue
-        if kept_back and kept_back in value:
-            continue
-        chosen.append((name, value))
+        if name in _READ:
+            (accepts if name == ACCEPT else resumed).append(value)
+        elif name in _TRACE:
+            trace.append((name, value))
+    chosen: Headers = [(b"user-agent", USER_AGENT)]
+    if verb == "GET":
+        chosen.append((ACCEPT, STREAM))
+        if len(resumed) == 1 and len(resumed[0]) <= _MAX_EVENT_ID and _EVENT_ID.fullmatch(resumed[0]):
+            chosen.append((LAST_EVENT_ID, resumed[0]))
+    else:
+        accepted = b",".join(accepts)
+        chosen.append((ACCEPT, acceptable(accepted) if 0 < len(accepted) <= _MAX_ACCEPT else BOTH))
+        if verb == "POST":
+            chosen.append((b"content-type", JSON))
+    chosen += protocol
+    chosen += trace_context.written(trace)
+    if secret:
+        kept_back = secret.encode("latin-1", "replace")
+        chosen = [
+            (name, value)
+            for name, value in chosen
+            if kept_back not in value and not (value.startswith(b"=?") and secret in (decode_header(value) or ""))
+        ]
     if session:
         chosen.append((SESSION, session))
     return chosen

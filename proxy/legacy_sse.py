@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 from proxy.exchange import Exchange, Headers
-from proxy.headers import request_headers
 from proxy.mailbox import Link, Mailbox
 from proxy.refusals import refuse
-from proxy.request import upstream_request
+from proxy.request import upstream_headers, upstream_request
 from proxy.sse import encode
 from proxy.transports.base import UpstreamError, UpstreamRequest, UpstreamResponse
 
@@ -137,18 +136,17 @@ async def accept(call: Call) -> None:
 async def send(gateway: Gateway, call: Call) -> UpstreamResponse:
     """Open the stream of a GET, or send a message on."""
     sse = gateway.registry.sse(call.slug)
-    headers = request_headers(call.headers, secret=call.presented.value)
     if call.endpoint == "messages":
         if call.link is not None:
             return await gateway.registry.transport(call.slug).send(upstream_request(call))
         if sse is None:
             raise UpstreamError("The upstream no longer speaks the transport this session was opened with.")
-        return await sse.post(call.session, headers, call.body)
+        return await sse.post(call.session, upstream_headers(call), call.body)
     if sse is None:
         mailbox = gateway.mailboxes.create()
         sealed = _sealed(gateway, call, gateway.mailboxes.address(mailbox), MAILBOX)
         return MailboxResponse(gateway, call, mailbox, _endpoint(gateway, call, sealed))
-    channel = await sse.open(headers)
+    channel = await sse.open(upstream_headers(call))
     try:
         sealed = _sealed(gateway, call, channel.endpoint, ENDPOINT)
     except UpstreamError:

@@ -11,7 +11,7 @@ from audit.event import Event
 from audit.sanitizer import MISSING, Payload
 from audit.sanitizer import current as current_sanitizer
 from audit.tickets import AuditUnavailable
-from proxy import answers, legacy_sse
+from proxy import answers, legacy_sse, trace_context
 from proxy.message import Known, Refused
 from proxy.refusals import Limited, refuse
 from proxy.transports.base import Busy, UpstreamError
@@ -161,7 +161,7 @@ def _version(call: Call) -> str:
 def _trace(call: Call) -> str:
     found: Any = call.message.meta.get("traceparent") if call.message is not None else None
     if not isinstance(found, str):
-        found = call.header(b"traceparent").decode("latin-1")
+        found = trace_context.parent(call.header_values(trace_context.TRACEPARENT)).decode()
     match = _TRACE.fullmatch(found)
     return match[1] if match else ""
 

@@ -35,7 +35,9 @@ from proxy.call import Call
 from proxy.credentials import SCOPE_KEY, presented
 from proxy.exchange import Departed, Exchange
 from proxy.gateway import Gateway
-from proxy.message import Refused, peek, read
+from proxy.headers import LAST_EVENT_ID, is_json, is_plain
+from proxy.message import Known, Refused, peek, read
+from proxy.mirrors import VERSION, ParamHeader, Sent, protocol_headers
 from proxy.peers import host_allowed, origin_allowed
 from proxy.probe import expired
 from proxy.refusals import refuse
@@ -159,14 +161,17 @@ async def parse(gateway: Gateway, call: Call) -> None:
     verbs = ALLOWED_VERBS[call.endpoint]
     if call.verb not in verbs:
         raise refuse("method_not_allowed", call=call, headers=((b"allow", ", ".join(verbs).encode()),))
+    if len(call.header_values(LAST_EVENT_ID)) > 1:
+        raise refuse("invalid_request", call=call, message="Last-Event-ID was sent twice.")
     call.spec = gateway.upstream(call.slug)
     if call.verb == "POST":
         await _parse_message(call)
     if call.spec is None:
         raise refuse("unknown_upstream", call=call)
-    call.era = era.classify(call.verb, call.headers, call.message)
+    sent = Sent(call.headers, call.message.known if call.message is not None else Known())
+    call.era = era.classify(call.verb, sent, call.message)
     _same_era(call, call.spec)
-    _mirrored(call, call.spec)
+    call.protocol = _protocol(call, call.spec, sent)
     await _open_session(gateway, call)
     call.stage("parse", "ok", since)
 
@@ -179,10 +184,9 @@ async def _parse_message(call: Call) -> None:
         raise refuse("body_too_large", call=call)
     if state == "timed_out":
         raise refuse("body_timeout", call=call)
-    if call.header(b"content-encoding") not in (b"", b"identity"):
+    if not is_plain(call.header_values(b"content-encoding")):
         raise refuse("unsupported_encoding", call=call)
-    media, _, parameters = call.header(b"content-type").lower().partition(b";")
-    if media.strip() not in (b"application/json", b"") or (b"charset" in parameters and b"utf-8" not in parameters):
+    if not is_json(call.header_values(b"content-type")):
         raise refuse("unsupported_media_type", call=call)
     if len(call.body) <= PARSE_OFF_LOOP:
         message = read(call.body)
@@ -208,15 +212,19 @@ def _same_era(call: Call, spec: UpstreamSpec) -> None:
     raise refuse("era_mismatch", call=call, message=text, data=data)
 
 
-def _mirrored(call: Call, spec: UpstreamSpec) -> None:
-    """A modern call mirrors arguments in headers where its tool asks for it; they must agree before anything is decided."""
+def _protocol(call: Call, spec: UpstreamSpec, sent: Sent) -> list[tuple[bytes, bytes]]:
+    """The protocol's own headers for the upstream; what a modern call mirrors in them must agree before anything is decided."""
     message = call.message
-    if message is None or call.era is None or not call.era.modern or message.method != "tools/call":
-        return
-    for name in message.targets:
-        known = spec.definition(name.kind, name.name)
-        if known is not None and known.mirrored:
-            era.check_param_headers(call.headers, message, known.mirrored)
+    if message is None or call.era is None or not call.era.modern:
+        version = sent.get(VERSION)
+        return [(VERSION, version)] if version is not None else []
+    mirrored: tuple[ParamHeader, ...] = ()
+    if message.method == "tools/call":
+        for name in message.targets:
+            known = spec.definition(name.kind, name.name)
+            if known is not None:
+                mirrored += known.mirrored
+    return protocol_headers(sent, message, call.era.version, mirrored)
 
 
 async def _open_session(gateway: Gateway, call: Call) -> None:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from proxy.headers import request_headers
-from proxy.transports.base import UpstreamError, UpstreamRequest
+from proxy.headers import ACCEPT, request_headers
+from proxy.mirrors import VERSION
+from proxy.transports.base import Headers, UpstreamError, UpstreamRequest
 
 if TYPE_CHECKING:
     from proxy.call import Call
@@ -22,10 +23,17 @@ def upstream_request(call: Call) -> UpstreamRequest:
     listens = call.verb == "GET" or (call.message is not None and call.message.method == "subscriptions/listen")
     return UpstreamRequest(
         verb=call.verb.encode(),
-        headers=request_headers(call.headers, call.session, call.presented.value),
+        headers=upstream_headers(call, call.session),
         body=call.body if call.verb == "POST" else b"",
         idle_timeout=0 if listens else None,
     )
+
+
+def upstream_headers(call: Call, session: bytes = b"") -> Headers:
+    """Write the headers of the upstream's request of a call, in a session of the upstream's."""
+    # a client of the older transport reads answers from its stream, in whatever form they come to us
+    headers = call.headers if call.endpoint == "mcp" else [line for line in call.headers if line[0] != ACCEPT]
+    return request_headers(call.verb, headers, call.protocol, session=session, secret=call.presented.value)
 
 
 async def error_response(gateway: Gateway, call: Call, rpc_id: Any, method: str) -> None:
@@ -35,8 +43,8 @@ async def error_response(gateway: Gateway, call: Call, rpc_id: Any, method: str)
     body = orjson.dumps(
         {"jsonrpc": "2.0", "id": rpc_id, "error": {"code": 403, "message": f"The policy does not allow {method}."}}
     )
-    kept = [(n, v) for n, v in call.headers if n in (b"accept", b"mcp-protocol-version")]
-    headers = [*request_headers(kept, call.session, call.presented.value), (b"content-type", b"application/json")]
+    version = [line for line in call.protocol if line[0] == VERSION]
+    headers = request_headers("POST", protocol=version, session=call.session)
     try:
         transport = gateway.registry.transport(call.spec.slug)
         response = await transport.send(UpstreamRequest(verb=b"POST", headers=headers, body=body))

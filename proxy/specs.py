@@ -22,7 +22,7 @@ from psycopg.rows import dict_row
 
 from proxy import vault
 from proxy.definitions import Definition, canonical, digest
-from proxy.era import param_headers
+from proxy.mirrors import param_headers
 
 Network = IPv4Network | IPv6Network
 _NONE: Mapping[tuple[str, str], Definition] = MappingProxyType({})

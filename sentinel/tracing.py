@@ -19,6 +19,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from proxy import trace_context
 from sentinel.conf import Config, ConfigError
 from sentinel.metrics import METHODS
 
@@ -123,8 +124,9 @@ def _context(call: Any) -> tuple[str, str]:
     parent, state = meta.get("traceparent"), meta.get("tracestate")
     if isinstance(parent, str):
         return parent[:64], state[:512] if isinstance(state, str) else ""
-    header: bytes = call.header(b"traceparent")
-    return header[:64].decode("latin-1"), call.header(b"tracestate")[:512].decode("latin-1") if header else ""
+    header: bytes = trace_context.parent(call.header_values(trace_context.TRACEPARENT))
+    found = trace_context.state(call.header_values(trace_context.TRACESTATE)) if header else b""
+    return header.decode(), found.decode()
 
 
 class Spans:

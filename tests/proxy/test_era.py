@@ -10,17 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.era import (
-    LEGACY_VERSIONS,
-    Era,
-    ParamHeader,
-    check_param_headers,
-    classify,
-    decode_header,
-    encode_header,
-    param_headers,
-)
-from proxy.message import CLIENT_CAPABILITIES, PROTOCOL_VERSION, Message, Refused, read
+from proxy import era
+from proxy.era import LEGACY_VERSIONS, Era
+from proxy.message import CLIENT_CAPABILITIES, PROTOCOL_VERSION, Known, Message, Refused, read
+from proxy.mirrors import ParamHeader, Sent, decode_header, encode_header, param_headers, protocol_headers
 
 MODERN = "2026-07-28"
 Headers = list[tuple[bytes, bytes]]
@@ -47,11 +40,26 @@ def headers(
     return [*found, *more]
 
 
+def classify(verb: str, sent: Headers, what: Message | None) -> Era:
+    return era.classify(verb, Sent(sent, what.known if what is not None else Known()), what)
+
+
+def written(sent: Headers, what: Message, expected: Any = ()) -> Headers:
+    return protocol_headers(Sent(sent, what.known), what, MODERN, expected)
+
+
 def refused(sent: Headers, what: Message | None, verb: str = "POST") -> Refused:
     with pytest.raises(Refused) as caught:
-        classify(verb, sent, what)
+        if classify(verb, sent, what).modern and what is not None:
+            written(sent, what)
     if what is not None:
         assert caught.value.known == what.known
+    return caught.value
+
+
+def refused_in(sent: Headers, what: Message) -> Refused:
+    with pytest.raises(Refused) as caught:
+        written(sent, what, param_headers(SCHEMA))
     return caught.value
 
 
@@ -131,6 +139,48 @@ def test_missing_meta_comes_first(meta: Any) -> None:
 )
 def test_headers_that_disagree_with_the_body(sent: Headers) -> None:
     assert codes(refused(sent, message())) == MISMATCH
+
+
+@pytest.mark.parametrize(
+    "also",
+    [
+        [(b"mcp_name", b"other")],
+        [(b"mcp-name", b"echo"), (b"MCP.NAME", b"echo")],
+        [(b"mcp_method", b"tools/call")],
+        [(b"mcp_protocol_version", b"2025-11-25")],
+        [(b"mcp-param-a-b", b"1"), (b"mcp-param-a_b", b"2")],
+        [(b"mcp-param-a.b", b"1"), (b"mcp-param-A_B", b"1")],
+    ],
+)
+def test_names_that_some_servers_fold_into_one_are_one_sent_twice(also: Headers) -> None:
+    assert codes(refused(headers(MODERN, "tools/call", "echo", *also), message())) == MISMATCH
+
+
+@pytest.mark.parametrize(
+    "also",
+    [
+        (b"mcp-param-x", b"\xe9"),
+        (b"mcp-param-x", b"=?base64?!!!!?="),
+        (b"mcp-param-x", b"=?base64?ZWNobx==?="),
+        (b"mcp-param-x", b"y" * 10_000),
+        (b"mcp-param-", b"x"),
+        (b"mcp-param-a b", b"x"),
+    ],
+)
+def test_parameters_nobody_can_read_are_refused(also: tuple[bytes, bytes]) -> None:
+    assert codes(refused(headers(MODERN, "tools/call", "echo", also), message())) == MISMATCH
+
+
+def test_more_parameters_than_anyone_mirrors() -> None:
+    many = [(b"mcp-param-%d" % n, b"x") for n in range(65)]
+    assert codes(refused(headers(MODERN, "tools/call", "echo", *many), message())) == MISMATCH
+    assert len(written(headers(MODERN, "tools/call", "echo", *many[1:]), message())) == 3 + 64
+
+
+def test_a_method_is_compared_in_plain_characters() -> None:
+    # as latin-1 the header says the same; a server that takes it for UTF-8 reads another
+    sent, what = headers(MODERN, "tools/caf\xe9", None), message("tools/caf\xe9")
+    assert codes(refused(sent, what)) == MISMATCH
 
 
 def test_an_underscore_makes_another_header() -> None:
@@ -220,11 +270,63 @@ def test_initialize_with_a_modern_header_alone() -> None:
     assert codes(refused(headers(MODERN, "initialize", None), what)) == (400, -32602, "invalid_params")
 
 
-def test_a_legacy_request_need_not_mirror_but_may_not_lie() -> None:
-    what = message(modern=False)
-    assert classify("POST", headers("2025-11-25"), what).name == "legacy"
-    for sent in (headers("2025-11-25", name="other"), headers(None, "tools/list", None)):
-        assert codes(refused(sent, what)) == MISMATCH
+@pytest.mark.parametrize("version", [None, *LEGACY_VERSIONS])
+@pytest.mark.parametrize(
+    "left_over",
+    [
+        [(b"mcp-method", b"initialize"), (b"mcp-name", b"other")],
+        [(b"mcp-method", b"\xff"), (b"mcp-name", b"=?base64?!?="), (b"mcp-name", b"x"), (b"mcp_name", b"y")],
+        [(b"mcp-param-a", b"1"), (b"mcp-param-a", b"2"), (b"mcp-param-\xe9", b"\xe9")],
+    ],
+)
+def test_headers_of_the_modern_era_are_not_judged_in_the_other(version: str | None, left_over: Headers) -> None:
+    for what in (message(modern=False), message("initialize", modern=False), message("ping", modern=False)):
+        assert classify("POST", headers(version, None, None, *left_over), what).name == "legacy"
+    assert classify("GET", headers(version, None, None, *left_over), None).name == "legacy"
+
+
+def test_a_session_is_not_judged_in_the_modern_era() -> None:
+    twice = [(b"mcp-session-id", b"a"), (b"mcp-session-id", b"b"), (b"mcp_session_id", b"c")]
+    sent = headers(MODERN, "tools/call", "echo", *twice)
+    assert classify("POST", sent, message()).modern
+    assert written(sent, message()) == headers()[2:]
+
+
+# --- what goes upstream of them
+
+
+@pytest.mark.parametrize(
+    ("sent", "what", "expected"),
+    [
+        (headers(name="=?base64?ZWNobw==?="), message(), [(b"mcp-name", b"echo")]),
+        (headers(name="\t echo "), message(), [(b"mcp-name", b"echo")]),
+        (headers(name="=?BASE64?x?="), message(name="=?BASE64?x?="), [(b"mcp-name", b"=?base64?PT9CQVNFNjQ/eD89?=")]),
+        (
+            headers(MODERN, "tools/call", "echo", (b"mcp-param-x", b"\ta\tb ")),
+            message(),
+            [(b"mcp-name", b"echo"), (b"mcp-param-x", b"=?base64?YQli?=")],
+        ),
+        (
+            headers(MODERN, "tools/call", "echo", (b"mcp-param-x", b"")),
+            message(),
+            [(b"mcp-name", b"echo"), (b"mcp-param-x", b"")],
+        ),
+        (headers(MODERN, "tools/list", "danger"), message("tools/list"), []),  # nothing there is named
+        (headers(MODERN, "x/own", "=?base64?b3du?="), message("x/own"), [(b"mcp-name", b"own")]),  # an extension's
+        (headers(MODERN, None, "x"), message("notifications/x", rpc_id=None), []),
+    ],
+)
+def test_they_are_written_anew(sent: Headers, what: Message, expected: Headers) -> None:
+    classify("POST", sent, what)
+    assert [line for line in written(sent, what) if line[0] not in (b"mcp-protocol-version", b"mcp-method")] == expected
+
+
+def test_a_mirrored_argument_is_written_from_the_body() -> None:
+    what = message(arguments={"count": 8, "region": "\u00e9", "dry": True})
+    sent = [(b"mcp-param-count", b"010.0"), (b"mcp-param-region", b"=?base64?w6k=?="), (b"mcp-param-dry", b"true")]
+    assert codes(refused_in(sent, what)) == MISMATCH
+    sent[0] = (b"mcp-param-count", b"08.0")
+    assert set(written(sent, what, param_headers(SCHEMA))[1:]) == {(b"mcp-param-count", b"8"), *sent[1:]}
 
 
 def test_two_session_ids() -> None:
@@ -361,13 +463,13 @@ def test_mirrored_arguments(arguments: dict[str, Any], sent: dict[str, str], fit
     lines = [(b"Mcp-Param-" + name.encode(), value.encode()) for name, value in sent.items()]
     what = message(arguments=arguments)
     if fits:
-        check_param_headers(lines, what, param_headers(SCHEMA))
+        written(lines, what, param_headers(SCHEMA))
     else:
         with pytest.raises(Refused) as caught:
-            check_param_headers(lines, what, param_headers(SCHEMA))
+            written(lines, what, param_headers(SCHEMA))
         assert codes(caught.value) == MISMATCH
 
 
 def test_no_arguments_at_all() -> None:
-    check_param_headers([], message(), param_headers(SCHEMA))
-    check_param_headers([(b"mcp-param-region", b"x")], message(), ())
+    written([], message(), param_headers(SCHEMA))
+    assert (b"mcp-param-region", b"x") in written([(b"mcp-param-region", b"x")], message())

