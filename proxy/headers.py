@@ -20,7 +20,7 @@ _REQUEST = frozenset(
 )
 _PARAM = b"mcp-param-"
 _RESPONSE = frozenset(
-    b"content-type cache-control retry-after x-accel-buffering allow mcp-protocol-version mcp-method mcp-name".split()
+    b"cache-control retry-after x-accel-buffering allow mcp-protocol-version mcp-method mcp-name".split()
 )
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-[\x21-\x7e]{0,64})?\Z")
 _MAX = {b"tracestate": 512, b"baggage": 2048, b"last-event-id": 1024, b"accept": 1024, b"content-type": 256}
@@ -57,7 +57,7 @@ def request_headers(headers: Iterable[tuple[bytes, bytes]], session: bytes = b""
 
 
 def response_headers(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
-    """Choose what goes to the client of an upstream's headers; length and session are the pipeline's to set."""
+    """Choose what goes to the client of an upstream's headers; type, length and session are the pipeline's to set."""
     return [
         (name, value)
         for name, value in headers

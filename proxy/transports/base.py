@@ -107,6 +107,11 @@ class UpstreamResponse(ABC):
 
     __slots__ = ("headers", "status")
 
+    #: an event of our own that a stream begins with
+    greeting = b""
+    #: whether every message in it was judged and recorded before it was put there
+    judged = False
+
     def __init__(self, status: int, headers: Headers) -> None:
         self.status = status
         #: as the upstream sent them, names lower-case, hop-by-hop included (proxy.headers chooses)
