@@ -74,7 +74,7 @@ class MailboxResponse(UpstreamResponse):
         if not self._mailbox.closed:
             self._mailbox.shut()
             if self._mailbox.session:
-                self._gateway.spawn(_end_session(self._gateway, self._call.slug, self._mailbox.session))
+                self._gateway.spawn(_end_session(self._gateway, self._call, self._mailbox.session))
 
 
 class MailboxExchange(Exchange):
@@ -166,11 +166,12 @@ def _endpoint(gateway: Gateway, call: Call, sealed: str) -> bytes:
     return encode(f"{prefix}/messages/{call.slug}?session_id={sealed}".encode(), event="endpoint")
 
 
-async def _end_session(gateway: Gateway, slug: str, session: bytes) -> None:
+async def _end_session(gateway: Gateway, call: Call, session: bytes) -> None:
     """Tell the upstream that a session is over, as a client of Streamable HTTP would."""
     try:
-        response = await gateway.registry.transport(slug).send(
-            UpstreamRequest(b"DELETE", [(b"mcp-session-id", session)], first_byte_timeout=5)
+        headers = [(b"mcp-session-id", session)]
+        response = await gateway.registry.transport(call.slug).send(
+            UpstreamRequest(b"DELETE", headers, first_byte_timeout=5, caller=call.key_id.encode())
         )
         response.abort()
     except UpstreamError:

@@ -100,6 +100,8 @@ class UpstreamRequest(NamedTuple):
     #: overrides of the transport's own limits, in seconds; None keeps them, 0 means no limit
     first_byte_timeout: float | None = None
     idle_timeout: float | None = None
+    #: who asks: what a caller names by ids of its own choice is looked up for that caller alone
+    caller: bytes = b""
 
 
 class UpstreamResponse(ABC):

@@ -92,7 +92,9 @@ def test_what_is_none(data: str) -> None:
     assert caught.value.reason == BAD[data]
 
 
-@pytest.mark.parametrize("data", [b'{"jsonrpc":"2.0","id":1,"result":{"a":"\xff"}}', '{"a":"é"}'.encode("utf-16"), b"\x80"])
+@pytest.mark.parametrize(
+    "data", [b'{"jsonrpc":"2.0","id":1,"result":{"a":"\xff"}}', '{"a":"é"}'.encode("utf-16"), b"\x80"]
+)
 def test_what_is_no_text(data: bytes) -> None:
     with pytest.raises(Unreadable):
         read(data)
@@ -133,7 +135,7 @@ def test_too_many_values_are_refused_at_once(part: bytes) -> None:
 
 
 def test_a_text_may_have_any_number_of_commas() -> None:
-    text = json.dumps("a,b,[{\\\"" * 1_000_000)
+    text = json.dumps('a,b,[{\\"' * 1_000_000)
     assert read(b'{"jsonrpc":"2.0","id":1,"result":{"a":%b}}' % text.encode()).id == 1
 
 
