@@ -72,12 +72,13 @@ async def _plain(gateway: Gateway, call: Call, response: UpstreamResponse) -> No
         raise Broken("The upstream answered a GET with something that is no event stream.")
     # The older transport accepts a request here and answers it on its stream.
     asked = message is not None and message.kind == "request" and (call.endpoint != "messages" or call.link is not None)
-    if asked and _misplaced(call, response):
-        raise Broken(f"The upstream answered HTTP {status} as no MCP server does; its address may be wrong.")
     since = time.perf_counter_ns()
     with call.exchange.interruptible():
         body = await response.body(_largest(gateway, call))
     call.upstream_ns += time.perf_counter_ns() - since
+    if asked and _misplaced(call, response):
+        await keep_head(gateway, call, body)
+        raise Broken(f"The upstream answered HTTP {status} as no MCP server does; its address may be wrong.")
     judged = None
     if asked and status < 300:
         judged = await _answer(gateway, call, response, body)
@@ -172,8 +173,9 @@ class _Stream:
         self.response = response
         self.reader = SseReader(max_event=_largest(gateway, call))
         self.events = 0
-        #: events that no client would take for a message, or that came after the answer and are none
+        #: events of which nothing passed, since no client would take them for messages or had its answer; and the first
         self.dropped = 0
+        self.lost = b""
         self.server_requests: list[dict[str, Any]] = []
         self.others: list[dict[str, Any]] = []
         self.other_data = bytearray()
@@ -254,11 +256,17 @@ class _Stream:
         """Take one event: a message is judged, anything else may keep a stream alive but says nothing."""
         if self.response.judged:
             self.pending += event.raw
-        elif not event.message:
-            self.dropped += bool(event.data.strip())
-            self.pending += frame(event)
-        else:
+        elif event.message:
             await self._message(event)
+        else:
+            written = frame(event)
+            if not written or event.data.strip():
+                self._drop(event)
+            self.pending += written
+
+    def _drop(self, event: SseEvent) -> None:
+        self.dropped += 1
+        self.lost = self.lost or event.raw
 
     async def _message(self, event: SseEvent) -> None:
         try:
@@ -266,9 +274,12 @@ class _Stream:
         except Broken:
             if not (self.asked and self.call.answered):
                 raise
-            self.dropped += 1  # the client has its answer
+            self._drop(event)  # the client has its answer
             return
         reply = judged.reply
+        if reply.kind == "response" and self.asked and not self.call.answered and not _mine(self.call, reply):
+            await keep_head(self.gateway, self.call, event.message)
+            raise Broken("The upstream's answer has another request's id.")
         if judged.data is not event.data:
             event = event._replace(data=judged.data, plain=False)
         if reply.kind == "response":
@@ -286,11 +297,8 @@ class _Stream:
             await self._others(event, judged)
             return
         if call.answered:
-            self.dropped += 1  # only the first is recorded, so only the first passes
+            self._drop(event)  # only the first is recorded, so only the first passes
             return
-        if not _mine(call, reply):
-            await keep_head(self.gateway, call, event.data)
-            raise Broken("The upstream's answer has another request's id.")
         await self._flush()
         _note_result(call, reply)
         payload = await self.gateway.payload(judged.data, judged.value, level=call.level, side="response")
@@ -337,15 +345,17 @@ class _Stream:
     async def _without_answer(self) -> None:
         """A stream that ends before its answer may be taken up again in the legacy era, but not when something was lost."""
         rest = self.reader.rest()
-        if b"data" in rest.lower():
+        if any(event.data or not event.plain for event in SseReader(len(rest) + 2).feed(rest + b"\n\n")):
             await keep_head(self.gateway, self.call, rest)
             raise Broken("The upstream's stream ended within an event.")
         if self.dropped or _modern(self.call):
+            await keep_head(self.gateway, self.call, self.lost)
             raise Broken("The upstream's stream ended without an answer.")
 
     async def _broken(self, error: UpstreamError) -> None:
         """The head of the answer is out, so what went wrong is told as the stream's last event."""
         call = self.call
+        await self._flush()  # what came before it was in order
         outcomes.upstream_failed(call, error)
         call.answer_status = 200
         if not (self.asked and not call.answered and call.rpc_id):
