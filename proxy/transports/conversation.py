@@ -19,12 +19,13 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from copy import copy
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
+from proxy.replies import LARGE_BYTES, crowded
 from proxy.transports.base import Broken, BufferedResponse, TimedOut, TooLarge, UpstreamError, UpstreamResponse
-from proxy.transports.splice import Path, find, one_line, replace
+from proxy.transports.splice import Path, Span, find, one_line, replace
 
 JSON_HEADERS = [(b"content-type", b"application/json")]
 #: whose something is: the caller's key, and its session if it has one
@@ -38,6 +39,7 @@ _PROGRESS: Path = ("params", "progressToken")
 _CANCELLED: Path = ("params", "requestId")
 _SUBSCRIPTION: Path = ("params", "_meta", SUBSCRIPTION)
 _RESULT_SUBSCRIPTION: Path = ("result", "_meta", SUBSCRIPTION)
+_SPANS = (_ID, _PROGRESS, _SUBSCRIPTION, _RESULT_SUBSCRIPTION)
 #: subscriptions to resources that a pipe remembers: clients vanish without a word, so the oldest have to go
 MOST_SUBSCRIPTIONS = 10_000
 
@@ -52,6 +54,26 @@ def parse(raw: bytes) -> dict[str, Any] | None:
         except (ValueError, RecursionError):
             return None
     return value if isinstance(value, dict) else None
+
+
+class Said(NamedTuple):
+    """What a server said, and where in its bytes the values are that may have to be replaced."""
+
+    message: dict[str, Any]
+    spans: dict[Path, Span]
+
+
+def understand(raw: bytes) -> Said | None:
+    """Read what a server said (pure, so that large messages may be read in a thread); None when it is no message.
+
+    Of one with more values than anybody should take apart only the id is read: whoever asked is told what is wrong with it.
+    """
+    if len(raw) > LARGE_BYTES and crowded(raw):
+        spans = find(raw, _ID)
+        identity = parse(b'{"id":%b}' % raw[slice(*spans[_ID])]) if _ID in spans else None
+        return Said(identity, spans) if identity is not None else None
+    message = parse(raw)
+    return Said(message, find(raw, *_SPANS)) if message is not None else None
 
 
 def is_modern(message: dict[str, Any], version: bytes = b"") -> bool:
@@ -291,19 +313,25 @@ class Conversation:
 
     # -- from the server ---------------------------------------------------------------------------------------
 
-    def deliver(self, raw: bytes) -> bool:
+    def deliver(self, raw: bytes, said: Said | None = None) -> bool:
         """Take what the server said; False when it is no message."""
-        message = parse(raw)
-        if message is None:
+        said = said or understand(raw)
+        if said is None:
             return False
+        message = said.message
         method = message.get("method")
         if not isinstance(method, str):
-            self._answer(raw, message)
+            self._answer(raw, said)
         elif "id" in message:
             self._server_request(raw, message, method)
         else:
-            self._notification(raw, message, method)
+            self._notification(raw, said, method)
         return True
+
+    async def deliver_large(self, raw: bytes) -> bool:
+        """Take a large message of the server's, without holding up what else the loop does."""
+        said = await asyncio.to_thread(understand, raw)
+        return said is not None and self.deliver(raw, said)
 
     def fail(self, error: UpstreamError) -> None:
         """End every call and listener: the pipe is gone."""
@@ -315,12 +343,11 @@ class Conversation:
         for listener in listeners.values():
             listener.finish()
 
-    def _answer(self, raw: bytes, message: dict[str, Any]) -> None:
-        serial = message.get("id")
+    def _answer(self, raw: bytes, said: Said) -> None:
+        serial, spans = said.message.get("id"), said.spans
         call = self._calls.pop(serial, None) if type(serial) is int else None
         if call is None:
             return  # of a call that was given up
-        spans = find(raw, _ID, _RESULT_SUBSCRIPTION)
         if _ID not in spans:
             return
         changes = {spans[_ID]: call.id_raw}
@@ -329,20 +356,20 @@ class Conversation:
         call.response.push(replace(raw, changes))
         call.response.finish()
 
-    def _notification(self, raw: bytes, message: dict[str, Any], method: str) -> None:
-        params = message.get("params")
+    def _notification(self, raw: bytes, said: Said, method: str) -> None:
+        params, spans = said.message.get("params"), said.spans
         params = params if isinstance(params, dict) else {}
         meta = params.get("_meta")
         subscription = meta.get(SUBSCRIPTION) if isinstance(meta, dict) else None
         if subscription is not None:
             call = self._calls.get(subscription) if type(subscription) is int else None
-            if call is not None:
-                call.response.push(replace(raw, {find(raw, _SUBSCRIPTION)[_SUBSCRIPTION]: call.id_raw}))
+            if call is not None and _SUBSCRIPTION in spans:
+                call.response.push(replace(raw, {spans[_SUBSCRIPTION]: call.id_raw}))
         elif method == "notifications/progress":
             token = params.get("progressToken")
             call = self._calls.get(token) if type(token) is int else None
-            if call is not None and call.token_raw:
-                call.response.push(replace(raw, {find(raw, _PROGRESS)[_PROGRESS]: call.token_raw}))
+            if call is not None and call.token_raw and _PROGRESS in spans:
+                call.response.push(replace(raw, {spans[_PROGRESS]: call.token_raw}))
         elif self._private:
             self._to_client(raw)
         elif method == "notifications/resources/updated":

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urljoin
 
 from proxy.egress import BadUrl, Origin, parse_url
+from proxy.replies import LARGE_BYTES
 from proxy.sse import EventTooLarge, SseEvent, SseReader
 from proxy.transports.base import (
     Broken,
@@ -229,8 +230,10 @@ class _Stream:
         error: UpstreamError = Broken("The upstream ended its stream before it had answered.")
         try:
             while (event := await self._channel.next()) is not None:
-                if event.event in ("message", "") and event.data:
-                    self.conversation.deliver(event.data)
+                if len(event.message) > LARGE_BYTES:
+                    await self.conversation.deliver_large(event.message)
+                elif event.message:
+                    self.conversation.deliver(event.message)
         except UpstreamError as failure:
             error = failure
         finally:

@@ -88,6 +88,7 @@ class Process:
             self._child = child = await Child.start(
                 self._command,
                 received=self.conversation.deliver,
+                received_large=self.conversation.deliver_large,
                 ended=self._ended,
                 ring=self._ring,
                 max_line=self._limits.answer_bytes,

@@ -5,7 +5,9 @@ import json
 
 import pytest
 
+from proxy.replies import LARGE_BYTES
 from proxy.transports import conversation
+from proxy.transports.child import Child, Ring
 from proxy.transports.conversation import Conversation
 
 
@@ -131,3 +133,44 @@ async def test_one_that_unsubscribes_ends_nobody_elses_updates() -> None:
     assert await heard(listeners[1]) == b""
     await pipe.ask("resources/unsubscribe", "test://a", b"s", b"A")
     assert pipe.heard[-1]["method"] == "resources/unsubscribe"
+
+
+async def test_what_stands_behind_a_large_line_is_taken_after_it() -> None:
+    taken: list[bytes] = []
+    ends: list[str] = []
+    begun = asyncio.Event()
+
+    async def large(line: bytes) -> bool:
+        begun.set()
+        await asyncio.sleep(0.05)
+        taken.append(line)
+        return True
+
+    child = Child(
+        received=lambda line: not taken.append(line),
+        received_large=large,
+        ended=ends.append,
+        ring=Ring(),
+        max_line=1 << 20,
+    )
+    big = b'"' + b"x" * LARGE_BYTES + b'"'
+    child.pipe_data_received(1, b"1\n" + big + b"\n2\n")
+    await begun.wait()
+    child.pipe_data_received(1, b"3\n")
+    child.connection_lost(None)
+    assert taken == [b"1"] and not ends  # its end is told when all that it said was taken
+    await child.gone.wait()
+    assert taken == [b"1", big, b"2", b"3"] and len(ends) == 1
+
+
+@pytest.mark.parametrize("part", [b"{},", b'"a",', b"1,"])
+async def test_a_message_with_too_many_values_still_finds_its_call(part: bytes) -> None:
+    pipe = Pipe()
+    pipe.silent = True
+    value = message("tools/call", "x")
+    call = asyncio.create_task(pipe.conversation.request(json.dumps(value).encode(), value))
+    await asyncio.sleep(0)
+    raw = b'{"jsonrpc":"2.0","result":{"a":[' + part * 300_000 + b'1]},"id":%d}' % pipe.heard[0]["id"]
+    assert await pipe.conversation.deliver_large(raw)
+    response = await call
+    assert await response.read() == raw.replace(b'"id":%d}' % pipe.heard[0]["id"], b'"id":1}')
