@@ -206,6 +206,12 @@ def refused(error: Refused, *, audit_id: str = "", in_band: bool = False) -> Ans
     )
 
 
+def status(status: int, id_json: bytes | None, audit_id: str) -> bytes:
+    """The body of a status that an upstream gave in words that cannot be passed on."""
+    message = f"The upstream answered HTTP {status}."
+    return refusal("upstream_error", id_json=id_json, audit_id=audit_id, message=message, code=status).body
+
+
 def accepted() -> Answer:
     """202: a notification was taken and there is nothing to say."""
     return Answer(202, [(b"content-length", b"0"), _NO_STORE], b"", 202)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import orjson
 
 from proxy.headers import SESSION, USER_AGENT
+from proxy.replies import LARGE_BYTES, crowded
 from proxy.sse import EventTooLarge, SseReader
 from proxy.transports.base import Broken, Headers, Transport, UpstreamError, UpstreamRequest, UpstreamResponse
 from proxy.transports.conversation import parse
@@ -137,14 +139,14 @@ class Client:
 
     async def _answer(self, response: UpstreamResponse) -> dict[str, Any] | None:
         if not response.streaming:
-            return parse(await response.body(MAX_ANSWER))
+            return await _read(await response.body(MAX_ANSWER))
         reader = SseReader(MAX_ANSWER)
         events = 0
         try:
             while data := await response.read():
                 for event in reader.feed(data):
                     events += 1
-                    message = parse(event.data) if event.data else None
+                    message = await _read(event.message) if event.message else None
                     if message is not None and "method" not in message and message.get("id") in (self._serial, None):
                         return message
                     if events > MAX_EVENTS:
@@ -152,6 +154,15 @@ class Client:
         except EventTooLarge:
             raise Broken("The upstream sent an event larger than this gateway accepts.") from None
         return None
+
+
+async def _read(data: bytes) -> dict[str, Any] | None:
+    """Read a message; a large one in a thread, and none with more values than anybody should take apart."""
+    if len(data) <= LARGE_BYTES:
+        return parse(data)
+    if await asyncio.to_thread(crowded, data):
+        raise Broken("The upstream's answer holds more values than this gateway accepts.")
+    return await asyncio.to_thread(parse, data)
 
 
 def _dict(value: Any) -> dict[str, Any]:

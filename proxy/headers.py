@@ -29,7 +29,7 @@ _READ = frozenset((ACCEPT, LAST_EVENT_ID))
 _TRACE = frozenset((trace_context.TRACEPARENT, trace_context.TRACESTATE, trace_context.BAGGAGE))
 _PARAM = b"mcp-param-"
 _RESPONSE = frozenset(
-    b"content-type cache-control retry-after x-accel-buffering allow mcp-protocol-version mcp-method mcp-name".split()
+    b"cache-control retry-after x-accel-buffering allow mcp-protocol-version mcp-method mcp-name".split()
 )
 _CONTENT_TYPE = re.compile(rb'application/json(?:[ \t]*;[ \t]*charset=(?:utf-8|"utf-8"))?', re.IGNORECASE)
 _QUALITY = re.compile(rb"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
@@ -115,7 +115,7 @@ def request_headers(
 
 
 def response_headers(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
-    """Choose what goes to the client of an upstream's headers; length and session are the pipeline's to set."""
+    """Choose what goes to the client of an upstream's headers; type, length and session are the pipeline's to set."""
     return [
         (name, value)
         for name, value in headers

@@ -28,7 +28,7 @@ from django.db import close_old_connections
 from policies import loading
 from proxy import upstreams
 from proxy.transports.base import UpstreamError, UpstreamRequest, UpstreamResponse
-from proxy.transports.hosted import ANSWER, ERROR, FIRST_BYTE, IDLE, MARK, SOCKET, socket_path
+from proxy.transports.hosted import ANSWER, CALLER, ERROR, FIRST_BYTE, IDLE, MARK, SOCKET, socket_path
 
 log = logging.getLogger("sentinel.proxy")
 
@@ -39,7 +39,7 @@ GRACE_SECONDS = 2.0
 #: a difference that workers saw is looked into at most this often
 AGAIN_SECONDS = 10.0
 _INNER = frozenset(
-    (MARK, FIRST_BYTE, IDLE, *b"host accept-encoding content-length transfer-encoding connection".split())
+    (MARK, CALLER, FIRST_BYTE, IDLE, *b"host accept-encoding content-length transfer-encoding connection".split())
 )
 _OUTER = frozenset(b"content-length transfer-encoding connection keep-alive".split())
 
@@ -126,6 +126,7 @@ class Host:
             body,
             float(headers[FIRST_BYTE]) if FIRST_BYTE in headers else None,
             float(headers[IDLE]) if IDLE in headers else None,
+            headers.get(CALLER, b""),
         )
         gone = asyncio.ensure_future(_gone(receive))
         call = asyncio.ensure_future(self._relay(slug, request, send))

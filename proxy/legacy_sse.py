@@ -35,18 +35,15 @@ _ACCEPTED = [(b"content-type", b"text/plain"), (b"content-length", b"8"), (b"cac
 class ChannelResponse(UpstreamResponse):
     """An upstream's stream as the relay reads it: our own endpoint event first, then the upstream's events."""
 
-    __slots__ = ("_channel", "_first")
+    __slots__ = ("_channel", "greeting")
 
-    def __init__(self, channel: Channel, first: bytes) -> None:
+    def __init__(self, channel: Channel, greeting: bytes) -> None:
         super().__init__(200, list(_HEADERS))
         self._channel = channel
-        self._first = first
+        self.greeting = greeting
 
     async def read(self) -> bytes:
         """Give the next event's bytes, b"" at the end."""
-        if self._first:
-            first, self._first = self._first, b""
-            return first
         event = await self._channel.next()
         return event.raw if event is not None else b""
 
@@ -58,17 +55,17 @@ class ChannelResponse(UpstreamResponse):
 class MailboxResponse(UpstreamResponse):
     """A mailbox as the relay reads it; its end ends the upstream's session."""
 
-    __slots__ = ("_call", "_first", "_gateway", "_mailbox")
+    __slots__ = ("_call", "_gateway", "_mailbox", "greeting")
 
-    def __init__(self, gateway: Gateway, call: Call, mailbox: Mailbox, first: bytes) -> None:
+    #: what is put into a mailbox comes from the relay of the call that it answers
+    judged = True
+
+    def __init__(self, gateway: Gateway, call: Call, mailbox: Mailbox, greeting: bytes) -> None:
         super().__init__(200, list(_HEADERS))
-        self._gateway, self._call, self._mailbox, self._first = gateway, call, mailbox, first
+        self._gateway, self._call, self._mailbox, self.greeting = gateway, call, mailbox, greeting
 
     async def read(self) -> bytes:
         """Give the next event, b"" at the end."""
-        if self._first:
-            first, self._first = self._first, b""
-            return first
         return await self._mailbox.read()
 
     def abort(self) -> None:
@@ -76,7 +73,7 @@ class MailboxResponse(UpstreamResponse):
         if not self._mailbox.closed:
             self._mailbox.shut()
             if self._mailbox.session:
-                self._gateway.spawn(_end_session(self._gateway, self._call.slug, self._mailbox.session))
+                self._gateway.spawn(_end_session(self._gateway, self._call, self._mailbox.session))
 
 
 class MailboxExchange(Exchange):
@@ -167,11 +164,12 @@ def _endpoint(gateway: Gateway, call: Call, sealed: str) -> bytes:
     return encode(f"{prefix}/messages/{call.slug}?session_id={sealed}".encode(), event="endpoint")
 
 
-async def _end_session(gateway: Gateway, slug: str, session: bytes) -> None:
+async def _end_session(gateway: Gateway, call: Call, session: bytes) -> None:
     """Tell the upstream that a session is over, as a client of Streamable HTTP would."""
     try:
-        response = await gateway.registry.transport(slug).send(
-            UpstreamRequest(b"DELETE", [(b"mcp-session-id", session)], first_byte_timeout=5)
+        headers = [(b"mcp-session-id", session)]
+        response = await gateway.registry.transport(call.slug).send(
+            UpstreamRequest(b"DELETE", headers, first_byte_timeout=5, caller=call.key_id.encode())
         )
         response.abort()
     except UpstreamError:

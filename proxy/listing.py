@@ -4,7 +4,7 @@ Parsing and serialising again would alter numbers, escapes and the order of sche
 the parser only says where each item begins and ends. Where nothing is hidden, nothing changes; the one exception is the
 `cacheScope`, which always becomes "private", since another role's list may be another.
 
-An answer that cannot be read raises Unfilterable: it must not go out unfiltered.
+A list that cannot be read, or that has more items than anybody needs, raises Unfilterable: it must not go out unfiltered.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ import re
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from proxy.message import TargetKind
-from proxy.sse import SseEvent
+from proxy.targets import TargetKind
 
-__all__ = ["LIST_METHODS", "FilteredList", "Keep", "Unfilterable", "filter_event", "filter_result"]
+__all__ = ["LIST_METHODS", "MOST_ITEMS", "FilteredList", "Keep", "Unfilterable", "filter_result", "holds_list"]
 
 #: decides on one item: its kind, its name (a resource's URI, a template's URI template), the item itself
 Keep = Callable[[TargetKind, str, dict[str, Any]], bool]
 
 LIST_METHODS: Final = frozenset({"tools/list", "prompts/list", "resources/list", "resources/templates/list"})
+#: items of one answer; pages are there for more
+MOST_ITEMS: Final = 10_000
 
 # The member that holds a list -> what its items are, and the member that names one. In lower case, since some clients read
 # members in any case.
@@ -79,11 +80,8 @@ class _Filter:
         self.hidden = 0
 
     def message(self, place: int) -> int:
-        first = self.text[place : place + 1]
-        if first == "{":
+        if self.text[place : place + 1] == "{":
             return self._members(place, self._envelope)
-        if first == "[":  # a batch, as 2025-03-26 had them
-            return self._items(place, self.message)
         return _decode(self.text, place)[1]
 
     def _envelope(self, name: str, place: int) -> int:
@@ -96,6 +94,8 @@ class _Filter:
         if folded in _LISTS and self.text[place : place + 1] == "[":
             return self._list(place, *_LISTS[folded])
         value, end = _decode(self.text, place)
+        if folded in _LISTS and value is not None:  # null is what some servers write for an empty list
+            raise Unfilterable(f"{name} is no list")
         if folded == "cachescope" and value != "private":
             self.cuts.append(_Cut(place, end, '"private"'))
         return end
@@ -107,7 +107,9 @@ class _Filter:
         def item(start: int) -> int:
             nonlocal hidden
             value, end = _decode(self.text, start)
-            name = value.get(naming) if isinstance(value, dict) else None
+            name = _name(value, naming)
+            if len(kept) + hidden >= MOST_ITEMS:
+                raise Unfilterable(f"more than {MOST_ITEMS} items")
             if isinstance(name, str) and self.keep(kind, name, value):
                 kept.append(self.text[start:end])
             else:
@@ -147,12 +149,24 @@ class _Filter:
             place = _skip(text, _expect(text, place, ","))
 
 
+def _name(item: Any, naming: str) -> Any:
+    """Give what names an item, None where some reader could take another member for that."""
+    if not isinstance(item, dict) or sum(member.casefold() == naming.casefold() for member in item) != 1:
+        return None
+    return item.get(naming)
+
+
+def holds_list(result: dict[str, Any]) -> bool:
+    """Tell whether some reader would find a list in a result, or what should be one."""
+    return any(name.casefold() in _LISTS for name in result)
+
+
 def filter_result(raw: bytes, keep: Keep) -> FilteredList:
     """Filter the JSON answer to a list method; an error, or a message that is no answer, stays as it is."""
     try:
         text = raw.decode()
         work = _Filter(text, keep)
-        end = work.message(_skip(text, 1 if text.startswith("\ufeff") else 0))
+        end = work.message(_skip(text, 0))
         if _skip(text, end) != len(text):
             raise Unfilterable("something follows the JSON value")
     except (ValueError, RecursionError) as error:
@@ -166,27 +180,3 @@ def filter_result(raw: bytes, keep: Keep) -> FilteredList:
         place = cut.end
     pieces.append(text[place:])
     return FilteredList("".join(pieces).encode(), work.kept, work.hidden, True)
-
-
-_LINES = re.compile(rb"([^\r\n]*)(\r\n|\r|\n|\Z)")
-
-
-def filter_event(event: SseEvent, keep: Keep) -> FilteredList:
-    """Filter the list in an event's data; all other lines of the event, and its kind of line ends, stay."""
-    if not event.data:
-        return FilteredList(event.raw, 0, 0, False)
-    found = filter_result(event.data, keep)
-    if not found.changed:
-        return FilteredList(event.raw, found.kept, found.hidden, False)
-    pieces: list[bytes] = []
-    written = False
-    for match in _LINES.finditer(event.raw):
-        line, ending = match[1], match[2]
-        if line != b"data" and line[:5] != b"data:":
-            pieces += (line, ending)
-        elif not written:
-            written = True
-            prefix = b"data: " if line[:6] == b"data: " else b"data:"
-            for part in found.raw.split(b"\n"):
-                pieces += (prefix, part, ending)
-    return FilteredList(b"".join(pieces), found.kept, found.hidden, True)

@@ -1,38 +1,39 @@
-"""The upstream's answer on its way to the client: byte for byte, as it comes, and no result before its record.
+"""The upstream's answer on its way to the client: byte for byte, but nothing that was not read whole, judged and recorded.
 
-A plain JSON answer is held until its outcome is durable; in a stream only the event that answers the request is. What
-the gateway may change is the one thing policy asks for: lists lose what the caller may not call.
+Every message goes through proxy.judging, on every road and with every status; what is none does not pass. A plain answer
+is held until its outcome is durable; in a stream only the event that answers the request is. What the gateway may change
+is the one thing policy asks for, lists lose what the caller may not call, and how events are framed.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from datetime import UTC, datetime
 from typing import Any
 
-import orjson
-
-from audit.sanitizer import MISSING
-from policies.engine import Context, Target, decide, may_list
-from proxy import outcomes
+from policies.engine import Context, Target, decide
+from proxy import answers, outcomes
 from proxy.call import Call
 from proxy.gateway import Gateway
 from proxy.headers import response_headers
-from proxy.listing import LIST_METHODS, FilteredList, Unfilterable, filter_event, filter_result
-from proxy.message import ABSENT, TargetKind
+from proxy.judging import Judged, judge, keep_head
+from proxy.replies import Reply, same_id
 from proxy.request import error_response
-from proxy.sse import KEEP_ALIVE, EventTooLarge, Item, SseEvent, SseReader, classify, encode, load, same_id
+from proxy.sse import KEEP_ALIVE, EventTooLarge, SseEvent, SseReader, encode, frame
 from proxy.transports.base import Broken, Redirected, TimedOut, TooLarge, UpstreamError, UpstreamResponse
 
-#: a plain answer up to this size is held whole; a larger one goes out behind its durable outcome, in constant memory
-HOLD_BYTES = 16 * 1024 * 1024
-#: how much of a larger answer the event is made from
-HEAD_BYTES = 64 * 1024
-#: what an upstream says when what it offers has changed (told by its bytes, as every notification is)
-_LIST_CHANGED = re.compile(rb'"notifications/(?:tools|prompts|resources)/list_changed"')
+#: what an upstream says when what it offers has changed
+_LIST_CHANGED = re.compile(r"notifications/(?:tools|prompts|resources)/list_changed")
 #: how many requests of the server the event of a stream names
 SERVER_REQUESTS = 20
+#: how much of a stream is taken apart at once, and how long the loop is held for it
+SLICE_BYTES = 16 * 1024
+TURN_SECONDS = 0.01
+#: how many answers the event of a stream names that carries those of other requests, and of how many bytes it keeps some
+OTHER_ANSWERS = 20
+OTHER_BYTES = 64 * 1024
 
 
 async def relay(gateway: Gateway, call: Call, response: UpstreamResponse) -> None:
@@ -71,56 +72,41 @@ async def _plain(gateway: Gateway, call: Call, response: UpstreamResponse) -> No
         raise Broken("The upstream answered a GET with something that is no event stream.")
     # The older transport accepts a request here and answers it on its stream.
     asked = message is not None and message.kind == "request" and (call.endpoint != "messages" or call.link is not None)
-    lists = message is not None and message.method in LIST_METHODS
-    if asked and _misplaced(call, response):
-        raise Broken(f"The upstream answered HTTP {status} as no MCP server does; its address may be wrong.")
     since = time.perf_counter_ns()
-    pieces: list[bytes] = []
-    size = 0
-    limit = gateway.config.max_answer_bytes if lists else HOLD_BYTES
-    whole = False
-    value: Any = MISSING
     with call.exchange.interruptible():
-        while size <= limit:
-            piece = await response.read()
-            if not piece:
-                whole = True
-                break
-            pieces.append(piece)
-            size += len(piece)
-    body = b"".join(pieces)
+        body = await response.body(_largest(gateway, call))
     call.upstream_ns += time.perf_counter_ns() - since
-    if not whole and lists:
-        raise TooLarge("The upstream's list is too large.")
-    if status < 300 and asked:
-        if response.content_type != b"application/json":
-            raise Broken("The upstream's answer is neither JSON nor an event stream.")
-        if whole:
-            body, value = _checked(gateway, call, body, lists)
-    call.outcome, call.reason = "allowed", call.decision.reason if call.decision else ""
+    if asked and _misplaced(call, response):
+        await keep_head(gateway, call, body)
+        raise Broken(f"The upstream answered HTTP {status} as no MCP server does; its address may be wrong.")
+    judged = None
+    if asked and status < 300:
+        judged = await _answer(gateway, call, response, body)
+    elif status >= 400 and response.content_type == b"application/json":
+        judged = await _error(gateway, call, body)
     headers = await _headers(gateway, call, response)
-    if whole:
-        headers.append((b"content-length", b"%d" % len(body)))
-        if status not in (202, 204):
-            payload = await gateway.payload(body, value, level=call.level, side="response")
-            outcomes.complete(call, response=payload, response_bytes=len(body))
-        else:
-            outcomes.complete(call)
-        await gateway.logger.outcome(_event(call))
-        call.completed = True
-        await call.exchange.answer(status, headers, body)
-        return
-    payload = await gateway.payload(body[:HEAD_BYTES], level=call.level, side="response")
-    outcomes.complete(call, response=payload, response_bytes=size)
-    await gateway.logger.outcome(_event(call), final=False)
-    call.answered = True
-    await call.exchange.start(status, headers)
-    with call.exchange.interruptible():
-        while body:
-            await call.exchange.write(body)
-            body = await response.read()
-    call.details["stream"] = {"bytes": call.exchange.sent_bytes, "ended": "complete"}
-    await call.exchange.finish()
+    call.outcome, call.reason = "allowed", call.decision.reason if call.decision else ""
+    if judged is not None:
+        body = judged.data
+        payload = await gateway.payload(body, judged.value, level=call.level, side="response")
+        outcomes.complete(call, response=payload, response_bytes=len(body))
+        headers.append((b"content-type", b"application/json"))
+    else:  # nobody waits for what it says, or nobody can read it
+        await keep_head(gateway, call, body)
+        body = b"" if status < 300 else answers.status(status, call.rpc_id or None, str(call.id))
+        outcomes.complete(call)
+        if body:
+            headers.append((b"content-type", b"application/json"))
+    headers.append((b"content-length", b"%d" % len(body)))
+    await gateway.logger.outcome(_event(call))
+    call.completed = True
+    await call.exchange.answer(status, headers, body)
+
+
+def _largest(gateway: Gateway, call: Call) -> int:
+    """Give the bound of one answer, as the transport keeps it too."""
+    own = call.spec.way.max_answer_bytes if call.spec is not None else None
+    return int(own or gateway.config.max_answer_bytes)
 
 
 def _misplaced(call: Call, response: UpstreamResponse) -> bool:
@@ -129,69 +115,50 @@ def _misplaced(call: Call, response: UpstreamResponse) -> bool:
     return status in (403, 404, 405, 410) and response.content_type != b"application/json" and not call.session
 
 
-def _checked(gateway: Gateway, call: Call, body: bytes, lists: bool) -> tuple[bytes, Any]:
-    """The answer to a request is one JSON-RPC response with that request's id, or it is broken.
+async def _answer(gateway: Gateway, call: Call, response: UpstreamResponse, body: bytes) -> Judged:
+    """The answer to a request is one JSON-RPC response with that request's id, or it is broken."""
+    if response.content_type != b"application/json":
+        await keep_head(gateway, call, body)
+        raise Broken("The upstream's answer is neither JSON nor an event stream.")
+    judged = await judge(gateway, call, body)
+    reply = judged.reply
+    if reply.kind != "response" or (reply.result is not None and not _mine(call, reply)):
+        await keep_head(gateway, call, body)
+        raise Broken(
+            "The upstream's answer is not a JSON-RPC response."
+            if reply.kind != "response"
+            else "The upstream's answer has another request's id."
+        )
+    _note_result(call, reply)
+    return judged
 
-    Gives what passes of it, and what that was parsed to when it was plain JSON.
-    """
+
+async def _error(gateway: Gateway, call: Call, body: bytes) -> Judged | None:
+    """With an error status only a JSON-RPC error passes; None when the body is anything else."""
     try:
-        value = parsed = orjson.loads(body)
-    except ValueError:
-        value, parsed = load(body), MISSING  # what a lenient reader makes of it is no base for what is kept
-    if not isinstance(value, dict) or ("result" not in value and "error" not in value):
-        raise Broken("The upstream's answer is not a JSON-RPC response.")
-    if call.message is not None and "result" in value and not same_id(value.get("id"), call.message.id):
-        raise Broken("The upstream's answer has another request's id.")
-    _note_result(call, value)
-    return (_filtered(gateway, call, body), MISSING) if lists else (body, parsed)
+        judged = await judge(gateway, call, body)
+    except Broken:
+        return None
+    if judged.reply.kind != "response" or judged.reply.result is not None:
+        return None
+    _note_result(call, judged.reply)
+    return judged
 
 
-def _note_result(call: Call, value: dict[str, Any]) -> None:
-    error = value.get("error")
+def _mine(call: Call, reply: Reply) -> bool:
+    return call.message is not None and same_id(reply.id, call.message.id)
+
+
+def _note_result(call: Call, reply: Reply) -> None:
+    error = reply.value.get("error")
     if isinstance(error, dict):
         call.details["rpc_error"] = error.get("code") if isinstance(error.get("code"), int) else None
-    result = value.get("result")
-    if isinstance(result, dict) and result.get("isError") is True:
+    if reply.result is not None and reply.result.get("isError") is True:
         call.details["tool_error"] = True
-
-
-# -- lists
-
-
-def _filtered(gateway: Gateway, call: Call, body: bytes) -> bytes:
-    try:
-        found = filter_result(body, _Keep(gateway, call))
-    except Unfilterable as error:
-        raise Broken("The upstream's list cannot be read.", detail=str(error)) from error
-    _note_list(call, found)
-    return found.raw
-
-
-def _note_list(call: Call, found: FilteredList) -> None:
-    call.details["list"] = {"kept": found.kept, "hidden": found.hidden}
 
 
 def _modern(call: Call) -> bool:
     return call.era is not None and call.era.modern
-
-
-class _Keep:
-    """Says of one list item whether the caller may see it: the same engine, snapshot and clock as for calls."""
-
-    def __init__(self, gateway: Gateway, call: Call) -> None:
-        self.gateway = gateway
-        self.call = call
-        self.context = Context(now=datetime.now(UTC), client_ip=call.client_ip)
-
-    def __call__(self, kind: TargetKind, name: str, item: dict[str, Any]) -> bool:
-        snapshot, principal, spec = self.gateway.snapshot, self.call.principal, self.call.spec
-        if snapshot is None or principal is None or spec is None:
-            return False
-        annotations = item.get("annotations")
-        target = Target(kind, spec.slug, name, ABSENT, annotations if isinstance(annotations, dict) else None)
-        return may_list(snapshot.policy, principal, target, self.context) and not self.gateway.registry.blocked(
-            spec.slug, kind, name, item
-        )
 
 
 # -- a stream
@@ -204,12 +171,17 @@ class _Stream:
         self.gateway = gateway
         self.call = call
         self.response = response
-        self.reader = SseReader(max_event=gateway.config.max_answer_bytes)
+        self.reader = SseReader(max_event=_largest(gateway, call))
         self.events = 0
+        #: events of which nothing passed, since no client would take them for messages or had its answer; and the first
+        self.dropped = 0
+        self.lost = b""
         self.server_requests: list[dict[str, Any]] = []
+        self.others: list[dict[str, Any]] = []
+        self.other_data = bytearray()
         self.asked = call.message is not None and call.message.kind == "request"
-        self.lists = call.message is not None and call.message.method in LIST_METHODS
         self.pending = bytearray()
+        self.since = 0.0
 
     async def run(self) -> None:
         call, exchange = self.call, self.call.exchange
@@ -221,13 +193,17 @@ class _Stream:
         call.last_write = time.monotonic()
         try:
             with exchange.interruptible():
-                await exchange.start(200, await _headers(self.gateway, call, self.response))
+                headers = await _headers(self.gateway, call, self.response)
+                await exchange.start(200, [*headers, (b"content-type", b"text/event-stream")])
+                self.pending += self.response.greeting
+                await self._flush()
                 try:
                     await self._pump()
                 except EventTooLarge as error:
+                    await keep_head(self.gateway, call, self.reader.rest())
                     raise TooLarge("An event of the upstream's stream is too large.") from error
-            if self.asked and not call.answered and _modern(call):
-                raise Broken("The upstream's stream ended without an answer.")
+            if self.asked and not call.answered:
+                await self._without_answer()
             ended = "complete" if call.answered or not self.asked else "without_answer"
         except UpstreamError as error:
             ended = "cut"
@@ -238,22 +214,29 @@ class _Stream:
             stream: dict[str, Any] = {"bytes": exchange.sent_bytes, "events": self.events, "ended": ended}
             if exchange.ended_by:
                 stream["ended"] = exchange.ended_by
+            if self.dropped:
+                stream["dropped"] = self.dropped
             if self.server_requests:
                 stream["server_requests"] = self.server_requests
+            if self.others:
+                stream["answers"] = self.others
             call.details["stream"] = stream
 
     async def _pump(self) -> None:
-        exchange = self.call.exchange
         while piece := await self.response.read():
-            for event in self.reader.feed(piece):
-                self.events += 1
-                if event.data:
-                    await self._event(event)
-                else:
-                    self.pending += event.raw
+            self.since = time.monotonic()
+            for start in range(0, len(piece), SLICE_BYTES):
+                for event in self.reader.feed(piece[start : start + SLICE_BYTES]):
+                    self.events += 1
+                    await self._take(event)
+                await self._give_way()
             await self._flush()
-        if rest := self.reader.rest():
-            await exchange.write(rest)
+
+    async def _give_way(self) -> None:
+        """Let others have the loop, however much an upstream has to say."""
+        if time.monotonic() - self.since > TURN_SECONDS:
+            await asyncio.sleep(0)
+            self.since = time.monotonic()
 
     async def _flush(self) -> None:
         if self.pending:
@@ -269,67 +252,110 @@ class _Stream:
         if self.call.keep_alive is not None and not self.pending:
             await self.call.exchange.write(KEEP_ALIVE)
 
-    async def _event(self, event: SseEvent) -> None:
-        item = classify(event.data)
-        if item.kind == "response":
-            await self._response(event, item)
-        elif item.kind == "request":
-            await self._server_request(event, item)
-        else:
-            if _LIST_CHANGED.search(event.data) is not None:
-                self.gateway.registry.lists_changed(self.call.slug)
+    async def _take(self, event: SseEvent) -> None:
+        """Take one event: a message is judged, anything else may keep a stream alive but says nothing."""
+        if self.response.judged:
             self.pending += event.raw
+        elif event.message:
+            await self._message(event)
+        else:
+            written = frame(event)
+            if not written or event.data.strip():
+                self._drop(event)
+            self.pending += written
 
-    async def _response(self, event: SseEvent, item: Item) -> None:
-        call = self.call
-        raw, data = event.raw, event.data
-        result = item.value.get("result") if isinstance(item.value, dict) else None
-        if self.lists or not self.asked or isinstance(item.value, list) or _looks_like_list(result):
-            try:
-                found = filter_event(event, _Keep(self.gateway, call))
-            except Unfilterable as error:
-                raise Broken("The upstream's list cannot be read.", detail=str(error)) from error
-            if found.changed:
-                raw = found.raw
-                _note_list(call, found)
-                data = SseReader().feed(raw)[0].data
-        mine = self.asked and call.message is not None and same_id(item.id, call.message.id)
-        if not mine or call.answered:
-            self.pending += raw
+    def _drop(self, event: SseEvent) -> None:
+        self.dropped += 1
+        self.lost = self.lost or event.raw
+
+    async def _message(self, event: SseEvent) -> None:
+        try:
+            judged = await judge(self.gateway, self.call, event.message)
+        except Broken:
+            if not (self.asked and self.call.answered):
+                raise
+            self._drop(event)  # the client has its answer
+            return
+        reply = judged.reply
+        if reply.kind == "response" and self.asked and not self.call.answered and not _mine(self.call, reply):
+            await keep_head(self.gateway, self.call, event.message)
+            raise Broken("The upstream's answer has another request's id.")
+        if judged.data is not event.data:
+            event = event._replace(data=judged.data, plain=False)
+        if reply.kind == "response":
+            await self._response(event, judged)
+        elif reply.kind == "request":
+            await self._server_request(event, reply)
+        else:
+            if _LIST_CHANGED.fullmatch(reply.method) is not None:
+                self.gateway.registry.lists_changed(self.call.slug)
+            self.pending += frame(event)
+
+    async def _response(self, event: SseEvent, judged: Judged) -> None:
+        call, reply = self.call, judged.reply
+        if not self.asked:
+            await self._others(event, judged)
+            return
+        if call.answered:
+            self._drop(event)  # only the first is recorded, so only the first passes
             return
         await self._flush()
-        if isinstance(item.value, dict):
-            _note_result(call, item.value)
-        payload = await self.gateway.payload(data, level=call.level, side="response")
-        outcomes.complete(call, response=payload, response_bytes=len(data))
+        _note_result(call, reply)
+        payload = await self.gateway.payload(judged.data, judged.value, level=call.level, side="response")
+        outcomes.complete(call, response=payload, response_bytes=len(judged.data))
         await self.gateway.logger.outcome(_event(call), final=False)
         call.answered = True
-        self.pending += raw
+        self.pending += frame(event)
 
-    async def _server_request(self, event: SseEvent, item: Item) -> None:
+    async def _others(self, event: SseEvent, judged: Judged) -> None:
+        """An answer on a stream that only listens (resumed, or of the older transport): recorded here before it goes out."""
+        call = self.call
+        payload = await self.gateway.payload(judged.data, judged.value, level=call.level, side="response")
+        if len(self.others) < OTHER_ANSWERS:
+            self.others.append({"id": judged.reply.id, "bytes": payload.size, "digest": payload.digest})
+        if len(self.other_data) < OTHER_BYTES:
+            self.other_data += (b"," if self.other_data else b"") + judged.data
+            payload = await self.gateway.payload(b"[%b]" % bytes(self.other_data), level=call.level, side="response")
+            call.details["stream"] = {"answers": self.others}
+            outcomes.complete(call, response=payload, response_bytes=payload.size)
+            await self.gateway.logger.outcome(_event(call), final=False)
+        self.pending += frame(event)
+
+    async def _server_request(self, event: SseEvent, reply: Reply) -> None:
         """A request of the server (sampling, elicitation, roots): a `method:` target like any other."""
         call = self.call
         snapshot, principal = self.gateway.snapshot, call.principal
-        if item.method == "ping":
-            self.pending += event.raw
+        if reply.method == "ping":
+            self.pending += frame(event)
             return
         allowed, reason = False, "policy_stale"
         if snapshot is not None and principal is not None:
-            target = Target("method", call.slug, item.method, (item.value or {}).get("params") or {})
+            target = Target("method", call.slug, reply.method, reply.value.get("params") or {})
             context = Context(now=datetime.now(UTC), client_ip=call.client_ip)
             decision = decide(snapshot.policy, principal, target, context)
             allowed, reason = decision.allowed, decision.reason
         if len(self.server_requests) < SERVER_REQUESTS:
-            self.server_requests.append({"method": item.method, "allowed": allowed, "reason": reason})
+            self.server_requests.append({"method": reply.method, "allowed": allowed, "reason": reason})
         if allowed:
-            self.pending += event.raw
+            self.pending += frame(event)
             return
         # The upstream waits for an answer, so it gets one; the client never sees the question.
-        self.gateway.spawn(error_response(self.gateway, call, item.id, item.method))
+        self.gateway.spawn(error_response(self.gateway, call, reply.id, reply.method))
+
+    async def _without_answer(self) -> None:
+        """A stream that ends before its answer may be taken up again in the legacy era, but not when something was lost."""
+        rest = self.reader.rest()
+        if any(event.data or not event.plain for event in SseReader(len(rest) + 2).feed(rest + b"\n\n")):
+            await keep_head(self.gateway, self.call, rest)
+            raise Broken("The upstream's stream ended within an event.")
+        if self.dropped or _modern(self.call):
+            await keep_head(self.gateway, self.call, self.lost)
+            raise Broken("The upstream's stream ended without an answer.")
 
     async def _broken(self, error: UpstreamError) -> None:
         """The head of the answer is out, so what went wrong is told as the stream's last event."""
         call = self.call
+        await self._flush()  # what came before it was in order
         outcomes.upstream_failed(call, error)
         call.answer_status = 200
         if not (self.asked and not call.answered and call.rpc_id):
@@ -341,12 +367,6 @@ class _Stream:
         call.answered = True
         body = outcomes.stream_error(call, code, error, audit_id)
         await call.exchange.write(encode(body))
-
-
-def _looks_like_list(result: Any) -> bool:
-    return isinstance(result, dict) and any(
-        isinstance(result.get(name), list) for name in ("tools", "prompts", "resources", "resourceTemplates")
-    )
 
 
 # -- heads

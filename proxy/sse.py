@@ -1,34 +1,23 @@
 """Server-sent events read as they come: every byte kept, every border between chunks allowed, nothing without a bound.
 
     reader = SseReader(max_event=...)
-    for event in reader.feed(chunk):      event.raw goes on as it came; event.data is what a client would be handed
+    for event in reader.feed(chunk):      event.data is what a client would be handed
+        frame(event)                      what may be written to a client
     reader.rest()                         what came after the last whole event
 
 The `raw` of all events and the rest, joined, is exactly the stream. An event is handed out with its blank line; when that
 ends in CR, a LF that follows in the next chunk comes out by itself, so that no event waits for it.
 
-`classify(data)` says what an event's JSON is to a client: a response, a request of the server, or a notification.
+Readers differ: some take the last data line alone, know field names in any case, split lines at other characters. So an
+event is written on as it came only when it is *plain*, which all of them read alike, and else in a form that is.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
-import orjson
-
-__all__ = [
-    "KEEP_ALIVE",
-    "EventTooLarge",
-    "Item",
-    "SseEvent",
-    "SseReader",
-    "classify",
-    "encode",
-    "load",
-    "same_id",
-]
+__all__ = ["KEEP_ALIVE", "EventTooLarge", "SseEvent", "SseReader", "encode", "frame"]
 
 KEEP_ALIVE: Final = b": keep-alive\n\n"
 
@@ -36,7 +25,11 @@ KEEP_ALIVE: Final = b": keep-alive\n\n"
 _BLANK = re.compile(rb"\n[\r\n]|\r\r")
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _BOM: Final = b"\xef\xbb\xbf"
-_MEMBERS = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
+_PRINTABLE = re.compile(rb"[\x20-\x7e]*")
+_RETRY = re.compile(rb"[0-9]{1,10}")
+_OPENS = re.compile(rb"\n[ \t]*[{\[]")
+#: the names of events that carry messages
+_NAMES = frozenset({"", "message"})
 
 
 class EventTooLarge(Exception):
@@ -50,6 +43,14 @@ class SseEvent(NamedTuple):
     event: str
     id: bytes | None
     data: bytes
+    retry: bytes | None = None
+    #: every reader reads its bytes as these fields
+    plain: bool = False
+
+    @property
+    def message(self) -> bytes:
+        """The data of an event that a client would take for a message, else b""."""
+        return self.data if self.event in _NAMES and not self.data.isspace() else b""
 
 
 class SseReader:
@@ -113,17 +114,39 @@ class SseReader:
             text = raw.removeprefix(_BOM)
         name = ""
         event_id: bytes | None = None
+        retry: bytes | None = None
         data: list[bytes] = []
-        for line in _LINE_END.split(text) if b"\r" in text else text.split(b"\n"):
+        fields = 0  # those that are plain
+        lines = _LINE_END.split(text) if b"\r" in text else text.split(b"\n")
+        for line in lines:
             if line[:5] == b"data:":
                 data.append(line[6:] if line[5:6] == b" " else line[5:])
+                fields += 1
+            elif not line:
+                fields += 1
+            elif line[:6] == b"event:":
+                fields += not name
+                name = line[6:].removeprefix(b" ").decode("utf-8", "replace")
+            elif line[:1] == b":":
+                fields += _PRINTABLE.fullmatch(line) is not None
+            elif line[:3] == b"id:":
+                if b"\0" not in line:
+                    fields += event_id is None
+                    event_id = line[3:].removeprefix(b" ")
+            elif line[:6] == b"retry:":
+                fields += retry is None
+                retry = line[6:].removeprefix(b" ")
             elif line == b"data":
                 data.append(b"")
-            elif line[:6] == b"event:":
-                name = line[6:].removeprefix(b" ").decode("utf-8", "replace")
-            elif line[:3] == b"id:" and b"\0" not in line:
-                event_id = line[3:].removeprefix(b" ")
-        return SseEvent(raw, name, event_id, data[0] if len(data) == 1 else b"\n".join(data))
+        joined = data[0] if len(data) == 1 else b"\n".join(data)
+        plain = fields == len(lines) and text is raw and name in _NAMES and _alike(raw)
+        if event_id is not None and _PRINTABLE.fullmatch(event_id) is None:
+            plain = False
+        if retry is not None and _RETRY.fullmatch(retry) is None:
+            retry, plain = None, False
+        if plain and len(data) > 1 and _OPENS.search(joined) is not None:
+            plain = False  # a line of it may be a message to those who take lines one by one
+        return SseEvent(raw, name, event_id, joined, retry, plain)
 
     def rest(self) -> bytes:
         """What came after the last whole event: a client would throw it away."""
@@ -143,65 +166,29 @@ def encode(data: bytes, *, event: str = "", event_id: bytes | None = None) -> by
     return b"\n".join(lines) + b"\n\n"
 
 
-# --- what an event's JSON is to the client ----------------------------------------------------------------------------
+def _alike(raw: bytes) -> bool:
+    """Whether all lines end alike, in LF or in CR LF (of which the last LF may be still to come)."""
+    if b"\r" not in raw:
+        return True
+    lines = raw.count(b"\n")
+    return raw.count(b"\r\n") == lines == raw.count(b"\r") - (raw[-1:] == b"\r")
 
 
-class Item(NamedTuple):
-    """What a message of an upstream is: `value` is None when it needed no parsing to tell."""
+def frame(event: SseEvent) -> bytes:
+    """Write an event for a client: as it came when it is plain, else what is to be kept of it (b"" for nothing).
 
-    kind: Literal["response", "request", "notification", "other"]
-    id: Any = None
-    method: str = ""
-    value: Any = None
-
-
-def load(data: bytes) -> Any:
-    """Parse an upstream's JSON as a lenient client would; None when nobody could."""
-    try:
-        return orjson.loads(data)
-    except ValueError:
-        pass
-    try:
-        return json.loads(data.decode("utf-8", "replace"))  # half surrogate pairs, NaN, numbers beyond a double
-    except (ValueError, RecursionError):
-        return None
-
-
-_ID = re.compile(rb'"[iI][dD]"|\\u00')
-
-
-def classify(data: bytes) -> Item:
-    """Say what a message of an upstream is; notifications are told by their bytes alone."""
-    if _ID.search(data) is None:
-        # No member can be called "id" (some clients read it in any case), so this answers nobody and asks nothing.
-        return Item("notification") if b'"method"' in data else Item("other")
-    value = load(data)
-    if isinstance(value, list):  # a batch, as 2025-03-26 had them: what matters is whether it holds a response
-        items = [_item(member) for member in value]
-        return next(
-            (item._replace(value=value) for item in items if item.kind == "response"), Item("other", value=value)
-        )
-    return _item(value)
-
-
-def _item(value: Any) -> Item:
-    if not isinstance(value, dict):
-        return Item("other", value=value)
-    members = value if value.keys() <= _MEMBERS else {name.casefold(): member for name, member in value.items()}
-    method = members.get("method")
-    if isinstance(method, str):
-        return Item("request" if members.get("id") is not None else "notification", members.get("id"), method, value)
-    if "result" in members or "error" in members:
-        return Item("response", members.get("id"), "", value)
-    return Item("other", members.get("id"), "", value)
-
-
-def same_id(one: Any, other: Any) -> bool:
-    """Whether some client could take two ids for one: clients are known to read "1" as 1."""
-    if isinstance(one, bool) or isinstance(other, bool) or one is None or other is None:
-        return False
-    if isinstance(one, float) and one.is_integer():
-        one = int(one)
-    if isinstance(other, float) and other.is_integer():
-        other = int(other)
-    return str(one) == str(other)
+    The JSON of its data stays byte for byte, but for line breaks between its tokens.
+    """
+    if event.plain:
+        return event.raw
+    lines: list[bytes] = []
+    data = event.message
+    if data and event.event:
+        lines.append(b"event: " + event.event.encode())
+    if event.id is not None and _PRINTABLE.fullmatch(event.id) is not None:
+        lines.append(b"id: " + event.id)
+    if event.retry is not None:
+        lines.append(b"retry: " + event.retry)
+    if data:
+        lines.append(b"data: " + data.replace(b"\n", b" "))
+    return b"\n".join(lines) + b"\n\n" if lines else b""

@@ -161,21 +161,15 @@ class UpstreamRegistry:
             self._streams[slug] = made
         return self._streams[slug]
 
-    def blocked(self, slug: str, kind: str, name: str, item: Any = None) -> bool:
-        """Tell whether a definition may not be used; a listed one that is not known so has the catalogue read (again)."""
-        spec = self.spec(slug)
-        if spec is None:
-            return False
-        wanted = spec.catalogued or self._config.catalogue_refresh > 0
-        if item is not None and wanted and spec.differs(kind, name, item):
-            self._differs(slug)
-        return spec.blocked(kind, name, item)
-
     def lists_changed(self, slug: str) -> None:
         """Have the catalogue of an upstream read again, which says itself that what it offers has changed."""
         spec = self.spec(slug)
-        if spec is not None and (spec.catalogued or self._config.catalogue_refresh > 0):
+        if spec is not None and self.watched(spec):
             self._differs(slug)
+
+    def watched(self, spec: UpstreamSpec) -> bool:
+        """Tell whether a difference between an upstream's lists and its catalogue matters to anybody."""
+        return spec.catalogued or self._config.catalogue_refresh > 0
 
     def stderr(self, slug: str) -> list[str]:
         """Give what a stdio upstream last wrote to its standard error, as this process saw it."""

@@ -100,12 +100,19 @@ class UpstreamRequest(NamedTuple):
     #: overrides of the transport's own limits, in seconds; None keeps them, 0 means no limit
     first_byte_timeout: float | None = None
     idle_timeout: float | None = None
+    #: who asks: what a caller names by ids of its own choice is looked up for that caller alone
+    caller: bytes = b""
 
 
 class UpstreamResponse(ABC):
     """The head of an answer, and its body to be read piece by piece."""
 
     __slots__ = ("headers", "status")
+
+    #: an event of our own that a stream begins with
+    greeting = b""
+    #: whether every message in it was judged and recorded before it was put there
+    judged = False
 
     def __init__(self, status: int, headers: Headers) -> None:
         self.status = status

@@ -8,11 +8,12 @@ import shutil
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
+from proxy.replies import LARGE_BYTES
 from proxy.transports.base import Broken, Busy, Unreachable
 from proxy.transports.splice import one_line
 
@@ -84,9 +85,16 @@ class Child(asyncio.SubprocessProtocol):
     """One running process; reads lines, writes lines, is always reaped."""
 
     def __init__(
-        self, *, received: Callable[[bytes], bool], ended: Callable[[str], None], ring: Ring, max_line: int
+        self,
+        *,
+        received: Callable[[bytes], bool],
+        received_large: Callable[[bytes], Awaitable[bool]],
+        ended: Callable[[str], None],
+        ring: Ring,
+        max_line: int,
     ) -> None:
         self._received = received
+        self._received_large = received_large
         self._ended = ended
         self._ring = ring
         self._max_line = max_line
@@ -94,6 +102,9 @@ class Child(asyncio.SubprocessProtocol):
         self._input: asyncio.WriteTransport | None = None
         self._buffer: list[bytes] = []
         self._buffered = 0
+        #: lines behind a large one that is being read, and the task that reads it: they are taken in their order
+        self._behind: deque[bytes] = deque()
+        self._reading: asyncio.Task[None] | None = None
         self._linger: asyncio.TimerHandle | None = None
         self.gone = asyncio.Event()
         self.alive = False
@@ -105,6 +116,7 @@ class Child(asyncio.SubprocessProtocol):
         command: Command,
         *,
         received: Callable[[bytes], bool],
+        received_large: Callable[[bytes], Awaitable[bool]],
         ended: Callable[[str], None],
         ring: Ring,
         max_line: int,
@@ -117,7 +129,9 @@ class Child(asyncio.SubprocessProtocol):
         )  # fmt: skip
         try:
             _, child = await loop.subprocess_exec(
-                lambda: cls(received=received, ended=ended, ring=ring, max_line=max_line),
+                lambda: cls(
+                    received=received, received_large=received_large, ended=ended, ring=ring, max_line=max_line
+                ),
                 *arguments,
                 env=environment,
                 cwd=command.directory or None,
@@ -149,8 +163,13 @@ class Child(asyncio.SubprocessProtocol):
             self._buffered = 0
         for line in lines:
             line = line.strip()
-            if line and not self._received(line):
-                self._ring.add("(on standard output, not a message) " + line[:500].decode("utf-8", "backslashreplace"))
+            if self._behind or self._reading is not None or len(line) > LARGE_BYTES:
+                self._behind.append(line)
+            elif line:
+                self._told(line, self._received(line))
+        if self._behind and self._reading is None:
+            self._hold(True)
+            self._reading = asyncio.get_running_loop().create_task(self._read_behind())
         if rest:
             self._buffer.append(rest)
             self._buffered += len(rest)
@@ -158,9 +177,33 @@ class Child(asyncio.SubprocessProtocol):
                 self._ring.add(f"(stopped: a line of more than {self._max_line} bytes)")
                 self.kill()
 
+    async def _read_behind(self) -> None:
+        while self._behind:
+            line = self._behind.popleft()
+            if len(line) > LARGE_BYTES:
+                self._told(line, await self._received_large(line))
+            elif line:
+                self._told(line, self._received(line))
+        self._reading = None
+        self._hold(False)
+
+    def _told(self, line: bytes, message: bool) -> None:
+        if not message:
+            self._ring.add("(on standard output, not a message) " + line[:500].decode("utf-8", "backslashreplace"))
+
+    def _hold(self, hold: bool) -> None:
+        """Read no more of the output, or go on."""
+        pipe = self._transport.get_pipe_transport(1) if self._transport is not None else None
+        if isinstance(pipe, asyncio.ReadTransport) and not pipe.is_closing():
+            if hold:
+                pipe.pause_reading()
+            else:
+                pipe.resume_reading()
+
     def process_exited(self) -> None:
         """Leave nothing of its group behind; what it still had said is read first."""
         self.alive = False
+        self._hold(False)
         self._kill_group()
         if self._transport is not None:
             # something that left the group may hold the pipes open for ever
@@ -175,6 +218,12 @@ class Child(asyncio.SubprocessProtocol):
             self._transport.close()
         code = self._transport.get_returncode() if self._transport is not None else None
         how = f"signal {_signal_name(-code)}" if code is not None and code < 0 else f"exit status {code}"
+        if self._reading is not None:
+            self._reading.add_done_callback(lambda _: self._end(how))
+        else:
+            self._end(how)
+
+    def _end(self, how: str) -> None:
         self._ring.add(f"(ended: {how})")
         self.gone.set()
         self._ended(how)

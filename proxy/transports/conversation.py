@@ -6,7 +6,8 @@ gives what belongs to no call to whoever listens.
 
 A *private* conversation has one client, so the server's own requests, logs and notifications are that client's. In a
 *shared* one nothing may cross between callers: progress follows its call, resource updates follow their subscription,
-changed lists go to every listener, and the rest (log messages, sampling, elicitation, roots) has no rightful receiver:
+what a client names by an id of its own choice is looked up under that client's owner (its key and session) alone, changed
+lists go to every listener, and the rest (log messages, sampling, elicitation, roots) has no rightful receiver:
 notifications are dropped, requests are answered with an error, pings with a result.
 """
 
@@ -18,14 +19,17 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from copy import copy
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
+from proxy.replies import LARGE_BYTES, crowded
 from proxy.transports.base import Broken, BufferedResponse, TimedOut, TooLarge, UpstreamError, UpstreamResponse
-from proxy.transports.splice import Path, find, one_line, replace
+from proxy.transports.splice import Path, Span, find, one_line, replace
 
 JSON_HEADERS = [(b"content-type", b"application/json")]
+#: whose something is: the caller's key, and its session if it has one
+Owner = tuple[bytes, bytes]
 STREAM_HEADERS = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")]
 SUBSCRIPTION = "io.modelcontextprotocol/subscriptionId"
 VERSION = "io.modelcontextprotocol/protocolVersion"
@@ -35,6 +39,7 @@ _PROGRESS: Path = ("params", "progressToken")
 _CANCELLED: Path = ("params", "requestId")
 _SUBSCRIPTION: Path = ("params", "_meta", SUBSCRIPTION)
 _RESULT_SUBSCRIPTION: Path = ("result", "_meta", SUBSCRIPTION)
+_SPANS = (_ID, _PROGRESS, _SUBSCRIPTION, _RESULT_SUBSCRIPTION)
 #: subscriptions to resources that a pipe remembers: clients vanish without a word, so the oldest have to go
 MOST_SUBSCRIPTIONS = 10_000
 
@@ -49,6 +54,26 @@ def parse(raw: bytes) -> dict[str, Any] | None:
         except (ValueError, RecursionError):
             return None
     return value if isinstance(value, dict) else None
+
+
+class Said(NamedTuple):
+    """What a server said, and where in its bytes the values are that may have to be replaced."""
+
+    message: dict[str, Any]
+    spans: dict[Path, Span]
+
+
+def understand(raw: bytes) -> Said | None:
+    """Read what a server said (pure, so that large messages may be read in a thread); None when it is no message.
+
+    Of one with more values than anybody should take apart only the id is read: whoever asked is told what is wrong with it.
+    """
+    if len(raw) > LARGE_BYTES and crowded(raw):
+        spans = find(raw, _ID)
+        identity = parse(b'{"id":%b}' % raw[slice(*spans[_ID])]) if _ID in spans else None
+        return Said(identity, spans) if identity is not None else None
+    message = parse(raw)
+    return Said(message, find(raw, *_SPANS)) if message is not None else None
 
 
 def is_modern(message: dict[str, Any], version: bytes = b"") -> bool:
@@ -160,7 +185,7 @@ class QueueResponse(UpstreamResponse):
 class _Call:
     __slots__ = ("id_raw", "key", "modern", "response", "token_raw")
 
-    def __init__(self, key: tuple[bytes, str], id_raw: bytes, token_raw: bytes, modern: bool) -> None:
+    def __init__(self, key: tuple[Owner, str], id_raw: bytes, token_raw: bytes, modern: bool) -> None:
         self.key = key
         self.id_raw = id_raw
         self.token_raw = token_raw
@@ -178,9 +203,9 @@ class Conversation:
         self._limit = limit
         self._serial = 0
         self._calls: dict[int, _Call] = {}
-        self._listeners: dict[bytes, QueueResponse] = {}
-        #: session and digest of the resource's address, the oldest first
-        self._subscribed: dict[tuple[bytes, bytes], None] = {}
+        self._listeners: dict[Owner, QueueResponse] = {}
+        #: owner and digest of the resource's address, the oldest first
+        self._subscribed: dict[tuple[Owner, bytes], None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -201,13 +226,18 @@ class Conversation:
         message: dict[str, Any],
         *,
         session: bytes = b"",
+        caller: bytes = b"",
         modern: bool = False,
         first_byte: float = 60.0,
         idle: float | None = None,
     ) -> UpstreamResponse:
         """Send a request; gives its answer as JSON when nothing came before it, else as a stream."""
+        owner = (caller, session)
         spans = find(raw, _ID, _TOKEN)
         start, end = spans[_ID]
+        if self._others_listen(message, owner):
+            self._note_subscription(message, owner)
+            return BufferedResponse(200, list(JSON_HEADERS), b'{"jsonrpc":"2.0","id":%b,"result":{}}' % raw[start:end])
         self._serial += 1
         serial = self._serial
         wire = b"%d" % serial
@@ -216,7 +246,7 @@ class Conversation:
         if _TOKEN in spans:
             token_raw = raw[slice(*spans[_TOKEN])]
             changes[spans[_TOKEN]] = wire
-        call = _Call((session, json.dumps(message.get("id"))), raw[start:end], token_raw, modern)
+        call = _Call((owner, json.dumps(message.get("id"))), raw[start:end], token_raw, modern)
 
         def abandoned() -> None:
             if self._calls.pop(serial, None) is not None and modern:
@@ -228,7 +258,7 @@ class Conversation:
         try:
             async with asyncio.timeout(first_byte or None):
                 await self._write(replace(raw, changes))
-                self._note_subscription(message, session)
+                self._note_subscription(message, owner)
                 await response.first()
         except TimeoutError:
             response.abort()
@@ -241,12 +271,12 @@ class Conversation:
             return BufferedResponse(200, list(JSON_HEADERS), whole)
         return response
 
-    async def accept(self, raw: bytes, message: dict[str, Any], *, session: bytes = b"") -> None:
+    async def accept(self, raw: bytes, message: dict[str, Any], *, session: bytes = b"", caller: bytes = b"") -> None:
         """Pass on what expects no answer: a notification, or the client's answer to the server."""
         method = message.get("method")
         if method == "notifications/cancelled":
             params = message.get("params")
-            wanted = (session, json.dumps(params.get("requestId") if isinstance(params, dict) else None))
+            wanted = ((caller, session), json.dumps(params.get("requestId") if isinstance(params, dict) else None))
             spans = find(raw, _CANCELLED)
             for serial, call in self._calls.items():
                 if call.key == wanted and _CANCELLED in spans:
@@ -256,44 +286,52 @@ class Conversation:
         if self._private or (isinstance(method, str) and not method.startswith("notifications/")):
             await self._write(raw)
 
-    def listen(self, session: bytes = b"") -> QueueResponse:
-        """Open the stream of what belongs to no call; a newer one of the same session replaces it."""
-        older = self._listeners.pop(session, None)
+    def listen(self, session: bytes = b"", caller: bytes = b"") -> QueueResponse:
+        """Open the stream of what belongs to no call; a newer one of the same owner replaces it."""
+        owner = (caller, session)
+        older = self._listeners.pop(owner, None)
         if older is not None:
             older.finish()
 
         def abandoned() -> None:
-            if self._listeners.get(session) is response:
-                del self._listeners[session]
+            if self._listeners.get(owner) is response:
+                del self._listeners[owner]
 
         # it may be silent for as long as it likes
         response = QueueResponse(idle=0.0, limit=self._limit, abandoned=abandoned)
-        self._listeners[session] = response
+        self._listeners[owner] = response
         return response
 
-    def forget(self, session: bytes) -> None:
-        """End a session's listener and subscriptions."""
-        listener = self._listeners.pop(session, None)
+    def forget(self, session: bytes, caller: bytes = b"") -> None:
+        """End the listener and the subscriptions of a session."""
+        owner = (caller, session)
+        listener = self._listeners.pop(owner, None)
         if listener is not None:
             listener.finish()
-        for key in [key for key in self._subscribed if key[0] == session]:
+        for key in [key for key in self._subscribed if key[0] == owner]:
             del self._subscribed[key]
 
     # -- from the server ---------------------------------------------------------------------------------------
 
-    def deliver(self, raw: bytes) -> bool:
+    def deliver(self, raw: bytes, said: Said | None = None) -> bool:
         """Take what the server said; False when it is no message."""
-        message = parse(raw)
-        if message is None:
+        said = said or understand(raw)
+        if said is None:
             return False
+        message = said.message
         method = message.get("method")
         if not isinstance(method, str):
-            self._answer(raw, message)
+            self._answer(raw, said)
         elif "id" in message:
             self._server_request(raw, message, method)
         else:
-            self._notification(raw, message, method)
+            self._notification(raw, said, method)
         return True
+
+    async def deliver_large(self, raw: bytes) -> bool:
+        """Take a large message of the server's, without holding up what else the loop does."""
+        said = await asyncio.to_thread(understand, raw)
+        return said is not None and self.deliver(raw, said)
 
     def fail(self, error: UpstreamError) -> None:
         """End every call and listener: the pipe is gone."""
@@ -305,12 +343,11 @@ class Conversation:
         for listener in listeners.values():
             listener.finish()
 
-    def _answer(self, raw: bytes, message: dict[str, Any]) -> None:
-        serial = message.get("id")
+    def _answer(self, raw: bytes, said: Said) -> None:
+        serial, spans = said.message.get("id"), said.spans
         call = self._calls.pop(serial, None) if type(serial) is int else None
         if call is None:
             return  # of a call that was given up
-        spans = find(raw, _ID, _RESULT_SUBSCRIPTION)
         if _ID not in spans:
             return
         changes = {spans[_ID]: call.id_raw}
@@ -319,26 +356,26 @@ class Conversation:
         call.response.push(replace(raw, changes))
         call.response.finish()
 
-    def _notification(self, raw: bytes, message: dict[str, Any], method: str) -> None:
-        params = message.get("params")
+    def _notification(self, raw: bytes, said: Said, method: str) -> None:
+        params, spans = said.message.get("params"), said.spans
         params = params if isinstance(params, dict) else {}
         meta = params.get("_meta")
         subscription = meta.get(SUBSCRIPTION) if isinstance(meta, dict) else None
         if subscription is not None:
             call = self._calls.get(subscription) if type(subscription) is int else None
-            if call is not None:
-                call.response.push(replace(raw, {find(raw, _SUBSCRIPTION)[_SUBSCRIPTION]: call.id_raw}))
+            if call is not None and _SUBSCRIPTION in spans:
+                call.response.push(replace(raw, {spans[_SUBSCRIPTION]: call.id_raw}))
         elif method == "notifications/progress":
             token = params.get("progressToken")
             call = self._calls.get(token) if type(token) is int else None
-            if call is not None and call.token_raw:
-                call.response.push(replace(raw, {find(raw, _PROGRESS)[_PROGRESS]: call.token_raw}))
+            if call is not None and call.token_raw and _PROGRESS in spans:
+                call.response.push(replace(raw, {spans[_PROGRESS]: call.token_raw}))
         elif self._private:
             self._to_client(raw)
         elif method == "notifications/resources/updated":
             resource = _digest(params.get("uri"))
-            for session, listener in list(self._listeners.items()):
-                if (session, resource) in self._subscribed:
+            for owner, listener in list(self._listeners.items()):
+                if (owner, resource) in self._subscribed:
                     listener.push(raw)
         elif method.endswith("/list_changed"):
             for listener in list(self._listeners.values()):
@@ -363,11 +400,19 @@ class Conversation:
         listener.push(raw)
         return True
 
-    def _note_subscription(self, message: dict[str, Any], session: bytes) -> None:
+    def _others_listen(self, message: dict[str, Any], owner: Owner) -> bool:
+        """Tell whether one who unsubscribes would end others' updates too: a shared server knows one client only."""
+        if self._private or message.get("method") != "resources/unsubscribe":
+            return False
+        params = message.get("params")
+        resource = _digest(params.get("uri")) if isinstance(params, dict) else b""
+        return any(key[1] == resource and key[0] != owner for key in self._subscribed)
+
+    def _note_subscription(self, message: dict[str, Any], owner: Owner) -> None:
         method = message.get("method")
         params = message.get("params")
         if isinstance(params, dict) and method in ("resources/subscribe", "resources/unsubscribe"):
-            key = (session, _digest(params.get("uri")))
+            key = (owner, _digest(params.get("uri")))
             self._subscribed.pop(key, None)
             if method == "resources/subscribe":
                 self._subscribed[key] = None

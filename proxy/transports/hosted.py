@@ -25,6 +25,7 @@ ERROR = b"x-upstream-error"
 MARK = b"x-upstream-mark"
 FIRST_BYTE = b"x-upstream-first-byte"
 IDLE = b"x-upstream-idle"
+CALLER = b"x-upstream-caller"
 _ERRORS: dict[str, type[UpstreamError]] = {
     kind.__name__: kind
     for kind in (
@@ -65,7 +66,7 @@ class HostedTransport:
 
     async def send(self, request: UpstreamRequest) -> UpstreamResponse:
         """Send through the host; its errors are raised here as they were there."""
-        headers = [*request.headers, (MARK, self._mark)]
+        headers = [*request.headers, (MARK, self._mark), (CALLER, request.caller)]
         if request.first_byte_timeout is not None:
             headers.append((FIRST_BYTE, b"%g" % request.first_byte_timeout))
         if request.idle_timeout is not None:

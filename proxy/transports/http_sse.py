@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urljoin
 
 from proxy.egress import BadUrl, Origin, parse_url
+from proxy.replies import LARGE_BYTES
 from proxy.sse import EventTooLarge, SseEvent, SseReader
 from proxy.transports.base import (
     Broken,
@@ -145,7 +146,7 @@ class HttpSseTransport:
         if self._sessions.get(session) is None:
             return refusal(404 if session else 400, -32600, "Session not found")
         if request.verb == b"GET":
-            return self._sessions.listen(session)
+            return self._sessions.listen(session, request.caller)
         self._sessions.end(session)
         return BufferedResponse(200, [])
 
@@ -183,7 +184,7 @@ class HttpSseTransport:
             return refusal(404, -32600, "Session not found", id=asked(message))
         if isinstance(message.get("method"), str) and "id" in message:
             return await known.request(request, message, session)
-        await known.conversation.accept(request.body, message, session=session)
+        await known.conversation.accept(request.body, message, session=session, caller=request.caller)
         return BufferedResponse(202, [])
 
 
@@ -206,7 +207,7 @@ class _Stream:
         """Send a request; its answer comes on the stream."""
         limit = self._first_byte if request.first_byte_timeout is None else request.first_byte_timeout
         return await self.conversation.request(
-            request.body, message, session=session, first_byte=limit, idle=request.idle_timeout
+            request.body, message, session=session, caller=request.caller, first_byte=limit, idle=request.idle_timeout
         )
 
     async def close(self) -> None:
@@ -229,8 +230,10 @@ class _Stream:
         error: UpstreamError = Broken("The upstream ended its stream before it had answered.")
         try:
             while (event := await self._channel.next()) is not None:
-                if event.event in ("message", "") and event.data:
-                    self.conversation.deliver(event.data)
+                if len(event.message) > LARGE_BYTES:
+                    await self.conversation.deliver_large(event.message)
+                elif event.message:
+                    self.conversation.deliver(event.message)
         except UpstreamError as failure:
             error = failure
         finally:

@@ -84,11 +84,11 @@ class SessionTable(Generic[PeerT]):
         state.last_used = asyncio.get_running_loop().time()
         return state.peer
 
-    def listen(self, token: bytes) -> UpstreamResponse:
+    def listen(self, token: bytes, caller: bytes = b"") -> UpstreamResponse:
         """Open the stream of a known session."""
         state = self._states[token]
         state.listened = True
-        return state.peer.conversation.listen(token)
+        return state.peer.conversation.listen(token, caller)
 
     def end(self, token: bytes) -> bool:
         """End a session; False when it was not known."""

@@ -88,6 +88,7 @@ class Process:
             self._child = child = await Child.start(
                 self._command,
                 received=self.conversation.deliver,
+                received_large=self.conversation.deliver_large,
                 ended=self._ended,
                 ring=self._ring,
                 max_line=self._limits.answer_bytes,
@@ -228,9 +229,10 @@ class StdioTransport:
         limit = self._limits.first_byte if request.first_byte_timeout is None else request.first_byte_timeout
         if isinstance(message.get("method"), str) and "id" in message:
             return await process.conversation.request(
-                request.body, message, session=session, modern=modern, first_byte=limit, idle=request.idle_timeout
-            )
-        await process.conversation.accept(request.body, message, session=session)
+                request.body, message, session=session, caller=request.caller, modern=modern, first_byte=limit,
+                idle=request.idle_timeout,
+            )  # fmt: skip
+        await process.conversation.accept(request.body, message, session=session, caller=request.caller)
         return BufferedResponse(202, [])
 
     def _greet(self, raw: bytes, message: dict[str, Any], result: dict[str, Any]) -> UpstreamResponse:
@@ -274,17 +276,17 @@ class StdioTransport:
             if self._sessions.get(session) is None:
                 return refusal(404 if session else 400, -32600, "Session not found")
             if request.verb == b"GET":
-                return self._sessions.listen(session)
+                return self._sessions.listen(session, request.caller)
             self._sessions.end(session)
             return BufferedResponse(200, [])
         if request.verb == b"DELETE":
             if self._legacy is not None:
-                self._legacy.conversation.forget(session)
+                self._legacy.conversation.forget(session, request.caller)
             return BufferedResponse(200, [])
         if self._legacy is None:
             self._legacy = self._process(private=False, handshake=True)
         await self._legacy.ready()
-        return self._legacy.conversation.listen(session or new_token())
+        return self._legacy.conversation.listen(session or new_token(), request.caller)
 
 
 def refusal(

@@ -3,7 +3,11 @@ from __future__ import annotations
 import asyncio
 import json
 
+import pytest
+
+from proxy.replies import LARGE_BYTES
 from proxy.transports import conversation
+from proxy.transports.child import Child, Ring
 from proxy.transports.conversation import Conversation
 
 
@@ -15,15 +19,25 @@ class Pipe:
     """A shared pipe whose server says yes to everything."""
 
     def __init__(self) -> None:
+        self.heard: list[dict] = []
+        self.silent = False
         self.conversation = Conversation(self.write, private=False, idle=5, limit=1 << 20)
 
     async def write(self, raw: bytes) -> None:
-        answer = {"jsonrpc": "2.0", "id": json.loads(raw)["id"], "result": {}}
+        said = json.loads(raw)
+        self.heard.append(said)
+        if self.silent or "id" not in said:
+            return
+        answer = {"jsonrpc": "2.0", "id": said["id"], "result": {}}
         asyncio.get_running_loop().call_soon(self.conversation.deliver, json.dumps(answer).encode())
 
-    async def ask(self, method: str, uri: str, session: bytes) -> None:
+    async def ask(self, method: str, uri: str, session: bytes, caller: bytes = b"") -> None:
         value = message(method, uri)
-        await self.conversation.request(json.dumps(value).encode(), value, session=session)
+        await self.conversation.request(json.dumps(value).encode(), value, session=session, caller=caller)
+
+    async def cancel(self, rpc_id: object, session: bytes, caller: bytes) -> None:
+        value = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": rpc_id}}
+        await self.conversation.accept(json.dumps(value).encode(), value, session=session, caller=caller)
 
     def updated(self, uri: str) -> None:
         value = {"jsonrpc": "2.0", "method": "notifications/resources/updated", "params": {"uri": uri}}
@@ -64,3 +78,99 @@ async def test_subscriptions_of_clients_that_vanish_are_bounded(monkeypatch) -> 
     pipe.updated("test://a")
     assert b"test://a" in await heard(newest)
     assert await heard(oldest) == b""
+
+
+OTHERS = [(b"A", b"other"), (b"B", b""), (b"B", b"one"), (b"", b"one"), (b"", b"")]
+
+
+@pytest.mark.parametrize("modern", [False, True])
+@pytest.mark.parametrize("session", [b"one", b""])
+async def test_nobody_cancels_anothers_call(session: bytes, modern: bool) -> None:
+    pipe = Pipe()
+    pipe.silent = True
+    value = message("tools/call", "x")
+    raw = json.dumps(value).encode()
+    running = [
+        asyncio.create_task(
+            pipe.conversation.request(raw, value, session=session, caller=caller, modern=modern, first_byte=5)
+        )
+        for caller in (b"A", b"C")
+    ]
+    await asyncio.sleep(0)
+    for caller, its in OTHERS:
+        if (caller, its) != (b"A", session):
+            await pipe.cancel(1, its, caller)
+    await pipe.cancel("1", session, b"A")  # another id
+    assert [said["method"] for said in pipe.heard] == ["tools/call"] * 2
+    await pipe.cancel(1, session, b"A")
+    assert pipe.heard[-1]["params"]["requestId"] == pipe.heard[0]["id"]
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
+
+
+async def test_one_session_id_of_two_callers_is_two_listeners() -> None:
+    pipe = Pipe()
+    one, two = pipe.conversation.listen(b"s", b"A"), pipe.conversation.listen(b"s", b"B")
+    await pipe.ask("resources/subscribe", "test://a", b"s", b"A")
+    pipe.updated("test://a")
+    assert b"test://a" in await heard(one)
+    assert await heard(two) == b""
+    pipe.conversation.forget(b"s", b"B")
+    pipe.updated("test://a")
+    assert two.done and b"test://a" in await heard(one)
+
+
+async def test_one_that_unsubscribes_ends_nobody_elses_updates() -> None:
+    pipe = Pipe()
+    listeners = [pipe.conversation.listen(b"s", caller) for caller in (b"A", b"B")]
+    for caller in (b"A", b"B"):
+        await pipe.ask("resources/subscribe", "test://a", b"s", caller)
+    await pipe.ask("resources/unsubscribe", "test://a", b"s", b"B")
+    assert [said["method"] for said in pipe.heard] == ["resources/subscribe"] * 2
+    pipe.updated("test://a")
+    assert b"test://a" in await heard(listeners[0])
+    assert await heard(listeners[1]) == b""
+    await pipe.ask("resources/unsubscribe", "test://a", b"s", b"A")
+    assert pipe.heard[-1]["method"] == "resources/unsubscribe"
+
+
+async def test_what_stands_behind_a_large_line_is_taken_after_it() -> None:
+    taken: list[bytes] = []
+    ends: list[str] = []
+    begun = asyncio.Event()
+
+    async def large(line: bytes) -> bool:
+        begun.set()
+        await asyncio.sleep(0.05)
+        taken.append(line)
+        return True
+
+    child = Child(
+        received=lambda line: not taken.append(line),
+        received_large=large,
+        ended=ends.append,
+        ring=Ring(),
+        max_line=1 << 20,
+    )
+    big = b'"' + b"x" * LARGE_BYTES + b'"'
+    child.pipe_data_received(1, b"1\n" + big + b"\n2\n")
+    await begun.wait()
+    child.pipe_data_received(1, b"3\n")
+    child.connection_lost(None)
+    assert taken == [b"1"] and not ends  # its end is told when all that it said was taken
+    await child.gone.wait()
+    assert taken == [b"1", big, b"2", b"3"] and len(ends) == 1
+
+
+@pytest.mark.parametrize("part", [b"{},", b'"a",', b"1,"])
+async def test_a_message_with_too_many_values_still_finds_its_call(part: bytes) -> None:
+    pipe = Pipe()
+    pipe.silent = True
+    value = message("tools/call", "x")
+    call = asyncio.create_task(pipe.conversation.request(json.dumps(value).encode(), value))
+    await asyncio.sleep(0)
+    raw = b'{"jsonrpc":"2.0","result":{"a":[' + part * 300_000 + b'1]},"id":%d}' % pipe.heard[0]["id"]
+    assert await pipe.conversation.deliver_large(raw)
+    response = await call
+    assert await response.read() == raw.replace(b'"id":%d}' % pipe.heard[0]["id"], b'"id":1}')

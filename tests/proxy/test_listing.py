@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.listing import Unfilterable, filter_event, filter_result
-from proxy.sse import SseReader
+from proxy.listing import MOST_ITEMS, Unfilterable, filter_result, holds_list
 
 SCHEMA = (
     '{"$schema":"x", "oneOf":[{"$ref":"https://remote/x"}] ,"$defs":{"a":{"$anchor":"b"}},"patternProperties":{"^x":{}},'
@@ -105,7 +104,7 @@ def test_what_is_filtered_per_caller_is_never_shared(scope: str, out: str) -> No
         b'{"jsonrpc":"2.0","id":1,"error":{"code":-32603,"message":"x","data":{"tools":[{"name":"a"}]}}}',
         b'{"jsonrpc":"2.0","method":"notifications/progress","params":{"tools":[{"name":"a"}]}}',
         b'{"jsonrpc":"2.0","id":1,"result":{}}',
-        b'{"jsonrpc":"2.0","id":1,"result":{"tools":{"a":1}}}',
+        b'{"jsonrpc":"2.0","id":1,"result":{"tools":null}}',
         b'{"jsonrpc":"2.0","id":1,"result":null}',
         b'{"jsonrpc":"2.0","id":1,"result":{"content":[{"tools":[{"name":"a"}]}]}}',
     ],
@@ -128,6 +127,11 @@ def test_what_is_no_list_stays(raw: bytes) -> None:
         b'{"result":{"tools":[' + b"[" * 100_000 + b"]" * 100_000 + b"]}}",
         b"[" * 100_000,
         b"{result:1}",
+        b'{"result":{"tools":{"0":{"name":"a"}}}}',
+        b'{"result":{"tools":[],"Tools":{"0":{"name":"a"}}}}',
+        b'{"result":{"resources":"a"}}',
+        b'{"result":{"re\\u0073ourceTemplates":{"0":{}}}}',
+        b'{"result":{"tools":[' + b",".join([b'{"name":"a"}'] * (MOST_ITEMS + 1)) + b"]}}",
     ],
     ids=lambda value: repr(value)[:40],
 )
@@ -136,9 +140,19 @@ def test_what_cannot_be_read_never_goes_out(raw: bytes) -> None:
         filter_result(raw, lambda *_: True)
 
 
-def test_a_batch_and_a_byte_order_mark() -> None:
-    raw = b'\xef\xbb\xbf[{"id":1,"result":{"tools":[{"name":"x"},{"name":"a"}]}}, {"method":"m"}]'
-    assert filter_result(raw, allow("a")).raw == raw.replace(b'{"name":"x"},', b"")
+@pytest.mark.parametrize(
+    "item",
+    ['{"name":"a","Name":"x"}', '{"NAME":"x","name":"a"}', '{"Name":"a"}', '{"name":["a"]}', '"a"', '{"name":"a","\\u004eame":"x"}'],
+)  # fmt: skip
+def test_an_item_that_some_reader_calls_otherwise_is_hidden(item: str) -> None:
+    found = filter_result(answer(tools("a") + "," + item), lambda *_: True)
+    assert (found.kept, found.hidden) == (1, 1)
+
+
+def test_where_a_reader_would_find_a_list() -> None:
+    for name in ("tools", "Tools", "tool\u017f", "resourcetemplates", "PROMPTS", "resource\u017f"):
+        assert holds_list({"content": [], name: None})
+    assert not holds_list({"content": [], "structuredContent": {"tools": []}, "tool": []})
 
 
 values = st.recursive(
@@ -168,22 +182,3 @@ def test_filtering_equals_filtering_the_value(
     for item in listed:
         piece = json.dumps(item, separators=space, ensure_ascii=ascii_only).encode()
         assert (piece in found.raw) == (item["name"] in allowed)
-    events = SseReader().feed(
-        b"event: message\r\nid: 5\r\n: note\r\ndata: " + raw.replace(b"\n", b"\r\ndata: ") + b"\r\n\r\n"
-    )
-    (event,) = events
-    again = filter_event(event, lambda kind, name, item: name in allowed)
-    (sent,) = SseReader().feed(again.raw)
-    assert sent.data == found.raw and (sent.event, sent.id) == ("message", b"5")
-    assert again.raw.startswith(b"event: message\r\nid: 5\r\n: note\r\ndata: ") and again.raw.endswith(b"\r\n\r\n")
-
-
-def test_events_without_a_list_stay() -> None:
-    for raw in (
-        b": keep-alive\n\n",
-        b"id: 1\ndata: \n\n",
-        b'data: {"method":"x"}\r\r',
-        b'data:{"id":1,"error":{}}\n\n',
-    ):
-        (event,) = SseReader().feed(raw)
-        assert filter_event(event, allow()).raw is event.raw

@@ -125,8 +125,7 @@ def test_listed_items_are_judged_by_what_they_say_now():
     }
     strict = UpstreamSpec(slug="a", way=spec().way, catalogue_policy="quarantine", catalogued=True, definitions=known)
     loose = UpstreamSpec(slug="a", way=spec().way, catalogued=True, definitions=known)
-    registry, _ = registry_of(strict)
-    assert not registry.blocked("a", "tool", "t", tool)
+    assert not strict.blocked("tool", "t", tool)
     for other in ({"name": "t", "description": "D"}, {**tool, "x": 1}, {"name": "t"}):
         assert strict.blocked("tool", "t", other)
         assert not loose.blocked("tool", "t", other)
@@ -135,4 +134,3 @@ def test_listed_items_are_judged_by_what_they_say_now():
     assert not loose.blocked("tool", "unknown", {"name": "unknown"})
     assert strict.blocked("resource", "x://{a}")
     assert loose.definition("resource", "x://{a}").blocked
-    assert not registry.blocked("nowhere", "tool", "t")

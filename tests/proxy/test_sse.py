@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 
@@ -10,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.sse import EventTooLarge, SseEvent, SseReader, classify, encode, same_id
+from proxy.sse import EventTooLarge, SseEvent, SseReader, encode, frame
 
 pieces = st.sampled_from([b"data: a", b"data:b", b"data", b"event: m", b"id: 1", b"retry: 5", b": c", b"", b"x", b"data: \xe2\x80\xa8", b"id: a\0b"])  # fmt: skip
 ends = st.sampled_from([b"\n", b"\r", b"\r\n"])
@@ -115,37 +114,62 @@ def test_fields_cannot_be_smuggled() -> None:
     assert len(SseReader().feed(encode(b"a\n\ndata: b\r\revent: c"))) == 1
 
 
-@pytest.mark.parametrize(
-    ("data", "kind", "rpc_id"),
-    [
-        ('{"jsonrpc":"2.0","id":1,"result":{}}', "response", 1),
-        ('{"jsonrpc":"2.0","id":"x","error":{"code":1,"message":"method"}}', "response", "x"),
-        ('{"jsonrpc":"2.0","\\u0069d":1,"result":{}}', "response", 1),
-        ('{"jsonrpc":"2.0","id":1,"result":{"t":"\\ud800"}}', "response", 1),
-        ('{"jsonrpc":"2.0","id":1,"result":{"n":1e999}}', "response", 1),
-        ('{"jsonrpc":"2.0","id":1,"result":NaN}', "response", 1),
-        ('[{"jsonrpc":"2.0","method":"a"},{"jsonrpc":"2.0","id":1,"result":{}}]', "response", 1),
-        ('{"jsonrpc":"2.0","id":9,"method":"sampling/createMessage","params":{}}', "request", 9),
-        ('{"jsonrpc":"2.0","method":"notifications/progress","params":{"id":1,"result":2}}', "notification", None),
-        ('{"jsonrpc":"2.0","method":"notifications/progress","params":{}}', "notification", None),
-        ('{"jsonrpc":"2.0","id":null,"method":"x"}', "notification", None),
-        ('{"jsonrpc":"2.0","ID":1,"Result":{}}', "response", 1),
-        ("", "other", None),
-        ("not json", "other", None),
-        ('{"id":', "other", None),
-        ('{"id":' + "[" * 100_000, "other", None),
-        ('{"id":1}', "other", 1),
-        ('["id"]', "other", None),
-    ],
-    ids=lambda value: repr(value)[:50],
-)
-def test_what_a_message_is(data: str, kind: str, rpc_id: object) -> None:
-    item = classify(data.encode())
-    assert (item.kind, item.id) == (kind, rpc_id)
-    if item.value is not None and kind == "request":
-        assert item.method == json.loads(data)["method"]
+PLAIN = [
+    b"\n",
+    b": keep-alive\n\n",
+    b"id: 7\nretry: 100\ndata:\n\n",
+    b"event: message\nid: 7\ndata: {}\n\n",
+    b"event:message\r\ndata:{}\r\n\r\n",
+    b"data: {}\r\n\r",
+    b'data: {"a":\ndata: "b"}\n\n',
+    b"data: {\xe2\x80\xa8}\n\n",
+]
 
 
-def test_ids_that_some_client_takes_for_one() -> None:
-    assert same_id(1, 1) and same_id("1", 1) and same_id(1.0, 1) and same_id("a", "a")
-    assert not same_id(True, 1) and not same_id(None, None) and not same_id("a", "b") and not same_id(1.5, 1)
+@pytest.mark.parametrize("raw", PLAIN, ids=repr)
+def test_what_every_reader_reads_alike_is_written_as_it_came(raw: bytes) -> None:
+    (event,) = SseReader().feed(raw)
+    assert frame(event) is event.raw
+
+
+ODD = {
+    b"\xef\xbb\xbfdata: {}\n\n": b"data: {}\n\n",
+    b"data: {}\r\r": b"data: {}\n\n",
+    b"data: {}\r\n\n": b"data: {}\n\n",
+    b"Data: {x}\ndata: {}\n\n": b"data: {}\n\n",
+    b" data: {x}\n\n": b"",
+    b"data : {x}\n\n": b"",
+    b'{"jsonrpc":"2.0"}\n\n': b"",
+    b"data\ndata: {}\n\n": b"data:  {}\n\n",
+    b"data: [\ndata: {x}\ndata: ]\n\n": b"data: [ {x} ]\n\n",
+    b"event: ping\nid: 4\ndata: {x}\n\n": b"id: 4\n\n",
+    b"event: endpoint\ndata: /x\n\n": b"",
+    b"event: a\nevent: message\ndata: {}\n\n": b"event: message\ndata: {}\n\n",
+    b"id: 1\nid: 2\ndata: {}\n\n": b"id: 2\ndata: {}\n\n",
+    b"id: a\0b\ndata: {}\n\n": b"data: {}\n\n",
+    b"id: \xc3\xa9\ndata: {}\n\n": b"data: {}\n\n",
+    b": \xe2\x80\xa8data: {x}\ndata: {}\n\n": b"data: {}\n\n",
+    b": a\x0bdata: {x}\n\n": b"",
+    b"retry: 1x\ndata: {}\n\n": b"data: {}\n\n",
+    b"retry: 99999999999\n\n": b"",
+    b"x: y\nretry: 5\n\n": b"retry: 5\n\n",
+}
+
+
+@pytest.mark.parametrize("raw", ODD, ids=repr)
+def test_what_readers_may_read_otherwise_is_written_anew(raw: bytes) -> None:
+    (event,) = SseReader().feed(raw)
+    assert not event.plain and frame(event) == ODD[raw]
+    if ODD[raw]:
+        (again,) = SseReader().feed(ODD[raw])
+        assert again.plain and again.message == event.message.replace(b"\n", b" ")
+
+
+@given(streams)
+@settings(max_examples=600, deadline=None)
+def test_what_is_written_says_what_a_client_would_have_read(stream: bytes) -> None:
+    events = SseReader().feed(stream)
+    written = SseReader().feed(b"".join(map(frame, events)))
+    assert [e.message.replace(b"\n", b" ") for e in events if e.message] == [
+        e.message.replace(b"\n", b" ") for e in written if e.message
+    ]

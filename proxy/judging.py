@@ -1,0 +1,108 @@
+"""The one rule for what comes back of an upstream, on every road: read whole and judged, or it does not pass.
+
+    judged = await judge(gateway, call, data)      raises Broken; the event then keeps the head of what was refused
+
+What is judged here is one message. Whether it may go out, and that its record comes first, is the relay's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from audit.sanitizer import MISSING
+from policies.engine import ABSENT, Context, Target, may_list
+from proxy import replies
+from proxy.listing import FilteredList, Unfilterable, filter_result, holds_list
+from proxy.replies import Reply, Unreadable
+from proxy.targets import TargetKind
+from proxy.transports.base import Broken
+
+if TYPE_CHECKING:
+    from proxy.call import Call
+    from proxy.gateway import Gateway
+
+T = TypeVar("T")
+
+#: how much of an answer that is refused the event is made from
+HEAD_BYTES = 64 * 1024
+#: large answers are read in threads of their own, so that however many there are, they hold up nothing else
+_READERS = ThreadPoolExecutor(2, thread_name_prefix="answers")
+
+
+class Judged(NamedTuple):
+    """A message that may be passed on: what it says, and its bytes, without what the caller may not see."""
+
+    reply: Reply
+    data: bytes
+    #: what the bytes were parsed to; MISSING where the two may differ
+    value: Any
+
+
+async def judge(gateway: Gateway, call: Call, data: bytes) -> Judged:
+    """Read one message of the upstream's, and take out of its lists what the caller may not call; raises Broken."""
+    keep = _Keep(gateway, call)
+    try:
+        reply, found = await apart(data, lambda: _judge(data, keep))
+    except Unreadable as bad:
+        await keep_head(gateway, call, data)
+        raise Broken("The upstream's answer cannot be read.", detail=f"{bad.reason}: {bad.message}") from None
+    except Unfilterable as error:
+        await keep_head(gateway, call, data)
+        raise Broken("The upstream's list cannot be read.", detail=str(error)) from None
+    if keep.differs:
+        gateway.registry.lists_changed(call.slug)
+    if found is None:
+        return Judged(reply, data, reply.value if reply.exact else MISSING)
+    call.details["list"] = {"kept": found.kept, "hidden": found.hidden}
+    return Judged(reply, found.raw, MISSING)
+
+
+async def apart(data: bytes, work: Callable[[], T]) -> T:
+    """Work on data: here when it is small, else in a thread."""
+    if len(data) <= replies.LARGE_BYTES:
+        return work()
+    return await asyncio.get_running_loop().run_in_executor(_READERS, work)
+
+
+async def keep_head(gateway: Gateway, call: Call, data: bytes) -> None:
+    """Have the event keep the beginning of what does not pass."""
+    if call.event is not None and data:
+        payload = await gateway.payload(data[:HEAD_BYTES], level=call.level, side="response")
+        call.event.complete(response_json=payload, response_bytes=len(data))
+
+
+def _judge(data: bytes, keep: _Keep) -> tuple[Reply, FilteredList | None]:
+    reply = replies.read(data)
+    result = reply.result
+    return reply, filter_result(data, keep) if result is not None and holds_list(result) else None
+
+
+class _Keep:
+    """Says of one list item whether the caller may see it: the same engine, snapshot and clock as for calls.
+
+    Pure once it is made, so that a large list may be judged in a thread.
+    """
+
+    def __init__(self, gateway: Gateway, call: Call) -> None:
+        self.snapshot = gateway.snapshot
+        self.principal = call.principal
+        self.spec = gateway.upstream(call.slug) or call.spec
+        self.context = Context(now=datetime.now(UTC), client_ip=call.client_ip)
+        self.watched = self.spec is not None and gateway.registry.watched(self.spec)
+        #: something is listed that the catalogue does not have so
+        self.differs = False
+
+    def __call__(self, kind: TargetKind, name: str, item: dict[str, Any]) -> bool:
+        if self.snapshot is None or self.principal is None or self.spec is None:
+            return False
+        annotations = item.get("annotations")
+        target = Target(kind, self.spec.slug, name, ABSENT, annotations if isinstance(annotations, dict) else None)
+        if not may_list(self.snapshot.policy, self.principal, target, self.context):
+            return False
+        if self.watched and not self.differs:
+            self.differs = self.spec.differs(kind, name, item)
+        return not self.spec.blocked(kind, name, item)

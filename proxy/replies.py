@@ -1,0 +1,174 @@
+"""What an upstream says, read so that no other reader can read it otherwise: bytes in, one message out, or Unreadable.
+
+Whatever JSON leaves open (members that come twice, variants of reserved ones, something behind the value, text that is not
+UTF-8) is refused, and so is what is no message of the protocol: batches, a result that is no object, a message that is both
+request and response. Unlike in what clients say, numbers are nobody's to decide on here, so any are taken.
+
+    read(data) -> Reply          raises Unreadable; pure, so that large data may be read in a thread
+    crowded(data) -> bool        whether it holds more values than anybody should take apart in memory
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final, Literal, NamedTuple, NoReturn
+
+import orjson
+
+from proxy.strict_json import INVALID_REQUEST, PARSE_ERROR, SURROGATE, Unreadable
+from proxy.targets import ENVELOPE, refuse_variants
+
+__all__ = ["LARGE_BYTES", "MOST_VALUES", "Reply", "Unreadable", "crowded", "read", "same_id"]
+
+#: larger data is read in a thread
+LARGE_BYTES: Final = 64 * 1024
+#: commas and opening brackets outside strings: parsing holds the interpreter, for some 50 ms with so many
+MOST_VALUES: Final = 250_000
+
+_SEPARATORS: Final = (b",", b"[", b"{")
+_SPACE: Final = b" \t\r\n"
+
+
+class Reply(NamedTuple):
+    """One message of an upstream, which every conforming reader reads alike."""
+
+    kind: Literal["response", "request", "notification"]
+    id: str | int | None
+    method: str  # "" for a response
+    value: dict[str, Any]
+    exact: bool  # whether `value` is what a strict parser makes of the bytes (half surrogate pairs are nothing to one)
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """The result of a response that is no error."""
+        found = self.value.get("result") if self.kind == "response" else None
+        return found if isinstance(found, dict) else None
+
+
+def _not(message: str, reason: str = "invalid_request") -> Unreadable:
+    return Unreadable(INVALID_REQUEST, reason, message)
+
+
+# --- JSON -------------------------------------------------------------------------------------------------------------
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise _not("An object in the message has the same member twice.", "duplicate_member")
+    if any(SURROGATE.search(name) is not None for name in members):
+        raise _not("A member's name in the message has half a surrogate pair.", "lone_surrogate")
+    return members
+
+
+def _constant(text: str) -> NoReturn:
+    raise Unreadable(PARSE_ERROR, "not_json", f"The message is not JSON: {text} is not a value.")
+
+
+_SLOW = json.JSONDecoder(object_pairs_hook=_members, parse_constant=_constant)
+
+
+def _slow(data: bytes) -> Any:
+    """Read what the fast reader does not take, or would not settle: half surrogate pairs, huge numbers, escaped names."""
+    try:
+        return _SLOW.decode(data.decode())
+    except UnicodeDecodeError:
+        raise Unreadable(PARSE_ERROR, "not_utf8", "The message is not UTF-8.") from None
+    except RecursionError:
+        raise _not("The message nests too deep.", "too_deep") from None
+    except ValueError as error:
+        raise Unreadable(PARSE_ERROR, "not_json", "The message is not JSON.") from error
+
+
+def _parse(data: bytes) -> tuple[Any, bool]:
+    """Give the value, and whether it is exactly what was written; how duplicates are found stands in strict_json."""
+    try:
+        value = orjson.loads(data)
+    except ValueError:
+        return _slow(data), False
+    try:
+        again = orjson.dumps(value)
+    except TypeError:
+        raise _not("The message nests too deep.", "too_deep") from None
+    if again != data and again.translate(None, _SPACE) != data.translate(None, _SPACE):
+        if again.count(b":") != data.count(b":") or b"\\u003a" in data or b"\\u003A" in data:
+            _slow(data)
+    return value, True
+
+
+def crowded(data: bytes) -> bool:
+    """Whether data holds more values than MOST_VALUES; linear, in constant memory, and never long in one call."""
+    if sum(data.count(mark) for mark in _SEPARATORS) <= MOST_VALUES:
+        return False
+    place = found = 0
+    while (opening := data.find(b'"', place)) >= 0:
+        found += sum(data.count(mark, place, opening) for mark in _SEPARATORS)
+        if found > MOST_VALUES:
+            return True
+        place = _past_string(data, opening)
+    return found + sum(data.count(mark, place) for mark in _SEPARATORS) > MOST_VALUES
+
+
+def _past_string(data: bytes, opening: int) -> int:
+    place = opening
+    while (place := data.find(b'"', place + 1)) >= 0:
+        before = place - 1
+        while data[before] == 0x5C:
+            before -= 1
+        if (place - before) % 2:  # an even number of backslashes stands before it
+            return place + 1
+    return len(data)
+
+
+# --- messages ---------------------------------------------------------------------------------------------------------
+
+
+def read(data: bytes) -> Reply:
+    """Read one message strictly; raises Unreadable."""
+    if len(data) > LARGE_BYTES and crowded(data):
+        raise _not(f"The message holds more than {MOST_VALUES} values.", "too_many_values")
+    value, exact = _parse(data)
+    if type(value) is not dict:
+        if type(value) is list:
+            raise _not("It is a batch, which has no place in an answer.", "batch")
+        raise _not("It is no JSON object.")
+    refuse_variants(value, ENVELOPE)
+    if value.get("jsonrpc") != "2.0":
+        raise _not('jsonrpc must be "2.0".')
+    rpc_id = value.get("id")
+    if type(rpc_id) not in (str, int) and (rpc_id is not None or ("id" in value and "method" in value)):
+        raise _not("id must be a string or an integer.")
+    if "method" in value:
+        return _asks(value, rpc_id, exact)
+    if ("result" in value) == ("error" in value):
+        raise _not("It is neither a request nor a response.")
+    if "result" in value:
+        if rpc_id is None:
+            raise _not("A result needs the id of its request.")
+        if type(value["result"]) is not dict:
+            raise _not("A result must be an object.")
+    elif type(value["error"]) is not dict:
+        raise _not("An error must be an object.")
+    return Reply("response", rpc_id, "", value, exact)
+
+
+def _asks(value: dict[str, Any], rpc_id: str | int | None, exact: bool) -> Reply:
+    if "result" in value or "error" in value:
+        raise _not("It is both a request and a response.")
+    method = value["method"]
+    if type(method) is not str or not method or SURROGATE.search(method) is not None:
+        raise _not("method must be a string that is not empty.")
+    if not isinstance(value.get("params", {}), dict | list | None):
+        raise _not("params must be an object or a list when present.")
+    return Reply("notification" if rpc_id is None else "request", rpc_id, method, value, exact)
+
+
+def same_id(one: Any, other: Any) -> bool:
+    """Whether some client could take two ids for one: clients are known to read "1" as 1."""
+    if isinstance(one, bool) or isinstance(other, bool) or one is None or other is None:
+        return False
+    if isinstance(one, float) and one.is_integer():
+        one = int(one)
+    if isinstance(other, float) and other.is_integer():
+        other = int(other)
+    return str(one) == str(other)

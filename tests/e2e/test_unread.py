@@ -1,0 +1,209 @@
+"""Nothing unread passes back: what any reader would take for an answer or a list was judged, and stands in the log.
+
+`SENTINEL_TEST_ANSWERS=20000` tries so many.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from typing import Any
+
+import pytest
+
+from tests.support.fixtures import Stage
+from tests.support.lax import Answer, listed, marks, taken
+from tests.support.upstream import Behaviour, Exchange, FakeUpstream, raw, sse, status
+from tests.support.wire import Response
+
+pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("stage")]
+COUNT = int(os.environ.get("SENTINEL_TEST_ANSWERS", "400"))
+EVENTS = {"Accept": "text/event-stream"}
+
+
+def given(answer: Answer) -> Behaviour:
+    async def behave(exchange: Exchange) -> None:
+        headers = [("Content-Type", answer.content_type)] if answer.content_type else []
+        if answer.status == 204:
+            return await exchange.head(204, headers, chunked=False)
+        if answer.size >= len(answer.body):
+            return await exchange.answer(answer.status, answer.body, headers)
+        await exchange.head(answer.status, headers)
+        for at in range(0, len(answer.body), answer.size):
+            await exchange.chunk(answer.body[at : at + answer.size])
+        await exchange.end()
+
+    return behave
+
+
+def test_what_any_reader_takes_was_judged_and_recorded(stage: Stage, fake: FakeUpstream) -> None:
+    seed = int(os.environ.get("SENTINEL_TEST_SEED", "2026"))
+    since = stage.gateway.now()
+    got: dict[str, tuple[Answer, Response, str]] = {}
+    clients = [stage.client("readonly", era="legacy"), stage.client("readonly", era="modern")]
+    for number in range(COUNT):
+        r = random.Random(seed * 1_000_000 + number)
+        method = r.choice(("tools/list", "tools/call"))
+        rpc_id = f"n{number}" if r.random() < 0.5 else 1_000_000 + number
+        answer = Answer(r, rpc_id, method, f"MARK{number}X")
+        fake.forget()
+        fake.script(given(answer), method=method)
+        client = clients[number % 2]
+        if method == "tools/list":
+            response = client.ask("tools/list", {}, rpc_id)
+        else:
+            response = client.call("list_customers", {}, rpc_id)
+        got[str(rpc_id)] = answer, response, method
+    events = {event["rpc_id"].strip('"'): event for event in stage.gateway.events(since, COUNT)}
+    passed = refused = 0
+    for rpc_id, (answer, response, _) in got.items():
+        what = (answer.status, answer.content_type, answer.body, response.status, response.body)
+        event = events[rpc_id]
+        kept = json.dumps(event["response_json"])
+        found = list(taken(response.header("content-type") or "", response.body))
+        for message in found:
+            assert "delete_customer" not in set(listed(message)), what
+            for mark in marks(message):
+                assert mark in kept, (what, event["response_json"])
+        passed += any(marks(message) for message in found)
+        refused += event["outcome"] == "upstream_error"
+        if event["outcome"] == "upstream_error" and answer.body.strip() and answer.status != 204:
+            assert event["response_json"] is not None or event["details"].get("error"), (what, event)
+    print(f"{COUNT} answers: {passed} passed with what they said, {refused} refused")
+    assert passed > COUNT / 20 and refused > COUNT / 5
+
+
+LIST = '{"jsonrpc":"2.0","id":1,"result":{"tools":[{"name":"delete_customer","inputSchema":{}}]}}'
+CALL = '{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"MARK1X"}]}}'
+REFUSED: dict[str, tuple[str, str]] = {
+    "broken line before it": ("text/event-stream", "data: {broken\ndata: %s\n\n"),
+    "broken line behind it": ("text/event-stream", "data: %s\ndata: }\n\n"),
+    "cut end": ("text/event-stream", "data: %s\n"),
+    "cut without a line end": ("text/event-stream", ": fine\n\ndata: %s"),
+    "a batch": ("text/event-stream", "data: [%s]\n\n"),
+    "a batch in JSON": ("application/json", "[%s]"),
+    "two values": ("application/json", "%s %s"),
+    "lines of JSON": ("application/json", "%s\n%s"),
+    "an event stream called JSON": ("application/json", "data: %s\n\n"),
+    "JSON called text": ("text/plain", "%s"),
+    "no type": ("", "%s"),
+    "invalid UTF-8": ("text/event-stream", "data: %s\xff\n\n"),
+    "a byte order mark": ("application/json", "\ufeff%s"),
+    "in another event": ("text/event-stream", "event: endpoint\ndata: %s\n\n"),
+    "another request's": ("text/event-stream", "data: %s\n\n".replace("%s", "{OTHER}")),
+}
+
+
+@pytest.mark.parametrize("method", ["tools/list", "tools/call"])
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_not_understood_whole_is_refused(stage: Stage, fake: FakeUpstream, name: str, method: str) -> None:
+    content_type, form = REFUSED[name]
+    value = LIST if method == "tools/list" else CALL
+    text = form.replace("%s", value).replace("{OTHER}", value.replace('"id":1', '"id":2'))
+    fake.script(status(200, text.encode("latin-1" if "\xff" in text else "utf-8"), content_type), method=method)
+    since = stage.gateway.now()
+    client = stage.client("readonly")
+    answer = client.ask("tools/list") if method == "tools/list" else client.call("list_customers")
+    assert b"delete_customer" not in answer.body and b"MARK1X" not in answer.body
+    assert answer.error["data"]["reason"] == "upstream_broken", answer.body
+    assert answer.json["id"] == 1
+    event = stage.gateway.event(since)
+    assert (event["outcome"], event["reason"]) == ("upstream_error", "upstream_broken")
+    assert ("delete_customer" if method == "tools/list" else "MARK1X") in json.dumps(event["response_json"])
+
+
+@pytest.mark.parametrize("code", [400, 403, 404, 405, 409, 422, 429])
+@pytest.mark.parametrize(
+    ("content_type", "form"),
+    [
+        ("application/json", "%s"),
+        ("application/json", "[%s]"),
+        ("text/event-stream", "data: %s\n\n"),
+        ("text/html", "%s"),
+    ],
+)
+def test_with_an_error_status_only_an_error_passes(
+    stage: Stage, fake: FakeUpstream, code: int, content_type: str, form: str
+) -> None:
+    client = stage.client("readonly").initialize()
+    fake.script(status(code, (form % LIST).encode(), content_type), method="tools/list")
+    since = stage.gateway.now()
+    answer = client.ask("tools/list")
+    assert (answer.status, answer.error["code"], answer.json["id"]) == (code, code, 1)
+    assert b"delete_customer" not in answer.body
+    event = stage.gateway.event(since)
+    assert event["status_code"] == code and "delete_customer" in json.dumps(event["response_json"])
+    assert answer.error["data"]["audit_id"] == event["id"]
+
+
+def test_an_upstreams_own_error_passes_with_its_status(stage: Stage, fake: FakeUpstream) -> None:
+    client = stage.client("readonly").initialize()
+    body = b'{"jsonrpc": "2.0","id":1,"error":{"code":-32600,"message":"MARK1X","data":{"tools":[{"name":"x"}]}}}'
+    fake.script(status(400, body, "application/json; charset=utf-8"), method="tools/list")
+    since = stage.gateway.now()
+    answer = client.ask("tools/list")
+    assert (answer.status, answer.body) == (400, body)
+    assert answer.header("content-type") == "application/json"
+    assert "MARK1X" in json.dumps(stage.gateway.event(since)["response_json"])
+
+
+@pytest.mark.parametrize("code", [200, 202, 204])
+def test_nothing_answers_a_notification(stage: Stage, fake: FakeUpstream, code: int) -> None:
+    head = b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    fake.script(raw(head % (code, len(LIST)) + LIST.encode()), method="notifications/initialized")
+    since = stage.gateway.now()
+    answer = stage.client("readonly").ask("notifications/initialized", None, None)
+    assert (answer.status, answer.body) == (code, b"")
+    stage.gateway.event(since)
+
+
+def test_a_stream_that_listens_is_judged_and_recorded_too(stage: Stage, fake: FakeUpstream) -> None:
+    client = stage.client("readonly").initialize()
+    note = b'data: {"jsonrpc":"2.0","method":"notifications/message","params":{"data":"fine"}}\n\n'
+    replayed = LIST.replace("[{", '[{"name":"list_customers","description":"MARK2X"},{')
+    fake.script(sse([note, f"id: 4\ndata: {replayed}\n\n".encode(), b"data: [" + LIST.encode() + b"]\n\n"]), verb="GET")
+    since = stage.gateway.now()
+    answer = client.ask("", verb="GET", headers=EVENTS)
+    assert note in answer.body and b"MARK2X" in answer.body and b"delete_customer" not in answer.body
+    event = stage.gateway.event(since)
+    assert event["reason"] == "upstream_broken" and "delete_customer" in json.dumps(event["response_json"])
+    fake.script(sse([note, f"id: 4\ndata: {replayed}\n\n".encode()]), verb="GET")
+    since = stage.gateway.now()
+    client.ask("", verb="GET", headers=EVENTS)
+    event = stage.gateway.event(since)
+    assert event["outcome"] == "allowed" and "MARK2X" in json.dumps(event["response_json"])
+    assert event["details"]["stream"]["answers"][0]["id"] == 1
+
+
+def test_a_second_answer_does_not_pass(stage: Stage, fake: FakeUpstream) -> None:
+    second = CALL.replace("MARK1X", "MARK3X")
+    fake.script(
+        sse([f"data: {CALL}\n\n".encode(), f"data: {second}\n\n".encode(), b"data: {broken\n\n"]), method="tools/call"
+    )
+    since = stage.gateway.now()
+    answer = stage.client("readonly").call("list_customers")
+    assert b"MARK1X" in answer.body and b"MARK3X" not in answer.body and b"broken" not in answer.body
+    event = stage.gateway.event(since)
+    assert (event["outcome"], event["details"]["stream"]["dropped"]) == ("allowed", 2)
+
+
+def test_a_servers_request_in_a_batch_does_not_pass_policy(stage: Stage, fake: FakeUpstream) -> None:
+    asks = '{"jsonrpc":"2.0","id":9,"method":"sampling/createMessage","params":{}}'
+    for form in (f"[{asks}]", f"[{asks},{CALL}]", f"[[{asks}]]", f'{{"jsonrpc":"2.0","id":[{asks}],"result":{{}}}}'):
+        fake.forget()
+        fake.script(sse([f"data: {form}\n\n".encode(), f"data: {CALL}\n\n".encode()]), method="tools/call")
+        answer = stage.client("readonly").call("list_customers")
+        assert b"sampling" not in answer.body, form
+        assert answer.error["data"]["reason"] == "upstream_broken"
+
+
+def test_text_that_readers_cut_elsewhere_stays(stage: Stage, fake: FakeUpstream) -> None:
+    text = 'line\u2028separator \x85 {"a":1} data: {x}'
+    data = json.dumps(
+        {"jsonrpc": "2.0", "id": 1, "result": {"content": [{"type": "text", "text": text}]}}, ensure_ascii=False
+    )
+    for body in (f"data: {data}\n\n", f"event: message\r\nid: 1\r\ndata: {data}\r\n\r\n"):
+        fake.script(sse([body.encode()]), method="tools/call")
+        answer: Any = stage.client("readonly").call("list_customers")
+        assert answer.body == body.encode()
