@@ -5,7 +5,10 @@ A check answers NO, YES or ERROR. These rules hold for every operator:
 - A member that is missing, or null, is missing: every operator but `absent` answers NO.
 - A value of another JSON type than the operator reads is an ERROR, as are a number that does not survive a round trip
   (an integer beyond 2^53, a decimal that a double cannot hold), a list of more than 10,000 items, and a path that
-  cannot be normalised without guessing, or is of another form (absolute, relative, URI) than the rule's. An allowing rule that errs grants nothing, a denying rule that errs denies.
+  cannot be normalised without guessing, or is of another form (absolute, relative, URI) than the rule's. An allowing rule
+  that errs grants nothing, a denying rule that errs denies.
+- Where a path takes a step, another member that some server reads as the same (policies.folding) is an ERROR, and so is an
+  object of more than 1,000 members.
 - Text is compared exactly: case, form and every code point count. Patterns match the whole value, in linear time.
 """
 
@@ -20,6 +23,7 @@ from typing import Any, Final
 import re2
 
 from policies import glob, vocabulary
+from policies.folding import varied
 from policies.specs import ConditionSpec
 
 NO: Final = 0
@@ -28,6 +32,7 @@ ERROR: Final = 2
 
 MAX_EXACT: Final = 2**53
 MAX_ITEMS: Final = 10_000
+MAX_MEMBERS: Final = 1000
 MAX_PATH: Final = 300
 
 # The defaults that the protocol gives to a tool's hints; they are the cautious ones.
@@ -312,18 +317,23 @@ def value_test(spec: ConditionSpec) -> Test:
 
 
 def walk(value: Any, steps: tuple[Step, ...]) -> tuple[int, Any]:
-    """Follow members down; (YES, value), (NO, MISSING), or (ERROR, MISSING) where a scalar or list is in the way."""
+    """Follow members down; (YES, value), (NO, MISSING), or (ERROR, MISSING) where a scalar or list is in the way, or a
+    member that could be taken for the one that is meant.
+    """
     for step in steps:
         if value is None or value is MISSING:
             return NO, MISSING
-        if not isinstance(value, Mapping):
+        if not isinstance(value, Mapping) or len(value) > MAX_MEMBERS or varied(value, step):  # type: ignore[arg-type]
             return ERROR, MISSING
         value = value.get(step, MISSING)
     return (NO, MISSING) if value is None or value is MISSING else (YES, value)
 
 
 def _spread(value: Any, steps: tuple[Step, ...], budget: list[int]) -> tuple[int, list[Any]]:
-    """The values a path with [] names, MISSING among them; ERROR for what is no list, or too long a one."""
+    """The values a path with [] names, MISSING among them; ERROR for what is no list, or too long a one.
+
+    `budget`: how many items and how many members may still be looked at.
+    """
     for at, step in enumerate(steps):
         if step is ITEMS:
             if value is None or value is MISSING:
@@ -338,6 +348,10 @@ def _spread(value: Any, steps: tuple[Step, ...], budget: list[int]) -> tuple[int
                     return ERROR, []
                 found.extend(below if state == YES else [MISSING])
             return YES, found
+        if isinstance(value, Mapping):
+            budget[1] -= len(value)
+            if budget[1] < 0:
+                return ERROR, []
         state, value = walk(value, (step,))
         if state == ERROR:
             return ERROR, []
@@ -358,24 +372,10 @@ def compile_condition(spec: ConditionSpec) -> Check:
     if ITEMS not in steps:
         if spec.quantifier:
             raise ConditionError("every and any need a path with []")
-        if len(steps) == 1:
-            return _member_check(steps[0], test, missing)
         return _path_check(steps, test, missing)
     if spec.quantifier not in vocabulary.QUANTIFIERS:
         raise ConditionError("a path with [] needs every or any")
     return _items_check(steps, test, missing, every=spec.quantifier == "every")
-
-
-def _member_check(name: Step, test: Test, missing: int) -> Check:
-    def check(value: Any) -> int:
-        if value is MISSING or value is None:
-            return missing
-        if not isinstance(value, Mapping):
-            return ERROR
-        found = value.get(name)
-        return missing if found is None else test(found)
-
-    return check
 
 
 def _path_check(steps: tuple[Step, ...], test: Test, missing: int) -> Check:
@@ -391,7 +391,7 @@ def _items_check(steps: tuple[Step, ...], test: Test, missing: int, *, every: bo
     settles, otherwise = (NO, YES) if every else (YES, NO)
 
     def check(value: Any) -> int:
-        state, found = _spread(value, steps, [MAX_ITEMS])
+        state, found = _spread(value, steps, [MAX_ITEMS, MAX_ITEMS * 10])
         if state != YES:
             return missing if state == NO else ERROR
         erred = False

@@ -232,7 +232,9 @@ def _found(condition: ConditionSpec, subject: Any) -> str:
         head = steps[: steps.index(ITEMS)]
         _, value = walk(subject, head)
         return "it is missing" if value is MISSING else f"the {json_type(value)} {_brief(value)}"
-    _, value = walk(subject, steps)
+    state, value = walk(subject, steps)
+    if state == ERROR and isinstance(subject, Mapping):
+        return "what it names cannot be told, since another member could be read as it or something else is in the way"
     return "it is missing" if value is MISSING else f"it is {_brief(value)}"
 
 

@@ -28,6 +28,7 @@ STRANGER_PAYLOAD = 1024
 _OUTCOME_OF = {
     **dict.fromkeys(("missing_credential", *answers.CREDENTIAL_REASONS), "unauthenticated"),
     **dict.fromkeys(("no_rule", "denied_by_rule", "policy_error", "policy_stale", "tool_definition_changed"), "denied"),
+    **dict.fromkeys(("ambiguous_target", "nested_call"), "denied"),
     **dict.fromkeys(("rate_limited", "too_many_streams", "limiter_unavailable"), "limited"),
     **dict.fromkeys(("client_gone", "revoked_during_stream"), "cancelled"),
     **dict.fromkeys(("server_stopping", "internal_error"), "interrupted"),
