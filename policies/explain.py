@@ -25,7 +25,7 @@ from policies.conditions import (
     parse_path,
     walk,
 )
-from policies.dispatch import inner_names, refused_within
+from policies.dispatch import inner_calls, refused_within
 from policies.engine import (
     ABSENT,
     Context,
@@ -115,7 +115,10 @@ def explain(
             seen = replace(inner, annotations=about.annotations)
             return unless_blocked(decide_unseen(policy, principal, seen, context), about.blocked)
 
-        within = refused_within(target, inner_names(target.arguments, known.dispatches), one, policy.nothing)
+        calls = inner_calls(target, known.dispatches, lambda name: lookup(name).alike)
+        within = refused_within(
+            target, known.dispatches, calls, one, policy.nothing, lambda name: bool(lookup(name).dispatches)
+        )
         decision = within[1] if within is not None else decision
     labels = {rule.id: rule.label() for rule in policy.spec.rules}
     listed = decide_reference(policy, principal, target, context).allowed and not blocked

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from policies import glob
 from policies.specs import LimitSpec
 
 if TYPE_CHECKING:
+    from policies.dispatch import Inner
     from policies.engine import Principal, Target
     from policies.snapshot import Snapshot
 
@@ -64,21 +66,40 @@ class LimitRef:
     window: int
     burst: int | None
     spec: LimitSpec
+    count: int = 1  # places that the request takes
 
 
-def limits_for(snapshot: Snapshot, principal: Principal, target: Target | None) -> tuple[LimitRef, ...]:
-    """The limits that count this request, with their buckets; `target` None is protocol traffic that names none."""
+def limits_for(
+    snapshot: Snapshot, principal: Principal, target: Target | None, within: Sequence[Inner] = ()
+) -> tuple[LimitRef, ...]:
+    """The limits that count this request, with their buckets; `target` None is protocol traffic that names none.
+
+    A target that calls others by name counts as those do when they are called themselves, and where none of them counts once
+    as itself.
+    """
     index = snapshot.policy.limits
     if not index.specs:
         return ()
-    if target is None:
-        specs = index.find(principal.role, principal.key_prefix, "", "", "")
-    else:
-        specs = index.find(principal.role, principal.key_prefix, target.kind, target.upstream, target.name)
-    return tuple(
-        LimitRef(bucket(spec, principal, target), spec.requests, spec.window_seconds, spec.burst, spec)
-        for spec in specs
-    )
+    found = _refs(index, principal, target)
+    if not within:
+        return found
+    counts: Counter[bytes] = Counter()
+    inner: dict[bytes, LimitRef] = {}
+    for call in within:
+        buckets: dict[bytes, LimitRef] = {}
+        for reading in call:
+            buckets |= {ref.bucket: ref for ref in _refs(index, principal, reading)}
+        counts.update(buckets.keys())
+        inner |= buckets
+    outer = {ref.bucket: ref for ref in found}
+    return tuple(replace(ref, count=max(1, counts[name])) for name, ref in (outer | inner).items())
+
+
+def _refs(index: LimitIndex, principal: Principal, target: Target | None) -> tuple[LimitRef, ...]:
+    """The limits that count one target."""
+    kind, upstream, name = ("", "", "") if target is None else (target.kind, target.upstream, target.name)
+    specs = index.find(principal.role, principal.key_prefix, kind, upstream, name)
+    return tuple(LimitRef(bucket(s, principal, target), s.requests, s.window_seconds, s.burst, s) for s in specs)
 
 
 def bucket(spec: LimitSpec, principal: Principal, target: Target | None) -> bytes:

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Sequence
 from itertools import product
 from typing import Any, Final, Literal, NamedTuple
 
+from policies.folding import varied
 from proxy.message import CLIENT_CAPABILITIES, PROTOCOL_VERSION, Known, Message, Refused
 
 __all__ = [
@@ -292,9 +293,13 @@ def check_param_headers(headers: Headers, message: Message, expected: Sequence[P
     known = message.known
     sent = _routing(headers, known)
     for param in expected:
-        value = _at(message.params.get("arguments") if message.params is not None else None, param.path)
-        raw = sent.get(param.header)
         name = param.header.decode()
+        value: Any = message.params.get("arguments") if message.params is not None else None
+        for step in param.path:
+            if isinstance(value, dict) and varied(value, step):
+                raise _mismatch(f"Another argument could be read as the one that {name} mirrors.", known)
+            value = value.get(step) if isinstance(value, dict) else None
+        raw = sent.get(param.header)
         if value is None or isinstance(value, dict | list):
             if raw is not None:
                 raise _mismatch(f"{name} was sent, but the argument it mirrors was not.", known)
@@ -304,14 +309,6 @@ def check_param_headers(headers: Headers, message: Message, expected: Sequence[P
             raise _mismatch(f"{name} cannot be decoded.", known)
         elif not _agrees(param.type, value, said):
             raise _mismatch(f"{name} and the argument it mirrors differ.", known)
-
-
-def _at(value: Any, path: tuple[str, ...]) -> Any:
-    for name in path:
-        if not isinstance(value, dict):
-            return None
-        value = value.get(name)
-    return value
 
 
 def _agrees(kind: str, value: Any, said: str) -> bool:
