@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
+from functools import cache
 from typing import Any
 
 from policies import glob, reach
@@ -109,6 +110,7 @@ def explain(
     blocked = known.blocked
     decision = unless_blocked(decide(policy, principal, target, context), blocked)
     if decision.allowed and known.dispatches:
+        lookup = cache(lookup)  # a name is looked up more than once, each time in the database
 
         def one(inner: Target) -> Decision:
             about = lookup(inner.name)

@@ -30,6 +30,7 @@ _STRUCTURE: Final = re.compile(r"[/\\%?#]")
 _STREAM: Final = re.compile(r":\$(?:[A-Z]{4}|I30)", re.I)
 _SHORT_NAME: Final = re.compile(r"[^.]{1,6}~[0-9]{1,5}(?:\.[^.]{0,3})?\Z")
 _HOST: Final = re.compile(r"(?:[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(?::[1-9][0-9]{0,4})?\Z")
+_RESTS: Final = {"?": re.compile(r"\?.*", re.S), "#": re.compile(r"#.*", re.S), ";": re.compile(r";[^/?#]*")}
 _DEFAULT_PORT: Final = {"http": "80", "https": "443", "ws": "80", "wss": "443", "ftp": "21"}
 
 
@@ -85,7 +86,7 @@ def _odd_place(uri: str) -> bool:
         host, _, port = authority.rpartition(":") if not authority.endswith("]") else (authority, "", "")
         host = host or authority
         return len(slashes) != 2 or _HOST.match(authority) is None or port == _DEFAULT_PORT[scheme] or _odd_number(host)
-    return "@" in authority or re.search(r":(?:0[0-9]*)?\Z", authority) is not None
+    return len(slashes) == 2 and ("@" in authority or re.search(r":(?:0[0-9]*)?\Z", authority) is not None)
 
 
 def _odd_number(host: str) -> bool:
@@ -135,13 +136,8 @@ def _short(text: str) -> tuple[str, ...]:
 
 def shortened(uri: str, pattern: str) -> tuple[str, ...]:
     """What is left of a name where a server looks past what the pattern of an allowing rule does not speak of."""
-    found = []
-    if "%" in uri and "%" not in pattern:
-        found.append(decoded(uri))
-    if "?" in uri and "?" not in pattern:
-        found.append(uri.partition("?")[0])
-    if "#" in uri and "#" not in pattern:
-        found.append(uri.partition("#")[0])
-    if ";" in uri and ";" not in pattern:
-        found.append(re.sub(r";[^/?#]*", "", uri))
-    return tuple(found)
+    found = [uri, decoded(uri)] if "%" in uri and "%" not in pattern else [uri]
+    for mark, rest in _RESTS.items():
+        if mark not in pattern:
+            found += [rest.sub("", text) for text in found if mark in text]
+    return tuple(found[1:])
