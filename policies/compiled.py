@@ -295,7 +295,7 @@ class PolicySet:
         self._index: dict[tuple[str | None, str, str | None], NameIndex] = {}
         for rule in self.rules:
             self._place(rule)
-        self._levels = tuple((level, glob.matcher(level.pattern)) for level in spec.audit)
+        self._levels = tuple((level, uris.matcher(level.pattern)) for level in spec.audit)
         self._young: dict[tuple[str, str, str, str, str], Candidates] = {}
         self._old: dict[tuple[str, str, str, str, str], Candidates] = {}
         self._level_cache: dict[tuple[str, str, str, str], str] = {}
@@ -381,7 +381,7 @@ class PolicySet:
         def concerns(level: AuditSpec) -> bool:
             return level.role in (None, role) and level.upstream in ("", upstream) and kind in level.kinds
 
-        found = [level.level for level, matches in self._levels if concerns(level) and matches(name)]
+        found = [level.level for level, matches in self._levels if concerns(level) and matches(kind, name)]
         return max(found, key=AUDIT_LEVELS.index) if found else ""
 
 

@@ -22,8 +22,8 @@ from typing import Any, Final
 
 import re2
 
-from policies import glob, vocabulary
-from policies.folding import varied
+from policies import glob, uris, vocabulary
+from policies.folding import fold, varied
 from policies.specs import ConditionSpec
 
 NO: Final = 0
@@ -130,17 +130,20 @@ def json_type(value: Any) -> str:
     return "array" if isinstance(value, list | tuple) else "object"
 
 
-def normal_path(text: str) -> str | None:
-    """A path or URI with `.` and `..` resolved; None where servers could disagree on what it means."""
+def normal_path(text: str, *, own: bool = False) -> str | None:
+    """A path or URI with `.` and `..` resolved; None where servers could disagree on what it means.
+
+    `own`: it is a rule's, whose author says how it is spelled.
+    """
     if any(ord(c) < 32 or c == "\\" or c == "\x7f" for c in text) or re.search(r"%(2e|2f|5c|00|25)", text, re.I):
         return None
     root, rest = "", text
     scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*", text)
     if scheme:
         root, rest = scheme[0].lower(), re.split(r"[?#]", text[scheme.end() :], maxsplit=1)[0]
-        if rest and not rest.startswith("/"):
+        if (rest and not rest.startswith("/")) or (root.startswith("file:") and scheme.end() + len(rest) < len(text)):
             return None
-    elif text.startswith("~"):
+    elif text.startswith("~") or re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text):
         return None
     absolute = rest.startswith("/")
     parts: list[str] = []
@@ -151,7 +154,10 @@ def normal_path(text: str) -> str | None:
             parts.pop()
         elif part not in ("", "."):
             parts.append(part)
-    return root + ("/" if absolute or (scheme and parts) else "") + "/".join(parts)
+    found = root + ("/" if absolute or (scheme and parts) else "") + "/".join(parts)
+    if own:
+        return found
+    return None if (uris.ambiguous(found) if scheme else uris.odd_path(found)) else found
 
 
 def _scalar_test(values: tuple[Any, ...]) -> Test:
@@ -217,14 +223,21 @@ def _pattern_test(regex: str) -> Test:
 
 
 def _path_form(path: str) -> str:
+    if re.match(r"[A-Za-z]:", path):
+        return "drive"
     return "uri" if "://" in path else "absolute" if path.startswith("/") else "relative"
 
 
 def _under_test(base: str) -> Test:
-    root = normal_path(base)
+    """Whether a path lies below another; an error where it does to some servers only, since they fold case or read escapes."""
+    root = normal_path(base, own=True)
     if not root:
         raise ConditionError(f"{base!r} is not a path that can be normalised")
-    below, form = root if root.endswith("/") else root + "/", _path_form(root)
+    form = _path_form(root)
+    folded = fold(uris.decoded(root))
+
+    def lies(path: str, root: str) -> bool:
+        return path == root or path.startswith(root if root.endswith("/") else root + "/")
 
     def test(value: Any) -> int:
         if not isinstance(value, str):
@@ -232,7 +245,10 @@ def _under_test(base: str) -> Test:
         path = normal_path(value)
         if path is None or _path_form(path) != form:
             return ERROR
-        return YES if path == root or path.startswith(below) else NO
+        below = lies(path, root)
+        if below != lies(fold(uris.decoded(path)), folded):
+            return ERROR
+        return YES if below else NO
 
     return test
 

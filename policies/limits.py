@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from policies import glob
+from policies import uris
 from policies.specs import LimitSpec
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class LimitIndex:
 
     def __init__(self, specs: Iterable[LimitSpec]) -> None:
         self.specs = tuple(spec for spec in specs if spec.enabled)
-        self._matchers = {spec.pattern: glob.matcher(spec.pattern) for spec in self.specs if spec.pattern}
+        self._matchers = {spec.pattern: uris.matcher(spec.pattern) for spec in self.specs if spec.pattern}
         self._keys = frozenset(spec.key for spec in self.specs if spec.key is not None)
         self._cache: dict[tuple[str, str, str, str, str], tuple[LimitSpec, ...]] = {}
 
@@ -51,7 +51,7 @@ class LimitIndex:
             and spec.role in (None, role)
             and spec.upstream in ("", upstream)
             and spec.kind in ("", kind)
-            and (not spec.pattern or self._matchers[spec.pattern](name))
+            and (not spec.pattern or self._matchers[spec.pattern](kind, name))
         ]
         replaced = {(spec.kind, frozenset(spec.per)) for spec in found if spec.pattern and not spec.is_default}
         return tuple(s for s in found if not (s.is_default and (s.kind, frozenset(s.per)) in replaced))
@@ -115,6 +115,7 @@ def bucket(spec: LimitSpec, principal: Principal, target: Target | None) -> byte
         elif identity == "upstream":
             parts.append(target.upstream)
         else:
-            parts.append(f"{target.kind}:{target.name}")
+            name = uris.readings(target.name)[0] if target.kind == "resource" else target.name
+            parts.append(f"{target.kind}:{name}")
     text = "\0".join(parts).encode("utf-8", "surrogatepass")
     return text if len(text) <= 256 else blake2b(text, digest_size=32).digest()

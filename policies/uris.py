@@ -11,18 +11,22 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 from ipaddress import AddressValueError, IPv4Address
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
+from policies import glob
 from policies.folding import fold
 
-__all__ = ["ambiguous", "decoded", "odd_segment", "readings", "shortened"]
+__all__ = ["ambiguous", "decoded", "matcher", "odd_path", "odd_segment", "readings", "shortened"]
 
 _URI: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*):(?P<slashes>/*)(?P<authority>[^/?#]*)")
 _ESCAPE: Final = re.compile(r"%[0-9A-Fa-f]{2}")
 # Refused as escapes: what never needs one (letters, digits, - . _ ~), controls, backslash; and lower-case digits.
-_WRONG_ESCAPE: Final = re.compile(r"%(?![0-9A-F]{2})|%(?:[01]|2[DE]|3[0-9]|4[1-9A-F]|5[0-9ACF]|6[1-9A-F]|7[0-9AEF])")
+_NEEDLESS: Final = r"%(?:[01]|2[DE]|3[0-9]|4[1-9A-F]|5[0-9ACF]|6[1-9A-F]|7[0-9AEF])"
+_WRONG_ESCAPE: Final = re.compile(rf"%(?![0-9A-F]{{2}})|{_NEEDLESS}")
+_NEEDLESS_ESCAPE: Final = re.compile(_NEEDLESS, re.I)
 _UNSENT: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\\\u2028\u2029\ufffe\uffff\ud800-\udfff]|^\s|\s\Z")
 # Slashes and backslashes that Windows makes of other characters when it narrows a name to a code page.
 _SLASH_ALIKE: Final = re.compile("[\u2044\u2215\u2216\u29f5\u29f8\u29f9]")
@@ -55,20 +59,36 @@ def ambiguous(uri: str) -> bool:
     """Whether some server would resolve this name to one that it does not spell."""
     if _UNSENT.search(uri) is not None or _WRONG_ESCAPE.search(uri) is not None:
         return True
-    plain = uri
-    if "%" in uri:
+    plain = _plain(uri)
+    return plain is None or _odd_place(uri) or _odd_path(plain)
+
+
+def odd_path(path: str) -> bool:
+    """Whether some server would open another file by this path, which is no URI and has no `.` or `..` in it."""
+    if _UNSENT.search(path) is not None or _NEEDLESS_ESCAPE.search(path) is not None:
+        return True
+    plain = _plain(path, escapes=False)
+    return plain is None or any(odd_segment(part) for part in plain.split("/") if part)
+
+
+def _plain(text: str, *, escapes: bool = True) -> str | None:
+    """The text as a server might compare it: escapes resolved, wide characters narrowed, what cannot be seen left away; None
+    where that would bring forth another structure.
+    """
+    plain = text
+    if escapes and "%" in text:
         try:
-            plain = unquote_to_bytes(uri.encode()).decode("utf-8", "strict")
+            plain = unquote_to_bytes(text.encode()).decode("utf-8", "strict")
         except UnicodeDecodeError:
-            return True
+            return None
         if _ESCAPE.search(plain) is not None or _UNSENT.search(plain) is not None:
-            return True
-    if not plain.isascii():
-        wide = unicodedata.normalize("NFKC", plain)
-        if _SLASH_ALIKE.search(plain) or len(_STRUCTURE.findall(wide)) != len(_STRUCTURE.findall(plain)):
-            return True
-        plain = "".join(c for c in wide if unicodedata.category(c) != "Cf")
-    return _odd_place(uri) or _odd_path(plain)
+            return None
+    if plain.isascii():
+        return plain
+    wide = unicodedata.normalize("NFKC", plain)
+    if _SLASH_ALIKE.search(plain) or len(_STRUCTURE.findall(wide)) != len(_STRUCTURE.findall(plain)):
+        return None
+    return "".join(c for c in wide if unicodedata.category(c) != "Cf")
 
 
 def _odd_place(uri: str) -> bool:
@@ -85,7 +105,14 @@ def _odd_place(uri: str) -> bool:
     if scheme in _DEFAULT_PORT:
         host, _, port = authority.rpartition(":") if not authority.endswith("]") else (authority, "", "")
         host = host or authority
-        return len(slashes) != 2 or _HOST.match(authority) is None or port == _DEFAULT_PORT[scheme] or _odd_number(host)
+        followed = uri[found.end() : found.end() + 1] in ("?", "#")  # `http://host?x` is `http://host/?x`
+        return (
+            followed
+            or len(slashes) != 2
+            or _HOST.match(authority) is None
+            or port == _DEFAULT_PORT[scheme]
+            or _odd_number(host)
+        )
     return len(slashes) == 2 and ("@" in authority or re.search(r":(?:0[0-9]*)?\Z", authority) is not None)
 
 
@@ -119,6 +146,9 @@ def _odd_path(plain: str) -> bool:
 
 def readings(uri: str) -> tuple[str, ...]:
     """What a server could take this name for, folded as patterns of denying rules are."""
+    found = _URI.match(uri)
+    if found is not None and found["scheme"] in _DEFAULT_PORT and found.end() == len(uri):
+        uri += "/"
     return _short(fold(decoded(uri)))
 
 
@@ -132,6 +162,16 @@ def _short(text: str) -> tuple[str, ...]:
         found.update(dict.fromkeys([re.sub(r";[^/?#]*", "", each) for each in found]))
     found.update(dict.fromkeys([each.rstrip("/") for each in found if each.endswith("/")]))
     return tuple(found)
+
+
+def matcher(pattern: str) -> Callable[[str, str], bool]:
+    """Compile a pattern to a function from a kind and a name to yes or no; a URI matches as anything that it may be read as."""
+    exact, folded = glob.matcher(pattern), glob.matcher(fold(decoded(pattern)))
+
+    def match(kind: str, name: str) -> bool:
+        return exact(name) or (kind == "resource" and any(folded(text) for text in readings(name)))
+
+    return match
 
 
 def shortened(uri: str, pattern: str) -> tuple[str, ...]:
