@@ -18,7 +18,6 @@ from policies.engine import (
     DENIED_BY_RULE,
     MESSAGES,
     NO_RULE,
-    UNSEEN,
     Context,
     Decision,
     RuleRef,
@@ -27,7 +26,7 @@ from policies.engine import (
 from policies.folding import fold
 from policies.limits import LimitIndex
 from policies.specs import ALWAYS, AuditSpec, ConditionSpec, PolicySpec, RuleSpec, WindowSpec
-from policies.vocabulary import AUDIT_LEVELS, WEEKDAYS
+from policies.vocabulary import AUDIT_LEVELS, UNSEEN, WEEKDAYS
 
 OuterCheck = Callable[[Target, Context], int]
 CACHE_SIZE = 8192  # per generation; two generations are kept
@@ -379,7 +378,11 @@ class PolicySet:
 
     def _least_kept(self, role: str, kind: str, upstream: str, name: str) -> str:
         def concerns(level: AuditSpec) -> bool:
-            return level.role in (None, role) and level.upstream in ("", upstream) and kind in level.kinds
+            return (
+                level.role in (None, role)
+                and level.upstream in ("", upstream)
+                and (kind in level.kinds or (kind == UNSEEN and "tool" in level.kinds))
+            )
 
         found = [level.level for level, matches in self._levels if concerns(level) and matches(kind, name)]
         return max(found, key=AUDIT_LEVELS.index) if found else ""

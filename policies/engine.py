@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from policies.conditions import ERROR, MISSING, NO, YES
+from policies.vocabulary import UNSEEN
 
 if TYPE_CHECKING:
     from policies.compiled import Candidates, CompiledRule, PolicySet
 
 ABSENT = MISSING
-UNSEEN = "tool called by another"  # beside the kinds of targets: candidates of a tool whose name another tool reads
 
 ALLOWED_BY_RULE = "allowed_by_rule"
 OPEN_METHOD = "open_method"

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from policies import uris
+from policies import glob, uris
 from policies.specs import LimitSpec
+from policies.vocabulary import UNSEEN
 
 if TYPE_CHECKING:
     from policies.dispatch import Inner
@@ -50,7 +51,7 @@ class LimitIndex:
             if spec.key in (None, key_prefix)
             and spec.role in (None, role)
             and spec.upstream in ("", upstream)
-            and spec.kind in ("", kind)
+            and spec.kind in ("", "tool" if kind == UNSEEN else kind)
             and (not spec.pattern or self._matchers[spec.pattern](kind, name))
         ]
         replaced = {(spec.kind, frozenset(spec.per)) for spec in found if spec.pattern and not spec.is_default}
@@ -88,17 +89,19 @@ def limits_for(
     for call in within:
         buckets: dict[bytes, LimitRef] = {}
         for reading in call:
-            buckets |= {ref.bucket: ref for ref in _refs(index, principal, reading)}
+            buckets |= {ref.bucket: ref for ref in _refs(index, principal, reading, UNSEEN)}
         counts.update(buckets.keys())
         inner |= buckets
     outer = {ref.bucket: ref for ref in found}
     return tuple(replace(ref, count=max(1, counts[name])) for name, ref in (outer | inner).items())
 
 
-def _refs(index: LimitIndex, principal: Principal, target: Target | None) -> tuple[LimitRef, ...]:
+def _refs(index: LimitIndex, principal: Principal, target: Target | None, kind: str = "") -> tuple[LimitRef, ...]:
     """The limits that count one target."""
-    kind, upstream, name = ("", "", "") if target is None else (target.kind, target.upstream, target.name)
-    specs = index.find(principal.role, principal.key_prefix, kind, upstream, name)
+    if target is None:
+        specs = index.find(principal.role, principal.key_prefix, "", "", "")
+    else:
+        specs = index.find(principal.role, principal.key_prefix, kind or target.kind, target.upstream, target.name)
     return tuple(LimitRef(bucket(s, principal, target), s.requests, s.window_seconds, s.burst, s) for s in specs)
 
 
@@ -115,7 +118,11 @@ def bucket(spec: LimitSpec, principal: Principal, target: Target | None) -> byte
         elif identity == "upstream":
             parts.append(target.upstream)
         else:
-            name = uris.readings(target.name)[0] if target.kind == "resource" else target.name
+            name = target.name
+            if spec.pattern and glob.is_literal(spec.pattern):
+                name = spec.pattern  # whatever variant of it was sent
+            elif target.kind == "resource":
+                name = uris.readings(name)[0]
             parts.append(f"{target.kind}:{name}")
     text = "\0".join(parts).encode("utf-8", "surrogatepass")
     return text if len(text) <= 256 else blake2b(text, digest_size=32).digest()

@@ -18,6 +18,7 @@ from urllib.parse import unquote_to_bytes
 
 from policies import glob
 from policies.folding import fold
+from policies.vocabulary import UNSEEN
 
 __all__ = ["ambiguous", "decoded", "matcher", "odd_path", "odd_segment", "readings", "shortened"]
 
@@ -165,11 +166,15 @@ def _short(text: str) -> tuple[str, ...]:
 
 
 def matcher(pattern: str) -> Callable[[str, str], bool]:
-    """Compile a pattern to a function from a kind and a name to yes or no; a URI matches as anything that it may be read as."""
+    """Compile a pattern to a function from a kind and a name to yes or no; a URI, and the name of a tool that another one
+    reads, match as anything that they may be read as.
+    """
     exact, folded = glob.matcher(pattern), glob.matcher(fold(decoded(pattern)))
 
     def match(kind: str, name: str) -> bool:
-        return exact(name) or (kind == "resource" and any(folded(text) for text in readings(name)))
+        if exact(name):
+            return True
+        return any(map(folded, readings(name))) if kind == "resource" else kind == UNSEEN and folded(fold(name))
 
     return match
 

@@ -11,7 +11,7 @@ from audit.event import Event
 from audit.sanitizer import MISSING, Payload
 from audit.sanitizer import current as current_sanitizer
 from audit.tickets import AuditUnavailable
-from policies.vocabulary import AUDIT_LEVELS
+from policies.vocabulary import AUDIT_LEVELS, UNSEEN
 from proxy import answers, legacy_sse
 from proxy.message import Known, Refused
 from proxy.refusals import Limited, refuse
@@ -158,7 +158,7 @@ def _level(gateway: Gateway, call: Call) -> str:
         level = policy.audit_level(role, target.kind, target.upstream, target.name)
         if call.within:
             every = (named for inner in call.within for named in inner)
-            found = {policy.audit_level(role, "tool", each.upstream, each.name) for each in every} | {level}
+            found = {policy.audit_level(role, UNSEEN, each.upstream, each.name) for each in every} | {level}
             level = max(found - {""}, key=AUDIT_LEVELS.index, default="")
     return level or (call.spec.audit_level if call.spec is not None else "") or "full"
 
