@@ -23,6 +23,8 @@ REASONS = {
     "allowed_by_rule": "a rule allows it",
     "open_method": "it is protocol traffic, open to every valid key",
     "policy_error": "a rule could not be evaluated, and nothing else allows it",
+    "ambiguous_target": "its URI could be taken for another by a server",
+    "nested_call": "a tool that calls others was called through another",
     "policy_stale": "the policy could not be confirmed for too long",
     "tool_definition_changed": "the tool's definition changed and is not approved",
     "rate_limited": "a rate limit was reached",

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from audit.addresses import parse_address, within
-from policies import glob, reach
+from policies import glob, reach, uris
 from policies.conditions import ANNOTATION_DEFAULTS, ERROR, NO, YES, Check, ConditionError, compile_condition
 from policies.engine import (
     ALLOWED_BY_RULE,
+    AMBIGUOUS,
     DENIED_BY_RULE,
     MESSAGES,
     NO_RULE,
@@ -20,9 +23,10 @@ from policies.engine import (
     RuleRef,
     Target,
 )
+from policies.folding import fold
 from policies.limits import LimitIndex
-from policies.specs import ALWAYS, AuditSpec, PolicySpec, RuleSpec, WindowSpec
-from policies.vocabulary import AUDIT_LEVELS, WEEKDAYS
+from policies.specs import ALWAYS, AuditSpec, ConditionSpec, PolicySpec, RuleSpec, WindowSpec
+from policies.vocabulary import AUDIT_LEVELS, UNSEEN, WEEKDAYS
 
 OuterCheck = Callable[[Target, Context], int]
 CACHE_SIZE = 8192  # per generation; two generations are kept
@@ -88,14 +92,38 @@ def _outer_checks(spec: RuleSpec) -> tuple[OuterCheck, ...]:
         checks.append(lambda target, context: in_network(context.client_ip))
     for condition in spec.conditions:
         if condition.subject == "name":
-            checks.append(_name_check(compile_condition(condition)))
+            checks.append(_name_check(condition))
         elif condition.subject == "annotations":
             checks.append(_annotation_check(compile_condition(condition)))
     return tuple(checks)
 
 
-def _name_check(check: Check) -> OuterCheck:
-    return lambda target, context: check(target.name)
+def _name_check(condition: ConditionSpec) -> OuterCheck:
+    """A condition on the name. Of a URI it must answer the same however a server reads it, or it is an ERROR."""
+    check = compile_condition(condition)
+    folded = compile_condition(replace(condition, value=_folded(condition)))
+
+    def asked(target: Target, context: Context) -> int:
+        answer = check(target.name)
+        if target.kind == "resource" and folded(uris.readings(target.name)[0]) != answer:
+            return ERROR
+        return answer
+
+    return asked
+
+
+def _folded(condition: ConditionSpec) -> Any:
+    """What a condition asks of a name that is folded."""
+    value = condition.value
+    if condition.operator in ("matches", "not_matches"):
+        return f"(?i){value}"
+    if condition.operator in ("under", "not_under", "type"):
+        return value
+    if isinstance(value, str):
+        return fold(uris.decoded(value))
+    return (
+        tuple(fold(uris.decoded(v)) if isinstance(v, str) else v for v in value) if isinstance(value, tuple) else value
+    )
 
 
 def _annotation_check(check: Check) -> OuterCheck:
@@ -105,13 +133,15 @@ def _annotation_check(check: Check) -> OuterCheck:
 class CompiledRule:
     """One rule, ready to be asked."""
 
-    __slots__ = ("argument_checks", "matches_name", "message", "outer_checks", "ref", "spec")
+    __slots__ = ("argument_checks", "matches_folded", "matches_name", "message", "outer_checks", "ref", "spec")
 
     def __init__(self, spec: RuleSpec) -> None:
         self.spec = spec
         self.ref = RuleRef(spec.id, spec.name, spec.effect)
         self.message = spec.reason or MESSAGES[DENIED_BY_RULE]
         self.matches_name = glob.matcher(spec.pattern)
+        #: what a rule that denies asks of a name whose reader is not known, folded like this pattern
+        self.matches_folded = glob.matcher(fold(uris.decoded(spec.pattern)))
         try:
             self.outer_checks = _outer_checks(spec)
             self.argument_checks: tuple[Check, ...] = tuple(
@@ -161,13 +191,13 @@ class Candidates:
 
     __slots__ = ("_reachable", "allows", "denies", "fixed", "shadows")
 
-    def __init__(self, rules: Sequence[CompiledRule], version: int) -> None:
+    def __init__(self, rules: Sequence[CompiledRule], version: int, *, fixed: Decision | None = None) -> None:
         ordered = sorted(rules, key=lambda rule: (not rule.unconditional, rule.ref.id))
         self.denies = tuple(r for r in ordered if r.ref.effect == "deny" and not r.spec.observe)
         self.allows = tuple(r for r in ordered if r.ref.effect == "allow" and not r.spec.observe)
         self.shadows = tuple(r for r in ordered if r.spec.observe)
         self._reachable: dict[tuple[tuple[int, ...], tuple[int, ...]], bool] = {}
-        self.fixed = self._fix(version)
+        self.fixed = fixed or self._fix(version)
 
     def _fix(self, version: int) -> Decision | None:
         if any(not rule.unconditional for rule in self.shadows):
@@ -231,6 +261,11 @@ class NameIndex:
         into.extend(rule for rule in self._asked if rule.matches_name(name))
 
 
+def _allows_shortened(rule: CompiledRule, uri: str) -> bool:
+    """Whether a rule that matches a URI matches what is left of it where its pattern does not speak of the rest, too."""
+    return all(rule.matches_name(text) for text in uris.shortened(uri, rule.spec.pattern))
+
+
 class PolicySet:
     """All rules, limits and audit levels of one version. Immutable but for its caches, which only remember."""
 
@@ -241,11 +276,13 @@ class PolicySet:
         self.nothing = Decision(False, NO_RULE, None, MESSAGES[NO_RULE], spec.version)
         self.rules = tuple(CompiledRule(rule) for rule in spec.rules if rule.enabled)
         self.limits = LimitIndex(spec.limits)
+        self._denying = tuple(rule for rule in self.rules if rule.ref.effect == "deny")
+        self._ambiguous = Decision(False, AMBIGUOUS, None, MESSAGES[AMBIGUOUS], spec.version)
         self._named_keys: set[str] = set()
         self._index: dict[tuple[str | None, str, str | None], NameIndex] = {}
         for rule in self.rules:
             self._place(rule)
-        self._levels = tuple((level, glob.matcher(level.pattern)) for level in spec.audit)
+        self._levels = tuple((level, uris.matcher(level.pattern)) for level in spec.audit)
         self._young: dict[tuple[str, str, str, str, str], Candidates] = {}
         self._old: dict[tuple[str, str, str, str, str], Candidates] = {}
         self._level_cache: dict[tuple[str, str, str, str], str] = {}
@@ -274,13 +311,44 @@ class PolicySet:
 
     def _gather(self, place: tuple[str, str, str, str, str]) -> Candidates:
         role, key_prefix, kind, upstream, name = place
+        rules = self._matching(role, key_prefix, "tool" if kind == UNSEEN else kind, upstream, name)
+        if kind == UNSEEN:
+            rules += self._denying_folded(role, key_prefix, "tool", upstream, (fold(name),), rules)
+        elif kind == "resource":
+            denies = self._denying_folded(role, key_prefix, kind, upstream, uris.readings(name), rules)
+            if uris.ambiguous(name):
+                if not any(r.spec.pattern == name and r.ref.effect == "allow" and not r.spec.observe for r in rules):
+                    return Candidates((), self.version, fixed=self._ambiguous)
+                # A rule that spells the whole name, as it is, knows what this server makes of it; no other can.
+                rules = [r for r in rules if r.spec.pattern == name or r.ref.effect == "deny"]
+            else:
+                rules = [r for r in rules if r.ref.effect == "deny" or _allows_shortened(r, name)]
+            rules += denies
+        return Candidates(rules, self.version)
+
+    def _matching(self, role: str, key_prefix: str, kind: str, upstream: str, name: str) -> list[CompiledRule]:
+        """The rules that match a name as it is spelled."""
         rules: list[CompiledRule] = []
         for spot in ((role, kind, upstream), (role, kind, None), (None, kind, upstream), (None, kind, None)):
             index = self._index.get(spot)
             if index is not None:
                 index.find(name, rules)
-        rules = [r for r in rules if r.spec.keys is None or key_prefix in r.spec.keys]
-        return Candidates(rules, self.version)
+        return [r for r in rules if r.spec.keys is None or key_prefix in r.spec.keys]
+
+    def _denying_folded(
+        self, role: str, key_prefix: str, kind: str, upstream: str, names: Sequence[str], known: list[CompiledRule]
+    ) -> list[CompiledRule]:
+        """The denying rules that match what a name could be read as, beside those that are known to match."""
+        return [
+            rule
+            for rule in self._denying
+            if kind in rule.spec.kinds
+            and (rule.spec.roles is None or role in rule.spec.roles)
+            and (rule.spec.keys is None or key_prefix in rule.spec.keys)
+            and (not rule.spec.upstreams or upstream in rule.spec.upstreams)
+            and any(rule.matches_folded(name) for name in names)
+            and rule not in known
+        ]
 
     def audit_level(self, role: str, kind: str, upstream: str, name: str) -> str:
         """How much of a payload an event keeps, or nothing where the upstream's own level holds."""
@@ -298,9 +366,13 @@ class PolicySet:
 
     def _least_kept(self, role: str, kind: str, upstream: str, name: str) -> str:
         def concerns(level: AuditSpec) -> bool:
-            return level.role in (None, role) and level.upstream in ("", upstream) and kind in level.kinds
+            return (
+                level.role in (None, role)
+                and level.upstream in ("", upstream)
+                and (kind in level.kinds or (kind == UNSEEN and "tool" in level.kinds))
+            )
 
-        found = [level.level for level, matches in self._levels if concerns(level) and matches(name)]
+        found = [level.level for level, matches in self._levels if concerns(level) and matches(kind, name)]
         return max(found, key=AUDIT_LEVELS.index) if found else ""
 
 

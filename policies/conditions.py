@@ -5,7 +5,10 @@ A check answers NO, YES or ERROR. These rules hold for every operator:
 - A member that is missing, or null, is missing: every operator but `absent` answers NO.
 - A value of another JSON type than the operator reads is an ERROR, as are a number that does not survive a round trip
   (an integer beyond 2^53, a decimal that a double cannot hold), a list of more than 10,000 items, and a path that
-  cannot be normalised without guessing, or is of another form (absolute, relative, URI) than the rule's. An allowing rule that errs grants nothing, a denying rule that errs denies.
+  cannot be normalised without guessing, or is of another form (absolute, relative, URI) than the rule's. An allowing rule
+  that errs grants nothing, a denying rule that errs denies.
+- Where a path takes a step, another member that some server reads as the same (policies.folding) is an ERROR, and so is an
+  object of more than 1,000 members.
 - Text is compared exactly: case, form and every code point count. Patterns match the whole value, in linear time.
 """
 
@@ -19,7 +22,8 @@ from typing import Any, Final
 
 import re2
 
-from policies import glob, vocabulary
+from policies import glob, uris, vocabulary
+from policies.folding import fold, varied
 from policies.specs import ConditionSpec
 
 NO: Final = 0
@@ -28,6 +32,7 @@ ERROR: Final = 2
 
 MAX_EXACT: Final = 2**53
 MAX_ITEMS: Final = 10_000
+MAX_MEMBERS: Final = 1000
 MAX_PATH: Final = 300
 
 # The defaults that the protocol gives to a tool's hints; they are the cautious ones.
@@ -125,17 +130,20 @@ def json_type(value: Any) -> str:
     return "array" if isinstance(value, list | tuple) else "object"
 
 
-def normal_path(text: str) -> str | None:
-    """A path or URI with `.` and `..` resolved; None where servers could disagree on what it means."""
+def normal_path(text: str, *, own: bool = False) -> str | None:
+    """A path or URI with `.` and `..` resolved; None where servers could disagree on what it means.
+
+    `own`: it is a rule's, whose author says how it is spelled.
+    """
     if any(ord(c) < 32 or c == "\\" or c == "\x7f" for c in text) or re.search(r"%(2e|2f|5c|00|25)", text, re.I):
         return None
     root, rest = "", text
     scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*", text)
     if scheme:
         root, rest = scheme[0].lower(), re.split(r"[?#]", text[scheme.end() :], maxsplit=1)[0]
-        if rest and not rest.startswith("/"):
+        if (rest and not rest.startswith("/")) or (root.startswith("file:") and scheme.end() + len(rest) < len(text)):
             return None
-    elif text.startswith("~"):
+    elif text.startswith("~") or re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text):
         return None
     absolute = rest.startswith("/")
     parts: list[str] = []
@@ -146,7 +154,10 @@ def normal_path(text: str) -> str | None:
             parts.pop()
         elif part not in ("", "."):
             parts.append(part)
-    return root + ("/" if absolute or (scheme and parts) else "") + "/".join(parts)
+    found = root + ("/" if absolute or (scheme and parts) else "") + "/".join(parts)
+    if own:
+        return found
+    return None if (uris.ambiguous(found) if scheme else uris.odd_path(found)) else found
 
 
 def _scalar_test(values: tuple[Any, ...]) -> Test:
@@ -212,14 +223,21 @@ def _pattern_test(regex: str) -> Test:
 
 
 def _path_form(path: str) -> str:
+    if re.match(r"[A-Za-z]:", path):
+        return "drive"
     return "uri" if "://" in path else "absolute" if path.startswith("/") else "relative"
 
 
 def _under_test(base: str) -> Test:
-    root = normal_path(base)
+    """Whether a path lies below another; an error where it does to some servers only, since they fold case or read escapes."""
+    root = normal_path(base, own=True)
     if not root:
         raise ConditionError(f"{base!r} is not a path that can be normalised")
-    below, form = root if root.endswith("/") else root + "/", _path_form(root)
+    form = _path_form(root)
+    folded = fold(uris.decoded(root))
+
+    def lies(path: str, root: str) -> bool:
+        return path == root or path.startswith(root if root.endswith("/") else root + "/")
 
     def test(value: Any) -> int:
         if not isinstance(value, str):
@@ -227,7 +245,10 @@ def _under_test(base: str) -> Test:
         path = normal_path(value)
         if path is None or _path_form(path) != form:
             return ERROR
-        return YES if path == root or path.startswith(below) else NO
+        below = lies(path, root)
+        if below != lies(fold(uris.decoded(path)), folded):
+            return ERROR
+        return YES if below else NO
 
     return test
 
@@ -312,18 +333,23 @@ def value_test(spec: ConditionSpec) -> Test:
 
 
 def walk(value: Any, steps: tuple[Step, ...]) -> tuple[int, Any]:
-    """Follow members down; (YES, value), (NO, MISSING), or (ERROR, MISSING) where a scalar or list is in the way."""
+    """Follow members down; (YES, value), (NO, MISSING), or (ERROR, MISSING) where a scalar or list is in the way, or a
+    member that could be taken for the one that is meant.
+    """
     for step in steps:
         if value is None or value is MISSING:
             return NO, MISSING
-        if not isinstance(value, Mapping):
+        if not isinstance(value, Mapping) or len(value) > MAX_MEMBERS or varied(value, step):  # type: ignore[arg-type]
             return ERROR, MISSING
         value = value.get(step, MISSING)
     return (NO, MISSING) if value is None or value is MISSING else (YES, value)
 
 
 def _spread(value: Any, steps: tuple[Step, ...], budget: list[int]) -> tuple[int, list[Any]]:
-    """The values a path with [] names, MISSING among them; ERROR for what is no list, or too long a one."""
+    """The values a path with [] names, MISSING among them; ERROR for what is no list, or too long a one.
+
+    `budget`: how many items and how many members may still be looked at.
+    """
     for at, step in enumerate(steps):
         if step is ITEMS:
             if value is None or value is MISSING:
@@ -338,6 +364,10 @@ def _spread(value: Any, steps: tuple[Step, ...], budget: list[int]) -> tuple[int
                     return ERROR, []
                 found.extend(below if state == YES else [MISSING])
             return YES, found
+        if isinstance(value, Mapping):
+            budget[1] -= len(value)
+            if budget[1] < 0:
+                return ERROR, []
         state, value = walk(value, (step,))
         if state == ERROR:
             return ERROR, []
@@ -358,24 +388,10 @@ def compile_condition(spec: ConditionSpec) -> Check:
     if ITEMS not in steps:
         if spec.quantifier:
             raise ConditionError("every and any need a path with []")
-        if len(steps) == 1:
-            return _member_check(steps[0], test, missing)
         return _path_check(steps, test, missing)
     if spec.quantifier not in vocabulary.QUANTIFIERS:
         raise ConditionError("a path with [] needs every or any")
     return _items_check(steps, test, missing, every=spec.quantifier == "every")
-
-
-def _member_check(name: Step, test: Test, missing: int) -> Check:
-    def check(value: Any) -> int:
-        if value is MISSING or value is None:
-            return missing
-        if not isinstance(value, Mapping):
-            return ERROR
-        found = value.get(name)
-        return missing if found is None else test(found)
-
-    return check
 
 
 def _path_check(steps: tuple[Step, ...], test: Test, missing: int) -> Check:
@@ -391,7 +407,7 @@ def _items_check(steps: tuple[Step, ...], test: Test, missing: int, *, every: bo
     settles, otherwise = (NO, YES) if every else (YES, NO)
 
     def check(value: Any) -> int:
-        state, found = _spread(value, steps, [MAX_ITEMS])
+        state, found = _spread(value, steps, [MAX_ITEMS, MAX_ITEMS * 10])
         if state != YES:
             return missing if state == NO else ERROR
         erred = False

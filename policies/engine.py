@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from policies.conditions import ERROR, MISSING, NO, YES
+from policies.vocabulary import UNSEEN
 
 if TYPE_CHECKING:
     from policies.compiled import Candidates, CompiledRule, PolicySet
@@ -27,12 +28,16 @@ DEFINITION_CHANGED = "tool_definition_changed"
 NO_RULE = "no_rule"
 DENIED_BY_RULE = "denied_by_rule"
 POLICY_ERROR = "policy_error"
+AMBIGUOUS = "ambiguous_target"
+NESTED = "nested_call"
 
 # What a caller is told; one sentence per reason, so that what is hidden and what does not exist read the same.
 MESSAGES = {
     NO_RULE: "No policy rule allows this request.",
     DENIED_BY_RULE: "A policy rule denies this request.",
     DEFINITION_CHANGED: "The tool's definition has changed and waits for approval.",
+    AMBIGUOUS: "The URI is not in its normal form, so that servers could take it for another; send it in that form.",
+    NESTED: "A tool that calls others cannot be called through another.",
     POLICY_ERROR: "Policy could not be decided for these arguments, so the request is refused.",
 }
 
@@ -175,10 +180,13 @@ def decide_reference(policy: PolicySet, principal: Principal, target: Target, co
 
 
 def decide_unseen(policy: PolicySet, principal: Principal, target: Target, context: Context) -> Decision:
-    """Decide a call whose arguments cannot be read: it is allowed only if it were whatever they are."""
+    """Decide a call whose arguments cannot be read: it is allowed only if it were whatever they are. Nor can it be known how
+    its name is read by the tool that makes the call, so what denies a variant of the name denies it.
+    """
     if principal.upstreams and target.upstream not in principal.upstreams:
         return policy.nothing
-    candidates = policy.candidates(principal.role, principal.key_prefix, target.kind, target.upstream, target.name)
+    kind = UNSEEN if target.kind == "tool" else target.kind
+    candidates = policy.candidates(principal.role, principal.key_prefix, kind, target.upstream, target.name)
     if candidates.fixed is not None:
         return candidates.fixed
     for rule in candidates.denies:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
+from functools import cache
 from typing import Any
 
 from policies import glob, reach
@@ -25,7 +26,7 @@ from policies.conditions import (
     parse_path,
     walk,
 )
-from policies.dispatch import inner_names, refused_within
+from policies.dispatch import inner_calls, refused_within
 from policies.engine import (
     ABSENT,
     Context,
@@ -109,13 +110,17 @@ def explain(
     blocked = known.blocked
     decision = unless_blocked(decide(policy, principal, target, context), blocked)
     if decision.allowed and known.dispatches:
+        lookup = cache(lookup)  # a name is looked up more than once, each time in the database
 
         def one(inner: Target) -> Decision:
             about = lookup(inner.name)
             seen = replace(inner, annotations=about.annotations)
             return unless_blocked(decide_unseen(policy, principal, seen, context), about.blocked)
 
-        within = refused_within(target, inner_names(target.arguments, known.dispatches), one, policy.nothing)
+        calls = inner_calls(target, known.dispatches, lambda name: lookup(name).alike)
+        within = refused_within(
+            target, known.dispatches, calls, one, policy.nothing, lambda name: bool(lookup(name).dispatches)
+        )
         decision = within[1] if within is not None else decision
     labels = {rule.id: rule.label() for rule in policy.spec.rules}
     listed = decide_reference(policy, principal, target, context).allowed and not blocked
@@ -232,7 +237,9 @@ def _found(condition: ConditionSpec, subject: Any) -> str:
         head = steps[: steps.index(ITEMS)]
         _, value = walk(subject, head)
         return "it is missing" if value is MISSING else f"the {json_type(value)} {_brief(value)}"
-    _, value = walk(subject, steps)
+    state, value = walk(subject, steps)
+    if state == ERROR and isinstance(subject, Mapping):
+        return "what it names cannot be told, since another member could be read as it or something else is in the way"
     return "it is missing" if value is MISSING else f"it is {_brief(value)}"
 
 

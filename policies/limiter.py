@@ -72,15 +72,15 @@ class Windows(Protocol):
 
 
 @lru_cache(maxsize=16384)
-def _windows(bucket: bytes, requests: int, seconds: float, burst: int | None) -> tuple[Window, ...]:
+def _windows(bucket: bytes, requests: int, seconds: float, burst: int | None, count: int) -> tuple[Window, ...]:
     """What one limit asks of the table: its window, and a second one when only so many may come at once."""
     name = blake2b(bucket, digest_size=16).digest()
     window = seconds * _SECOND
-    windows = (Window(name, requests, round(window)),)
+    windows = (Window(name, requests, round(window), count),)
     if burst is None or burst >= requests:
         return windows
     # "At once" is as long as so many take at the limit's own pace: 120 a minute, 10 at once is 10 in any 5 seconds.
-    return (*windows, Window(name, burst, round(window * burst / requests)))
+    return (*windows, Window(name, burst, round(window * burst / requests), count))
 
 
 class Limiter:
@@ -129,7 +129,7 @@ class Limiter:
         windows: list[Window] = []
         owners: list[LimitRef] = []
         for ref in refs:
-            asked = _windows(ref.bucket, ref.requests, ref.window, ref.burst)
+            asked = _windows(ref.bucket, ref.requests, ref.window, ref.burst, ref.count)
             windows += asked
             owners += [ref] * len(asked)
         try:

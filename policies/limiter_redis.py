@@ -34,7 +34,7 @@ PATIENCE: Final = 0.25  # seconds that a connection, or an answer that is late, 
 BATCH: Final = 8  # decisions asked for at once: so few that other workers' batches before ours still leave time for it
 REST: Final = 0.5  # seconds without a try after a failure
 
-# KEYS: one hash per window. ARGV: for each its places and its cell length in microseconds.
+# KEYS: one hash per window. ARGV: for each its places, its cell length in microseconds, and how many places are asked for.
 # Returns {1, number of the tightest, places left in it} or {0, number of the first full one, microseconds until all are free}.
 _SCRIPT: Final = """
 local clock = redis.call('TIME')
@@ -43,7 +43,7 @@ local ring = 65
 local full, wait, tightest, left = 0, 0, 1, nil
 local current = {}
 for i = 1, #KEYS do
-  local places, cell = tonumber(ARGV[2 * i - 1]), tonumber(ARGV[2 * i])
+  local places, cell, count = tonumber(ARGV[3 * i - 2]), tonumber(ARGV[3 * i - 1]), tonumber(ARGV[3 * i])
   current[i] = math.floor(now / cell)
   local stored = redis.call('HGETALL', KEYS[i])
   local used, live = 0, {}
@@ -56,10 +56,11 @@ for i = 1, #KEYS do
       redis.call('HDEL', KEYS[i], stored[f])
     end
   end
-  if used >= places then
+  if used + count > places then
     if full == 0 then full = i end
     table.sort(live, function(a, b) return a[1] < b[1] end)
-    local excess = used - places + 1
+    local excess = math.min(used, used + count - places)
+    if excess == 0 then wait = math.max(wait, 64 * cell) end
     for _, entry in ipairs(live) do
       excess = excess - entry[2]
       if excess <= 0 then
@@ -67,14 +68,14 @@ for i = 1, #KEYS do
         break
       end
     end
-  elseif left == nil or places - used - 1 < left then
-    tightest, left = i, places - used - 1
+  elseif left == nil or places - used - count < left then
+    tightest, left = i, places - used - count
   end
 end
 if full > 0 then return {0, full - 1, wait} end
 for i = 1, #KEYS do
-  local cell = tonumber(ARGV[2 * i])
-  redis.call('HINCRBY', KEYS[i], string.format('%.0f', current[i]), 1)
+  local cell, count = tonumber(ARGV[3 * i - 1]), tonumber(ARGV[3 * i])
+  redis.call('HINCRBY', KEYS[i], string.format('%.0f', current[i]), count)
   redis.call('PEXPIRE', KEYS[i], math.ceil((ring + 1) * cell / 1000) + 1)
 end
 return {1, tightest - 1, left}
@@ -128,9 +129,9 @@ class RedisWindows:
             raise RedisDown("Redis has not answered yet")
         keys: list[str] = []
         arguments: list[int] = []
-        for bucket, requests, window in windows:
+        for bucket, requests, window, count in windows:
             keys.append(f"{{{self._prefix}}}:limit:{bucket.hex()}:{window}")
-            arguments += (requests, -(-window // (CELLS * 1000)))
+            arguments += (requests, -(-window // (CELLS * 1000)), count)
         asked = _Asked(keys, arguments, asyncio.get_running_loop().create_future())
         self._waiting.append(asked)
         self._start()

@@ -32,11 +32,12 @@ _HINTS: Final = 65536
 
 
 class Window(NamedTuple):
-    """What is asked of one bucket: at most `requests` in any `window` nanoseconds."""
+    """What is asked of one bucket: `places`, where there are at most `requests` in any `window` nanoseconds."""
 
     bucket: bytes
     requests: int
     window: int
+    places: int = 1
 
 
 class Verdict(NamedTuple):
@@ -79,16 +80,18 @@ class Table:
         tightest = 0
         full = -1
         free_at = 0
-        for number, (bucket, requests, window) in enumerate(windows):
+        for number, (bucket, requests, window, asked) in enumerate(windows):
             tag = self._tag(bucket, window)
             slot = self._find(tag)
             used = 0
             if slot >= 0:
                 used = self._advance(slot, now)
-                if used >= requests:
-                    free_at = max(free_at, self._free_at(slot, used - requests + 1))
-                    full = number if full < 0 else full
-            left = requests - used - 1
+            if used + asked > requests:
+                full = number if full < 0 else full
+                # What asks for more than there ever are is told to wait until the window is empty; it will not do.
+                needed = min(used, used + asked - requests)
+                free_at = max(free_at, self._free_at(slot, needed) if needed else now + window)
+            left = requests - used - asked
             if left < remaining:
                 remaining, tightest = left, number
             places.append(slot)
@@ -96,14 +99,14 @@ class Table:
             return Verdict(False, full, 0, free_at)
         for number, slot in enumerate(places):
             if slot < 0:
-                bucket, _, window = windows[number]
+                bucket, _, window, _ = windows[number]
                 taken = self._take(self._tag(bucket, window), -(-window // CELLS), now)
                 if taken < 0:
                     return Verdict(False, -1, 0, now + 1_000_000_000)
                 places[number] = taken
-        for slot in places:
+        for slot, taken_of in zip(places, windows, strict=True):
             word = self._slots_at + slot * _SLOT_WORDS
-            self._cells[2 * word + 4 + self.words[word + 1] % _RING] += 1
+            self._cells[2 * word + 4 + self.words[word + 1] % _RING] += taken_of.places
         return Verdict(True, tightest, remaining, 0)
 
     def used(self, window: Window, now: int) -> int:

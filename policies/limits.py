@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from policies import glob
+from policies import glob, uris
 from policies.specs import LimitSpec
+from policies.vocabulary import UNSEEN
 
 if TYPE_CHECKING:
+    from policies.dispatch import Inner
     from policies.engine import Principal, Target
     from policies.snapshot import Snapshot
 
@@ -22,7 +25,7 @@ class LimitIndex:
 
     def __init__(self, specs: Iterable[LimitSpec]) -> None:
         self.specs = tuple(spec for spec in specs if spec.enabled)
-        self._matchers = {spec.pattern: glob.matcher(spec.pattern) for spec in self.specs if spec.pattern}
+        self._matchers = {spec.pattern: uris.matcher(spec.pattern) for spec in self.specs if spec.pattern}
         self._keys = frozenset(spec.key for spec in self.specs if spec.key is not None)
         self._cache: dict[tuple[str, str, str, str, str], tuple[LimitSpec, ...]] = {}
 
@@ -48,8 +51,8 @@ class LimitIndex:
             if spec.key in (None, key_prefix)
             and spec.role in (None, role)
             and spec.upstream in ("", upstream)
-            and spec.kind in ("", kind)
-            and (not spec.pattern or self._matchers[spec.pattern](name))
+            and spec.kind in ("", "tool" if kind == UNSEEN else kind)
+            and (not spec.pattern or self._matchers[spec.pattern](kind, name))
         ]
         replaced = {(spec.kind, frozenset(spec.per)) for spec in found if spec.pattern and not spec.is_default}
         return tuple(s for s in found if not (s.is_default and (s.kind, frozenset(s.per)) in replaced))
@@ -64,21 +67,42 @@ class LimitRef:
     window: int
     burst: int | None
     spec: LimitSpec
+    count: int = 1  # places that the request takes
 
 
-def limits_for(snapshot: Snapshot, principal: Principal, target: Target | None) -> tuple[LimitRef, ...]:
-    """The limits that count this request, with their buckets; `target` None is protocol traffic that names none."""
+def limits_for(
+    snapshot: Snapshot, principal: Principal, target: Target | None, within: Sequence[Inner] = ()
+) -> tuple[LimitRef, ...]:
+    """The limits that count this request, with their buckets; `target` None is protocol traffic that names none.
+
+    A target that calls others by name counts as those do when they are called themselves, and where none of them counts once
+    as itself.
+    """
     index = snapshot.policy.limits
     if not index.specs:
         return ()
+    found = _refs(index, principal, target)
+    if not within:
+        return found
+    counts: Counter[bytes] = Counter()
+    inner: dict[bytes, LimitRef] = {}
+    for call in within:
+        buckets: dict[bytes, LimitRef] = {}
+        for reading in call:
+            buckets |= {ref.bucket: ref for ref in _refs(index, principal, reading, UNSEEN)}
+        counts.update(buckets.keys())
+        inner |= buckets
+    outer = {ref.bucket: ref for ref in found}
+    return tuple(replace(ref, count=max(1, counts[name])) for name, ref in (outer | inner).items())
+
+
+def _refs(index: LimitIndex, principal: Principal, target: Target | None, kind: str = "") -> tuple[LimitRef, ...]:
+    """The limits that count one target."""
     if target is None:
         specs = index.find(principal.role, principal.key_prefix, "", "", "")
     else:
-        specs = index.find(principal.role, principal.key_prefix, target.kind, target.upstream, target.name)
-    return tuple(
-        LimitRef(bucket(spec, principal, target), spec.requests, spec.window_seconds, spec.burst, spec)
-        for spec in specs
-    )
+        specs = index.find(principal.role, principal.key_prefix, kind or target.kind, target.upstream, target.name)
+    return tuple(LimitRef(bucket(s, principal, target), s.requests, s.window_seconds, s.burst, s) for s in specs)
 
 
 def bucket(spec: LimitSpec, principal: Principal, target: Target | None) -> bytes:
@@ -94,6 +118,11 @@ def bucket(spec: LimitSpec, principal: Principal, target: Target | None) -> byte
         elif identity == "upstream":
             parts.append(target.upstream)
         else:
-            parts.append(f"{target.kind}:{target.name}")
+            name = target.name
+            if spec.pattern and glob.is_literal(spec.pattern):
+                name = spec.pattern  # whatever variant of it was sent
+            elif target.kind == "resource":
+                name = uris.readings(name)[0]
+            parts.append(f"{target.kind}:{name}")
     text = "\0".join(parts).encode("utf-8", "surrogatepass")
     return text if len(text) <= 256 else blake2b(text, digest_size=32).digest()

@@ -20,6 +20,7 @@ from policies.compiled import Candidates, PolicySet
 from policies.conditions import ITEMS, MISSING, NO, YES, parse_path
 from policies.engine import (
     ALLOWED_BY_RULE,
+    AMBIGUOUS,
     DENIED_BY_RULE,
     NO_RULE,
     POLICY_ERROR,
@@ -29,8 +30,9 @@ from policies.engine import (
     Target,
     decide,
 )
+from policies.folding import varied
 
-REPLAYED_REASONS = (ALLOWED_BY_RULE, NO_RULE, DENIED_BY_RULE, POLICY_ERROR)
+REPLAYED_REASONS = (ALLOWED_BY_RULE, NO_RULE, DENIED_BY_RULE, POLICY_ERROR, AMBIGUOUS)
 MOST_EXAMPLES = 5
 MOST_REMEMBERED = 4096  # decisions of one group by the values of its arguments
 _PLAIN = frozenset((str, int, bool, type(None)))  # floats may not be what was written
@@ -273,6 +275,8 @@ def _values(plan: GroupPlan, arguments: Any) -> Values | None:
         return None
     found: list[Any] = []
     for name in plan.members:
+        if varied(arguments, name):
+            return None
         value = arguments.get(name)
         kind = type(value)
         if kind not in _PLAIN or (isinstance(value, str) and len(value) > 100):

@@ -28,6 +28,7 @@ class Known:
     blocked: bool = False
     dispatches: str = ""
     upstream: bool = True  # whether there is one of that name, and enabled
+    alike: tuple[str, ...] = ()  # the tools that the catalogue has of this name, or of names that fold alike
 
 
 UNKNOWN = Known()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 KINDS: Final = ("tool", "prompt", "resource", "method")
+# Beside the kinds of targets: a tool whose name is read by another tool, which calls it, so that nobody knows how.
+UNSEEN: Final = "tool called by another"
 EFFECTS: Final = ("allow", "deny")
 DUTIES: Final = ("viewer", "auditor", "policy-manager", "operator", "administrator")
 AUDIT_LEVELS: Final = ("full", "request", "digest", "none")

@@ -9,6 +9,7 @@ from django.conf import settings
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
+from django.db import transaction
 from django.db.models import Count, Q
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
@@ -179,8 +180,13 @@ class UpstreamAdmin(Pages):
         if request.method == "POST":
             from proxy import services
 
-            self.log_deletions(request, Upstream.objects.filter(pk=upstream.pk))
-            services.remove_upstream(actor=actor(request), slug=upstream.slug)
+            try:
+                with transaction.atomic():
+                    self.log_deletions(request, Upstream.objects.filter(pk=upstream.pk))
+                    services.remove_upstream(actor=actor(request), slug=upstream.slug)
+            except ServiceError as error:
+                messages.error(request, error.message)
+                return redirect("admin:proxy_upstream_change", upstream.pk)
             messages.success(request, f"{upstream.slug} was removed; its events stay.")
             return redirect("admin:proxy_upstream_changelist")
         context = {**self.admin_site.each_context(request), "title": f"Remove {upstream.slug}?", "upstream": upstream}

@@ -99,6 +99,10 @@ REFUSALS: Final[Mapping[str, Refusal]] = {
     "no_rule": Refusal(403, 403, "The policy does not allow this."),
     "denied_by_rule": Refusal(403, 403, "The policy denies this."),
     "policy_error": Refusal(403, 403, "The policy does not allow this: a rule could not be evaluated."),
+    "ambiguous_target": Refusal(
+        403, 403, "The URI is not in its normal form, so that servers could take it for another; send it in that form."
+    ),
+    "nested_call": Refusal(403, 403, "A tool that calls others cannot be called through another."),
     "policy_stale": Refusal(503, 503, "The policy could not be confirmed lately; try again later."),
     "tool_definition_changed": Refusal(403, 403, "The tool's definition has changed and waits for approval."),
     # rate limit

@@ -40,6 +40,7 @@ def known_definition(kind: str, upstream: str, name: str) -> Known:
     """Give what a worker would know of a target now."""
     from django.db import connection
 
+    from policies.dispatch import dispatcher_path
     from proxy.specs import load
 
     connection.ensure_connection()
@@ -47,7 +48,8 @@ def known_definition(kind: str, upstream: str, name: str) -> Known:
     if spec is None or not spec.enabled:
         return Known(upstream=False)
     found = spec.definition(kind, name)
-    dispatches = spec.dispatchers.get(name, "") if kind == "tool" else ""
+    dispatches = dispatcher_path(spec.dispatchers, name) if kind == "tool" else ""
+    alike = spec.tools_alike(name) if kind == "tool" else ()
     if found is None:
-        return Known(dispatches=dispatches)
-    return Known(found.annotations or None, found.blocked, dispatches)
+        return Known(dispatches=dispatches, alike=alike)
+    return Known(found.annotations or None, found.blocked, dispatches, alike=alike)

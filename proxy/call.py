@@ -9,6 +9,7 @@ from uuid import UUID
 
 from audit.event import Event
 from audit.ids import uuid7
+from policies.dispatch import Inner
 from policies.engine import Decision, Principal, Target
 from policies.keys import AuthResult
 from proxy.credentials import NOTHING, Presented
@@ -66,6 +67,7 @@ class Call:
         "unrecordable",
         "upstream_ns",
         "verb",
+        "within",
     )
 
     def __init__(self, exchange: Exchange, *, endpoint: str, slug: str) -> None:
@@ -97,6 +99,8 @@ class Call:
         #: where answers go when the client reads them from a stream of the older transport
         self.link: Link | None = None
         self.target: Target | None = None
+        #: the tools that the target calls by name, where it is one that does
+        self.within: tuple[Inner, ...] = ()
         self.decision: Decision | None = None
         self.policy_version = 0
         self.stages: list[dict[str, Any]] = []

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from itertools import product
 from typing import Any, Final, NamedTuple
 
+from policies.folding import varied
 from proxy.message import Known, Message, Refused
 from proxy.transports.base import Headers
 
@@ -241,8 +242,12 @@ def _name(sent: Sent, message: Message, known: Known) -> str | None:
 
 def _expected(param: ParamHeader, message: Message, raw: bytes | None, known: Known) -> str | None:
     """A mirrored argument as its header is to say it, by the body; Refused when the header says otherwise."""
-    value = _at(message.params.get("arguments") if message.params is not None else None, param.path)
     name = param.header.decode()
+    value: Any = message.params.get("arguments") if message.params is not None else None
+    for step in param.path:
+        if isinstance(value, dict) and varied(value, step):
+            raise mismatch(f"Another argument could be read as the one that {name} mirrors.", known)
+        value = value.get(step) if isinstance(value, dict) else None
     if value is None or isinstance(value, dict | list):
         if raw is not None:
             raise mismatch(f"{name} was sent, but the argument it mirrors was not.", known)
@@ -264,11 +269,3 @@ def _expected(param: ParamHeader, message: Message, raw: bytes | None, known: Kn
     if not agrees:
         raise mismatch(f"{name} and the argument it mirrors differ.", known)
     return text
-
-
-def _at(value: Any, path: tuple[str, ...]) -> Any:
-    for name in path:
-        if not isinstance(value, dict):
-            return None
-        value = value.get(name)
-    return value

@@ -11,6 +11,7 @@ from audit.event import Event
 from audit.sanitizer import MISSING, Payload
 from audit.sanitizer import current as current_sanitizer
 from audit.tickets import AuditUnavailable
+from policies.vocabulary import AUDIT_LEVELS, UNSEEN
 from proxy import answers, legacy_sse, trace_context
 from proxy.message import Known, Refused
 from proxy.refusals import Limited, refuse
@@ -28,6 +29,7 @@ STRANGER_PAYLOAD = 1024
 _OUTCOME_OF = {
     **dict.fromkeys(("missing_credential", *answers.CREDENTIAL_REASONS), "unauthenticated"),
     **dict.fromkeys(("no_rule", "denied_by_rule", "policy_error", "policy_stale", "tool_definition_changed"), "denied"),
+    **dict.fromkeys(("ambiguous_target", "nested_call"), "denied"),
     **dict.fromkeys(("rate_limited", "too_many_streams", "limiter_unavailable"), "limited"),
     **dict.fromkeys(("client_gone", "revoked_during_stream"), "cancelled"),
     **dict.fromkeys(("server_stopping", "internal_error"), "interrupted"),
@@ -146,11 +148,18 @@ async def event(gateway: Gateway, call: Call) -> Event:
 
 
 def _level(gateway: Gateway, call: Call) -> str:
-    """How much of the payloads is kept: what policy says of the target, else the upstream, else all of it."""
+    """How much of the payloads is kept: what policy says of the target and of the tools that it calls, the one that keeps
+    least; else the upstream, else all of it.
+    """
     snapshot, target = gateway.snapshot, call.target
     level = ""
     if snapshot is not None and target is not None and call.principal is not None:
-        level = snapshot.policy.audit_level(call.principal.role, target.kind, target.upstream, target.name)
+        policy, role = snapshot.policy, call.principal.role
+        level = policy.audit_level(role, target.kind, target.upstream, target.name)
+        if call.within:
+            every = (named for inner in call.within for named in inner)
+            found = {policy.audit_level(role, UNSEEN, each.upstream, each.name) for each in every} | {level}
+            level = max(found - {""}, key=AUDIT_LEVELS.index, default="")
     return level or (call.spec.audit_level if call.spec is not None else "") or "full"
 
 

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from audit.addresses import client_address
 from audit.tickets import AuditUnavailable
 from policies.compiled import PolicySet
-from policies.dispatch import inner_names, refused_within
+from policies.dispatch import dispatcher_path, inner_calls, refused_within
 from policies.engine import (
     Context,
     Decision,
@@ -299,16 +299,21 @@ def _refused_within(
     gateway: Gateway, call: Call, policy: PolicySet, principal: Principal, outer: Target, context: Context
 ) -> tuple[Target, Decision] | None:
     """A tool that calls or describes another by name: who may not have that one may not have it this way either."""
-    path = call.spec.dispatchers.get(outer.name) if call.spec is not None and outer.kind == "tool" else None
-    if path is None:
+    spec = call.spec
+    path = dispatcher_path(spec.dispatchers, outer.name) if spec is not None and outer.kind == "tool" else ""
+    if spec is None or not path:
         return None
-    names = inner_names(outer.arguments, path)
-    call.details["inner"] = names
+    within = inner_calls(outer, path, spec.tools_alike)
+    call.details["inner"] = None if within is None else [inner[0].name for inner in within]
+    call.within = within or ()
 
     def one(inner: Target) -> Decision:
         return _decide(gateway, policy, principal, inner, context, decide_unseen)
 
-    return refused_within(outer, names, one, policy.nothing)
+    def nests(name: str) -> bool:
+        return bool(dispatcher_path(spec.dispatchers, name))
+
+    return refused_within(outer, path, within, one, policy.nothing, nests)
 
 
 # -- rate-limit
@@ -320,7 +325,7 @@ async def rate_limit(gateway: Gateway, call: Call) -> None:
     snapshot, principal = gateway.snapshot, call.principal
     if snapshot is None or principal is None:
         raise refuse("policy_stale", call=call)
-    refs = limits_for(snapshot, principal, call.target)
+    refs = limits_for(snapshot, principal, call.target, call.within)
     if refs:
         admission = await gateway.limiter.admit(refs)
         if not admission.allowed:

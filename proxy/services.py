@@ -19,6 +19,8 @@ from django.db import transaction
 
 from audit.acts import Actor, record_act
 from policies.dispatch import PATH
+from policies.naming import what_names
+from policies.services import lock_policy
 from proxy import vault
 from proxy.egress import BadUrl, Egress, parse_url
 from proxy.models import SLUG_PATTERN, Upstream
@@ -27,6 +29,8 @@ from proxy.transports.streamable_http import checked
 from proxy.transports.tls import BadCertificate, client_context
 
 RESOLVE_SECONDS = 5.0
+#: how many of the rules and keys that name an upstream a refusal lists
+MOST_NAMED = 10
 #: headers that the gateway itself sets
 _OWN_HEADERS = frozenset(
     "host content-length transfer-encoding connection accept-encoding upgrade te trailer mcp-session-id".split()
@@ -88,9 +92,19 @@ def update_upstream(*, actor: Actor, slug: str, may_start_commands: bool = False
 
 
 def remove_upstream(*, actor: Actor, slug: str) -> None:
-    """Remove an upstream and its catalogue; its events stay."""
+    """Remove an upstream and its catalogue; its events stay. One that rules or keys name stays until they do not, since
+    they would hold for the next upstream of this name.
+    """
     with transaction.atomic():
         upstream = locked(slug)
+        lock_policy()
+        if names := what_names(slug):
+            more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+            raise ServiceError(
+                f"{slug} is named by {', '.join(names[:MOST_NAMED])}{more}, which would hold for the next upstream of this name. "
+                "Change or remove those first; until then it can be disabled.",
+                "slug",
+            )
         before = describe(upstream)
         upstream.delete()
         record_act(method="admin.upstream.removed", actor=actor, target=slug, before=before)

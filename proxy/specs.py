@@ -20,6 +20,7 @@ import psycopg
 from django.conf import settings
 from psycopg.rows import dict_row
 
+from policies.folding import fold
 from proxy import vault
 from proxy.definitions import Definition, canonical, digest
 from proxy.mirrors import param_headers
@@ -75,6 +76,8 @@ class UpstreamSpec:
     #: a keyed mark of the way to it, by which two processes see whether they mean the same
     mark: str = field(default="", repr=False)
     definitions: Mapping[tuple[str, str], Definition] = field(default_factory=lambda: _NONE, repr=False)
+    #: of an upstream with dispatchers, the names of its tools by what they fold to
+    folded: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}), repr=False)
 
     @property
     def transport(self) -> str:
@@ -97,6 +100,10 @@ class UpstreamSpec:
         if known is None and self.catalogue_policy == "quarantine" and kind in ("tool", "prompt"):
             return Definition(kind, name, "", "", "quarantined")
         return known
+
+    def tools_alike(self, name: str) -> tuple[str, ...]:
+        """Give the listed tool of this name, or else those that a reader of a dispatcher's arguments could take it for."""
+        return (name,) if ("tool", name) in self.definitions else self.folded.get(fold(name), ())
 
     def blocked(self, kind: str, name: str, item: Any = None) -> bool:
         """Tell whether a definition may not be used; a listed item is judged by what it says now."""
@@ -211,7 +218,16 @@ def spec_of(
         catalogued=bool(row["catalogued"]),
         mark=hashlib.blake2b(repr(astuple(way)).encode(), key=data_key[:32], digest_size=16).hexdigest(),
         definitions=MappingProxyType(dict(definitions)),
+        folded=MappingProxyType(_folded(definitions) if _json(row["dispatchers"]) else {}),
     )
+
+
+def _folded(definitions: Mapping[tuple[str, str], Definition]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for kind, name in definitions:
+        if kind == "tool":
+            found[fold(name)] = (*found.get(fold(name), ()), name)
+    return found
 
 
 def _json(value: Any) -> Any:

@@ -6,11 +6,11 @@ something is refused, since some parsers would take it for that one.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable
 from typing import Any, Final, Literal, NamedTuple
 
 from policies.engine import ABSENT
+from policies.folding import fold
 from proxy.strict_json import INVALID_REQUEST, SURROGATE, Unreadable
 
 __all__ = [
@@ -74,14 +74,8 @@ _OPEN = frozenset(
 )
 
 
-def _fold(name: str) -> str:
-    """What the most careless parser could take a member's name for."""
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
-    return "".join(c for c in folded if unicodedata.category(c) not in {"Cc", "Cf", "Zs", "Cn"})
-
-
 def _reserved(names: frozenset[str]) -> dict[str, str]:
-    return {_fold(name): name for name in names}
+    return {fold(name): name for name in names}
 
 
 _FOLDED = {names: _reserved(names) for names in (ENVELOPE, PARAMS, META, _REF, _FILTER)}
@@ -93,7 +87,8 @@ def refuse_variants(members: dict[str, Any], names: frozenset[str]) -> None:
         return
     folded = _FOLDED[names]
     for name in members.keys() - names:
-        if (meant := folded.get(name) or folded.get(_fold(name))) is not None:
+        meant = folded.get(name) or folded.get(fold(name)) or folded.get(fold(name.partition("\0")[0]))
+        if meant is not None:
             raise Unreadable(INVALID_REQUEST, "reserved_member", f"A member of the message is a variant of {meant!r}.")
 
 

@@ -139,7 +139,7 @@ class OneUpstream(_UpstreamView):
             id="removeUpstream",
             tag="upstreams",
             summary="Remove an upstream and its catalogue",
-            description="Its events stay.",
+            description="Its events stay. It is refused while rules, limits, audit levels or keys name it.",
             permissions=("proxy.delete_upstream",),
             status=204,
             problems=(404,),
@@ -167,7 +167,7 @@ class OneUpstream(_UpstreamView):
         """Remove it."""
         upstream = find_upstream(slug, lock=True)
         self.check_match(self.form(upstream))
-        with telling():
+        with telling("refused"):
             services.remove_upstream(actor=actor_of(request), slug=upstream.slug)
         return Response(status=204)
 

@@ -78,9 +78,15 @@ def test_missing_is_no_but_for_absent():
         ("/public", "/public\\..\\x", ERROR), ("/public", "/public/\0", ERROR), ("/public", "~/public", ERROR),
         ("/public", "/public/%252e", ERROR), ("/public", "", ERROR), ("/", "/anything", YES), ("docs", "docs/a", YES), ("docs", "docs/../../x", ERROR),
         ("file:///public", "file:///public/a", YES), ("file:///public", "FILE:///public/a", YES),
-        ("file:///public", "file:///public/../etc", NO), ("file:///public", "file://host/public", NO),
+        ("file:///public", "file:///public/../etc", NO), ("file:///public", "file://host/public", ERROR),
         ("https://x.org/a", "https://x.org/a?b=../..", YES), ("https://x.org/a", "https://x.org.evil.net/a", NO),
         ("https://x.org/a", "/a", ERROR), ("/public", 5, ERROR),
+        ("/secret", "/%73ecret/key", ERROR), ("/secret", "/Secret/key", ERROR), ("/secret", "/\u017fecret/key", ERROR), ("/secret", "/secret./key", ERROR),
+        ("/secret", "/secret /key", ERROR), ("/secret", "/secret::$DATA", ERROR), ("/secret", "/SECRET~1/key", ERROR), ("/secret", "/open\uff0f..\uff0fsecret", ERROR),
+        ("/a b", "/a%20b/c", ERROR), ("/a b", "/a b/c", YES), ("/a", "/a/100% done.txt", YES), ("/a", "/a/r\u00e9sum\u00e9.md", YES), ("/a", "/b/C#/x?.txt", NO),
+        ("file:///secret", "file:///%73ecret/key", ERROR), ("file:///secret", "file://localhost/secret/key", ERROR), ("file:///secret", "file:/secret/key", ERROR),
+        ("file:///public", "file:///public/x?/../../secret", ERROR), ("https://x.org/a", "https://u@x.org/a/b", ERROR), ("https://x.org/a", "https://x.org:443/a/b", ERROR),
+        ("docs", "C:/docs/x", ERROR), ("docs", "file:/docs/x", ERROR), ("C:/data", "C:/data/x", YES), ("C:/data", "c:/data/x", ERROR),
     ],
 )  # fmt: skip
 def test_under(base, value, answer):

@@ -100,6 +100,18 @@ async def test_counts_as_the_table_does(server: Server) -> None:
     await windows.close()
 
 
+async def test_several_places_are_taken_together_as_in_the_table(server: Server) -> None:
+    windows = RedisWindows(server.url, timeout=1.0)
+    asked = [Window(b"some", 10, 60 * SECOND, 3), Window(b"few", 4, 60 * SECOND, 2)]
+    answers = [(await windows.decide(asked))[0][:3] for _ in range(3)]
+    assert answers == [(True, 1, 2), (True, 1, 0), (False, 1, 0)]
+    assert (await windows.decide([Window(b"some", 10, 60 * SECOND)]))[0].remaining == 3
+    more, now = await windows.decide([Window(b"new", 2, 60 * SECOND, 3)])
+    assert (more.allowed, more.which) == (False, 0) and 59 < (more.free_at - now) / SECOND <= 61
+    assert (await windows.decide([Window(b"new", 2, 60 * SECOND)]))[0].remaining == 1
+    await windows.close()
+
+
 async def test_never_more_in_any_window(server: Server) -> None:
     windows = RedisWindows(server.url, timeout=1.0)
     window = Window(b"w", 20, SECOND)

@@ -185,3 +185,17 @@ def test_sizes_that_do_not_fit(slots: int) -> None:
         Table(memoryview(bytearray(table_bytes(16))), slots, KEY)
     with pytest.raises(ValueError, match="fit"):
         Table(memoryview(bytearray(64)), 16, KEY)
+
+
+def test_several_places_are_taken_together_or_not_at_all():
+    subject, now = table(), 10**12
+    wide, narrow = Window(b"wide", 10, 60 * SECOND, 3), Window(b"narrow", 4, 60 * SECOND, 2)
+    assert subject.decide([wide, narrow], now) == (True, 1, 2, 0)
+    assert subject.decide([wide, narrow], now).allowed
+    refused = subject.decide([wide, narrow], now)
+    assert (refused.allowed, refused.which) == (False, 1) and refused.free_at > now
+    assert (subject.used(wide, now), subject.used(narrow, now)) == (6, 4)
+    assert subject.decide([narrow], refused.free_at).allowed
+    more = subject.decide([Window(b"new", 2, 60 * SECOND, 3)], now)
+    assert (more.allowed, more.which, more.free_at) == (False, 0, now + 60 * SECOND)
+    assert subject.used(Window(b"new", 2, 60 * SECOND), now) == 0

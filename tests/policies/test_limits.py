@@ -66,3 +66,40 @@ def test_the_memory_is_bounded():
     for at in range(10_000):
         policy.limits.find("user", "", "tool", "crm", f"t{at}")
     assert len(policy.limits._cache) <= 4096
+
+
+def test_a_tool_that_calls_others_counts_as_they_do():
+    def within(*calls):
+        inner = [tuple(Target("tool", "crm", name) for name in call) for call in calls]
+        found = limits_for(SNAPSHOT, B, Target("tool", "crm", "call_tool"), inner)
+        return sorted((ref.requests, ref.window, ref.count, ref.bucket.rpartition(b"\0")[2]) for ref in found)
+
+    assert within(("public.echo",), ("public.echo",), ("get",)) == [
+        (3, 60, 2, b"tool:public.echo"),
+        (5, 1, 1, b"tool:call_tool"),
+        (5, 1, 1, b"tool:get"),
+        (9, 60, 3, b"bot"),
+        (60, 60, 1, b"tool:call_tool"),
+        (60, 60, 1, b"tool:get"),
+        (120, 60, 3, b"mcps_live_BBBBBBBBBBBB"),
+    ]
+    # However a name is read, it counts in the bucket of that reading; once a call.
+    read = within(("crm/del_x", "del_x"))
+    assert (1, 60, 1, b"tool:del_x") in read and (120, 60, 1, b"mcps_live_BBBBBBBBBBBB") in read
+    direct = limits_for(SNAPSHOT, B, Target("tool", "crm", "del_x"))
+    assert {ref.bucket for ref in direct} <= {
+        ref.bucket
+        for ref in limits_for(SNAPSHOT, B, Target("tool", "crm", "call_tool"), [(Target("tool", "crm", "del_x"),)])
+    }
+
+
+def test_a_resource_counts_in_one_bucket_however_it_is_spelled():
+    text = 'roles: {u: {allow: ["*"]}}\nrate_limits: {limits: [{resource: "file:///Big/*", per: [key, tool], requests: 1, window_seconds: 60}]}'
+    snapshot = SimpleNamespace(policy=PolicySet(numbered(parse(text).spec)))
+    found = [
+        limits_for(snapshot, A, Target("resource", "x", uri))
+        for uri in ("file:///Big/A b", "file:///big/a%20B", "file:///small/a")
+    ]
+    assert (
+        len({ref.bucket for ref in found[0] + found[1]}) == 1 and len(found[0]) == len(found[1]) == 1 and found[2] == ()
+    )
