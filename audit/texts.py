@@ -17,6 +17,7 @@ import orjson
 
 from audit import escapes
 from audit.finding import lexical, wrapping
+from audit.finding.effort import Effort, TooDear
 from audit.finding.matching import Found
 from audit.finding.prefilter import hinted
 from audit.finding.randomness import looks_random, mixed
@@ -34,7 +35,7 @@ _MAX_HIDDEN = 50
 class Texts:
     """Redacts texts, and counts what it replaces."""
 
-    __slots__ = ("_escape", "again", "count", "fingerprint", "rules")
+    __slots__ = ("_escape", "again", "count", "effort", "fingerprint", "inside", "rules")
 
     def __init__(
         self,
@@ -42,12 +43,15 @@ class Texts:
         fingerprint: Callable[[bytes], str],
         again: bool = False,
         escape: Callable[[str], str] | None = None,
+        effort: Effort | None = None,
     ) -> None:
         self.rules = rules
         self.fingerprint = fingerprint
         self.again = again  # the text was redacted and escaped before
         self.count = 0
         self._escape = escape
+        self.inside = effort is not None  # a text that holds this one pays, and is replaced when it cannot
+        self.effort = effort or Effort()
 
     def within(self, value: Any) -> Any:
         """Redact a JSON value that stood in a text."""
@@ -58,9 +62,7 @@ class Texts:
         raw = as_bytes(value) if isinstance(value, str) else value
         self.count += 1
         if kind not in _OWN_KINDS:
-            found = lexical.find(raw) if len(raw) <= 4096 else []
-            if len(found) == 1 and (found[0].start, found[0].end) == (0, len(raw)):
-                kind = found[0].kind
+            kind = _own_kind(raw) or kind
         return f"[REDACTED:{kind}:{self.fingerprint(raw)}]"
 
     def text(self, text: str, wrapped: int, cut: bool = False) -> str:
@@ -73,7 +75,16 @@ class Texts:
             return text if text.isascii() and text.isprintable() else self.escaped(text)
         # Stored text is read as it was before it was escaped, so that looking twice finds the same.
         plain = escapes.unescape(text) if self.again and not wrapped and "\\u{" in text else text
-        shown = self.redacted(plain, wrapped, cut)
+        before = self.count
+        try:
+            if not wrapped and not self.inside:
+                self.effort.add(size)
+            shown = self.redacted(plain, wrapped, cut)
+        except TooDear:
+            if wrapped or self.inside:
+                raise
+            self.count = before
+            shown = self.replace("text", plain)
         if shown is plain or shown == plain:
             return text if wrapped or plain is not text else self.escaped(text)
         if wrapped:
@@ -107,6 +118,7 @@ class Texts:
     def settled(self, text: str, wrapped: int, cut: bool) -> str:
         """Redact a text until it stays as it is; one that never does is replaced whole."""
         raw = as_bytes(text)
+        self.effort.spend(4 * len(raw))
         if not self.hinted(raw):
             return text
         start = self.count
@@ -123,7 +135,8 @@ class Texts:
         return raw[:1] in b'{["' or hinted(raw) or (self.rules.more and self.rules.hinted(raw))
 
     def once(self, raw: bytes, wrapped: int, cut: bool) -> bytes:
-        """Redact what one look finds: in the text as it stands, then in what it wraps."""
+        """Redact what one look finds: in the text as it stands, then in what it wraps. Raises TooDear."""
+        self.effort.spend(8 * len(raw))
         if wrapped < _MAX_WRAPPED:
             inner = raw.strip()
             if inner[:1] in (b"{", b"[", b'"') and inner[-1:] in (b"}", b"]", b'"') and not TOKEN.match(inner):
@@ -153,8 +166,8 @@ class Texts:
 
     def found(self, raw: bytes, cut: bool) -> list[Found]:
         """Find the secrets in a text as it stands."""
-        found = lexical.find(raw, cut=cut)
-        return merge(raw, [*found, *self.rules.find(raw)]) if self.rules.more else found
+        found = lexical.find(raw, cut=cut, effort=self.effort)
+        return merge(raw, [*found, *self.rules.find(raw, self.effort)]) if self.rules.more else found
 
     def spans(self, raw: bytes, found: list[Found]) -> bytes:
         """Put replacements where secrets were found."""
@@ -242,6 +255,15 @@ class Texts:
             parts += [raw[position:start], b"[REDACTED:base64:%s]" % self.fingerprint(raw[start:end]).encode()]
             position = end
         return b"".join([*parts, raw[position:]]) if parts else raw
+
+
+def _own_kind(raw: bytes) -> str:
+    """The kind of a secret whose own form is all there is of it."""
+    try:
+        found = lexical.find(raw) if len(raw) <= 4096 else []
+    except TooDear:
+        return ""
+    return found[0].kind if len(found) == 1 and (found[0].start, found[0].end) == (0, len(raw)) else ""
 
 
 _OWN_KINDS = frozenset(("text", "bearer", "basic"))

@@ -60,7 +60,7 @@ class Walk(Texts):
 
     def within(self, value: Any) -> Any:
         """Redact a JSON value that stood in a text, which is escaped as a whole."""
-        inside = Walk(self.rules, self.fingerprint, self.again, keep)
+        inside = Walk(self.rules, self.fingerprint, self.again, keep, self.effort)
         new = inside.value(value, 0, "")
         self.count += inside.count
         return new

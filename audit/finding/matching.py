@@ -15,6 +15,7 @@ from typing import Any
 
 import re2
 
+from audit.finding.effort import Effort
 from audit.finding.forms import FORMS, RUN, Form
 from audit.finding.openings import opening
 from audit.finding.randomness import entropy, mixed, only_words
@@ -80,8 +81,8 @@ _OPENINGS = compile_bytes(OPENINGS, captures=False, memory=64)
 _LITERALS = sorted({literal for form in FORMS if form.needs is not RUN for literal in form.needs})
 LOOSE = "[A-Za-z0-9]{20}|[A-Za-z0-9+/]{40}|" + "|".join(re.escape(literal.decode()) for literal in _LITERALS)
 _LOOSE = compile_bytes(LOOSE, captures=False)
-# Matches that a check refuses are gone through again from their second byte; so many at most, to stay linear.
-_MAX_REFUSED = 256
+# What a form that fits nowhere may have read of the text before it said so; RE2 reads eight bytes while others read one.
+_READ_IN_VAIN = 4_096
 
 
 def _first_bytes(form: Form) -> tuple[bytes, bytes]:
@@ -116,20 +117,21 @@ def _trimmed(value: bytes) -> bytes:
     return value.rstrip(b".-") or value
 
 
-def search_forms(text: bytes) -> Iterator[Found]:
-    """Find every secret that its own form gives away; what overlaps is left to the caller."""
-    position, size, refused = 0, len(text), 0
+def search_forms(text: bytes, effort: Effort | None = None) -> Iterator[Found]:
+    """Find every secret that its own form gives away; what overlaps is left to the caller. Raises TooDear."""
+    position, size = 0, len(text)
+    effort = effort or Effort(size)
     match_at, each = _OPENINGS._regexp.Match, _each()
     while position < size:
         ((begin, opened),) = match_at(UNANCHORED, text, position, size)
         if opened < 0:
             break
         position = begin + 1
-        if refused > _MAX_REFUSED:
-            position = opened
+        effort.spend(16)
         for index in _candidates(text[begin : begin + 2]):
             spans = each[index]._regexp.Match(_ANCHORED, text, begin, size)
             if spans[0][1] < 0:
+                effort.spend(min(size - begin, _READ_IN_VAIN) >> 3)
                 continue
             start, end = spans[1]
             value = _trimmed(text[start:end])
@@ -137,8 +139,7 @@ def search_forms(text: bytes) -> Iterator[Found]:
                 yield Found(start, start + len(value), _BEGINNING[index].kind)
                 position = start + len(value)
                 break
-        else:
-            refused += 1
+            effort.spend(min(end - start, _READ_IN_VAIN))  # and it is read again from its second byte
     if _LOOSE._regexp.Match(UNANCHORED, text, 0, size)[0][1] >= 0:
         yield from _search_loose(text)
 

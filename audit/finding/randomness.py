@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 
-__all__ = ("PUBLIC_REFERENCE", "decode_base64", "entropy", "looks_random", "mixed", "only_words")
+__all__ = ("PUBLIC_REFERENCE", "decode_base64", "entropy", "has_digit", "looks_random", "mixed", "only_words")
 
 _UUID = rb"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
 # What stands before the secret names a key of ours and opens nothing.
@@ -66,6 +66,14 @@ def _counts(value: bytes) -> tuple[int, int, int]:
 
 
 _LETTERS = (b"0123456789", b"ABCDEFGHIJKLMNOPQRSTUVWXYZ", b"abcdefghijklmnopqrstuvwxyz")
+
+
+def has_digit(value: bytes) -> bool:
+    """Whether there is a digit in it."""
+    return _DIGIT.search(value) is not None
+
+
+_DIGIT = re.compile(rb"[0-9]")
 
 
 def mixed(least_digits: int = 2, least_upper: int = 1, least_lower: int = 1) -> Callable[[bytes], bool]:
