@@ -118,7 +118,7 @@ class Texts:
     def settled(self, text: str, wrapped: int, cut: bool) -> str:
         """Redact a text until it stays as it is; one that never does is replaced whole."""
         raw = as_bytes(text)
-        self.effort.spend(4 * len(raw))
+        self.effort.spend(4 * len(raw) + 128)
         if not self.hinted(raw):
             return text
         start = self.count
@@ -136,7 +136,7 @@ class Texts:
 
     def once(self, raw: bytes, wrapped: int, cut: bool) -> bytes:
         """Redact what one look finds: in the text as it stands, then in what it wraps. Raises TooDear."""
-        self.effort.spend(8 * len(raw))
+        self.effort.spend(8 * len(raw) + 384)
         if wrapped < _MAX_WRAPPED:
             inner = raw.strip()
             if inner[:1] in (b"{", b"[", b'"') and inner[-1:] in (b"}", b"]", b'"') and not TOKEN.match(inner):

@@ -152,7 +152,10 @@ def after_name(text: bytes, start: int, end: int, name: Name, cut: bool, effort:
     if text[end : end + 1] in _QUOTES_AND_BACKSLASH:
         if pair := _PAIR.match(text, end):
             return read_value(text, pair.end(), name, cut, effort, quoted_name=True)
-        if before := _PAIR_BEFORE.search(text, max(0, start - 600), start):
+        if b":" in text[max(0, start - 40) : start] and (
+            before := _PAIR_BEFORE.search(text, max(0, start - 600), start)
+        ):
+            effort.spend(600)
             return Found(*before.span("value"), name.kind) if accepts(name, before["value"]) else None
         written = text[start:end]
         if (part := _PART.match(text, end)) and _FORM_DATA.search(text, max(0, start - 120), start):

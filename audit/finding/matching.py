@@ -81,7 +81,7 @@ _OPENINGS = compile_bytes(OPENINGS, captures=False, memory=64)
 _LITERALS = sorted({literal for form in FORMS if form.needs is not RUN for literal in form.needs})
 LOOSE = "[A-Za-z0-9]{20}|[A-Za-z0-9+/]{40}|" + "|".join(re.escape(literal.decode()) for literal in _LITERALS)
 _LOOSE = compile_bytes(LOOSE, captures=False)
-# What a form that fits nowhere may have read of the text before it said so; RE2 reads eight bytes while others read one.
+# What a form that fits nowhere may have read of the text before it said so; RE2 reads many bytes while others read one.
 _READ_IN_VAIN = 4_096
 
 
@@ -131,7 +131,7 @@ def search_forms(text: bytes, effort: Effort | None = None) -> Iterator[Found]:
         for index in _candidates(text[begin : begin + 2]):
             spans = each[index]._regexp.Match(_ANCHORED, text, begin, size)
             if spans[0][1] < 0:
-                effort.spend(min(size - begin, _READ_IN_VAIN) >> 3)
+                effort.spend(min(size - begin, _READ_IN_VAIN) >> 5)
                 continue
             start, end = spans[1]
             value = _trimmed(text[start:end])
