@@ -40,6 +40,8 @@ _STRICT_FALLBACK_BYTES: Final = 1 << 20
 _MAX_NODES: Final = 20_000
 _MAX_DIGITS: Final = 100
 _SHORT_TEXT: Final = 64
+# How far a name is read beyond what is kept of it, so that a secret that the cut goes through is known for one.
+_MARGIN: Final = 512
 _HEAVY_BYTES: Final = 16 * 1024
 _KNOWN_DOCUMENT: Final = 1024
 _KNOWN_DOCUMENTS: Final = 4096
@@ -110,8 +112,8 @@ class Sanitizer:
         marked = _MARK.search(text) if again else None
         if marked is not None:
             text = text[: marked.start()]
-        cut = len(text) > limit + 4096
-        window = text[: limit + 4096] if cut else text
+        cut = len(text) > limit + _MARGIN
+        window = text[: limit + _MARGIN] if cut else text
         escape = (lambda line: escapes.escape(line, again=True)) if again else escapes.escape_line
         kept, redactions = self.redactor.text(window, cut=cut, again=again, escape=escape)
         if cut or len(kept.encode("utf-8", "replace")) > limit - (len(marked[0].encode()) if marked else 0):
