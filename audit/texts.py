@@ -7,15 +7,12 @@ another, four deep. It is redacted until it stays as it is, so that redacting tw
 from __future__ import annotations
 
 import html
-import json
 import re
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-import orjson
-
-from audit import escapes
+from audit import digits, escapes
 from audit.finding import lexical, wrapping
 from audit.finding.effort import Effort, TooDear
 from audit.finding.matching import Found
@@ -186,8 +183,8 @@ class Texts:
     def json_text(self, raw: bytes, inner: bytes, wrapped: int) -> bytes | None:
         """Redact a text that is JSON as JSON; None when it is not."""
         try:
-            value = orjson.loads(inner)
-            if isinstance(value, (dict, list)) and b":" in inner and orjson.dumps(value) != inner:
+            value = digits.loads(inner)
+            if isinstance(value, (dict, list)) and b":" in inner and digits.dumps(value) != inner:
                 value = _every_member(inner, value)
         except (ValueError, TypeError, RecursionError):
             return None
@@ -200,7 +197,7 @@ class Texts:
             else:
                 new = self.within(value)
             # Only what was found is written anew; the text of its writer stays where nothing was.
-            return raw if new == value and self.count == before else orjson.dumps(new)
+            return raw if new == value and self.count == before else digits.dumps(new)
         except (TypeError, RecursionError):
             return None
 
@@ -294,7 +291,7 @@ def _every_member(inner: bytes, value: Any) -> Any:
             made[name] = item
         return made
 
-    whole = json.loads(inner, object_pairs_hook=members)
+    whole = digits.exact(inner, members)
     return whole if twice else value
 
 

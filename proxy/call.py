@@ -9,6 +9,7 @@ from uuid import UUID
 
 from audit.event import Event
 from audit.ids import uuid7
+from audit.logger import Admission
 from policies.engine import Decision, Principal, Target
 from policies.keys import AuthResult
 from proxy.credentials import NOTHING, Presented
@@ -23,6 +24,7 @@ class Call:
     """One request on its way through the pipeline."""
 
     __slots__ = (
+        "admission",
         "answer_status",
         "answered",
         "auth",
@@ -98,6 +100,8 @@ class Call:
         self.policy_version = 0
         self.stages: list[dict[str, Any]] = []
         self.event: Event | None = None
+        #: what the log said its refusal leaves; for a stranger before anything is done with the body
+        self.admission: Admission | None = None
         #: an intent is in the journal, so an outcome must follow
         self.intended = False
         #: the upstream may have seen it

@@ -102,7 +102,7 @@ async def _plain(gateway: Gateway, call: Call, response: UpstreamResponse) -> No
     if whole:
         headers.append((b"content-length", b"%d" % len(body)))
         if status not in (202, 204):
-            payload = await gateway.payload(body, value, level=call.level, side="response")
+            payload = await gateway.payload(body, value, caller=call.key_id, level=call.level, side="response")
             outcomes.complete(call, response=payload, response_bytes=len(body))
         else:
             outcomes.complete(call)
@@ -110,7 +110,7 @@ async def _plain(gateway: Gateway, call: Call, response: UpstreamResponse) -> No
         call.completed = True
         await call.exchange.answer(status, headers, body)
         return
-    payload = await gateway.payload(body[:HEAD_BYTES], level=call.level, side="response")
+    payload = await gateway.payload(body[:HEAD_BYTES], caller=call.key_id, level=call.level, side="response")
     outcomes.complete(call, response=payload, response_bytes=size)
     await gateway.logger.outcome(_event(call), final=False)
     call.answered = True
@@ -300,7 +300,7 @@ class _Stream:
         await self._flush()
         if isinstance(item.value, dict):
             _note_result(call, item.value)
-        payload = await self.gateway.payload(data, level=call.level, side="response")
+        payload = await self.gateway.payload(data, caller=call.key_id, level=call.level, side="response")
         outcomes.complete(call, response=payload, response_bytes=len(data))
         await self.gateway.logger.outcome(_event(call), final=False)
         call.answered = True
