@@ -197,7 +197,7 @@ class Sanitizer:
                 text = orjson.dumps(value)
         except (ValueError, TypeError, RecursionError):
             return self._odd(raw, size, digest, content_type)
-        if not digits.same(raw, text):
+        if raw != text and not digits.same(raw, text):
             if size <= _STRICT_FALLBACK_BYTES:
                 return self._odd(raw, size, digest, content_type)
             return self._kept(value, len(text), size, digest, doubtful=True)

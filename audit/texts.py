@@ -48,7 +48,8 @@ class Texts:
         self.count = 0
         self._escape = escape
         self.inside = effort is not None  # a text that holds this one pays, and is replaced when it cannot
-        self.effort = effort or Effort()
+        if effort is not None:
+            self.effort = effort
 
     def within(self, value: Any) -> Any:
         """Redact a JSON value that stood in a text."""
@@ -75,7 +76,7 @@ class Texts:
         before = self.count
         try:
             if not wrapped and not self.inside:
-                self.effort.add(size)
+                self.effort = Effort(size)
             shown = self.redacted(plain, wrapped, cut)
         except TooDear:
             if wrapped or self.inside:

@@ -110,11 +110,12 @@ class Gateway:
     async def payload(
         self, raw: bytes, value: Any = MISSING, *, caller: str = "", level: str = "full", side: str = "request"
     ) -> Payload:
-        """Sanitise a payload (and what it was parsed to, when it was): off the loop, in its caller's turn, when that is
-        dear."""
+        """Sanitise a payload (and what it was parsed to, when it was); off the loop, in its caller's turn, when that is dear."""
         sanitizer = current_sanitizer()
         found = sanitizer.quick(value, raw, level, side=side)
-        return found or await self.heavy.run(caller, sanitizer.payload, value, raw, level, side=side)
+        if found is not None:
+            return found
+        return await self.heavy.run(caller, sanitizer.payload, value, raw, level, side=side)
 
     # -- streams
 

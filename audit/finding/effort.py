@@ -19,15 +19,11 @@ class TooDear(Exception):
 
 
 class Effort:
-    """What is left to spend; each new text adds what it is worth."""
+    """What is left to spend on one text and on all that it wraps."""
 
     __slots__ = ("left",)
 
-    def __init__(self, size: int = 0) -> None:
-        self.left = size * PER_BYTE + AT_LEAST
-
-    def add(self, size: int) -> None:
-        """Begin one more text. What earlier ones left is not kept, so that one text cannot spend for many."""
+    def __init__(self, size: int) -> None:
         self.left = size * PER_BYTE + AT_LEAST
 
     def spend(self, steps: int) -> None:
