@@ -56,6 +56,7 @@ class Call:
         "reason",
         "refusal",
         "rpc_id",
+        "said",
         "session",
         "session_presented",
         "slug",
@@ -123,6 +124,8 @@ class Call:
         #: how much of the payloads the event keeps
         self.level = "full"
         self.details: dict[str, Any] = {}
+        #: what the upstream said when it failed
+        self.said = ""
         self.streaming = False
         #: writes a keep-alive comment; set while a stream is open and between two events
         self.keep_alive: Callable[[], Awaitable[None]] | None = None

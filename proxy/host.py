@@ -144,6 +144,7 @@ class Host:
             told = {
                 "message": error.message,
                 "detail": error.detail,
+                "said": error.said,
                 "executed": error.executed,
                 "retry_after": error.retry_after,
             }

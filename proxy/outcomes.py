@@ -31,6 +31,8 @@ STRANGER_PAYLOAD = 1024
 
 #: characters of names that together are no ordinary request's: they are redacted off the loop, in their caller's turn
 LONG_NAMES = 768
+#: characters of a name or version that a client gives itself
+CLIENT_NAME = 128
 
 _OUTCOME_OF = {
     **dict.fromkeys(("missing_credential", *answers.CREDENTIAL_REASONS), "unauthenticated"),
@@ -76,6 +78,7 @@ def upstream_failed(call: Call, error: UpstreamError) -> None:
     call.outcome, call.reason, call.answer_status = "upstream_error", error.reason, call.refusal.status
     if error.detail:
         call.details["error"] = error.detail
+    call.said = error.said
 
 
 def departed(call: Call, reason: str) -> None:
@@ -227,7 +230,7 @@ def _trace(call: Call) -> str:
 def _details(call: Call) -> dict[str, Any]:
     details: dict[str, Any] = {"verb": call.verb, "endpoint": call.endpoint}
     if call.message is not None and (client := call.message.client_info):
-        details["client"] = {k: client[k] for k in ("name", "version", "title") if k in client}
+        details["client"] = {k: _brief(client[k]) for k in ("name", "version", "title") if k in client}
     if call.auth is not None:
         if call.auth.generation:
             details["generation"] = call.auth.generation
@@ -236,6 +239,13 @@ def _details(call: Call) -> dict[str, Any]:
     elif call.presented.value:
         details["key_fingerprint"] = "none"
     return details
+
+
+def _brief(value: Any) -> Any:
+    """Give what a client says of itself, if it is as short as such things are: the rest stands in the request."""
+    if isinstance(value, str) and len(value) > CLIENT_NAME:
+        return f"[{len(value)} characters]"
+    return value if value is None or isinstance(value, (str, int, float, bool)) else "[not a text]"
 
 
 def decision(call: Call) -> dict[str, Any]:
@@ -270,6 +280,11 @@ def complete(call: Call, *, response: Payload | None = None, response_bytes: int
         "upstream_ms": round(call.upstream_ns / 1e6, 3) if call.upstream_ns else None,
         "decision": decision(call),
     }
+    if response is None and call.said:
+        # What the upstream said when it failed is a payload like any other: under the audit level, for those who may read
+        # payloads, and erased with them.
+        said = call.said.encode("utf-8", "surrogatepass")
+        response = current_sanitizer().payload(raw=said, level=call.level, side="response")
     if response is not None:
         fields["response_json"] = response
     if response_bytes:

@@ -29,10 +29,13 @@ from proxy.transports.base import Broken, Redirected, TimedOut, TooLarge, Upstre
 HOLD_BYTES = 16 * 1024 * 1024
 #: how much of a larger answer the event is made from
 HEAD_BYTES = 64 * 1024
+#: how much of the body of a failure is read and kept as the answer's payload
+ERROR_BYTES = 4096
 #: what an upstream says when what it offers has changed (told by its bytes, as every notification is)
 _LIST_CHANGED = re.compile(rb'"notifications/(?:tools|prompts|resources)/list_changed"')
 #: how many requests of the server the event of a stream names
 SERVER_REQUESTS = 20
+MAX_METHOD = 64
 
 
 async def relay(gateway: Gateway, call: Call, response: UpstreamResponse) -> None:
@@ -44,7 +47,8 @@ async def relay(gateway: Gateway, call: Call, response: UpstreamResponse) -> Non
         body = await _error_text(call, response)
         raise UpstreamError(
             "The upstream refused the gateway's own credential." if status in (401, 407) else "The upstream failed.",
-            detail=f"HTTP {status}: {body}",
+            detail=f"HTTP {status}",
+            said=body,
         )
     call.answer_status = status
     if status == 200 and response.streaming:
@@ -56,7 +60,10 @@ async def relay(gateway: Gateway, call: Call, response: UpstreamResponse) -> Non
 async def _error_text(call: Call, response: UpstreamResponse) -> str:
     try:
         with call.exchange.interruptible():
-            return (await response.body(4096))[:512].decode("utf-8", "replace")
+            body = b""
+            while len(body) < ERROR_BYTES and (piece := await response.read()):
+                body += piece[:ERROR_BYTES]
+            return body[:ERROR_BYTES].decode("utf-8", "replace")
     except UpstreamError:
         return ""
 
@@ -320,7 +327,7 @@ class _Stream:
             decision = decide(snapshot.policy, principal, target, context)
             allowed, reason = decision.allowed, decision.reason
         if len(self.server_requests) < SERVER_REQUESTS:
-            self.server_requests.append({"method": item.method, "allowed": allowed, "reason": reason})
+            self.server_requests.append({"method": item.method[:MAX_METHOD], "allowed": allowed, "reason": reason})
         if allowed:
             self.pending += event.raw
             return
