@@ -20,7 +20,7 @@ from typing import Any
 
 import orjson
 
-from audit import ids
+from audit import digits, ids
 from audit.bounding import cut_bytes
 from audit.sanitizer import EMPTY, MISSING, Payload, Sanitizer, current
 
@@ -335,7 +335,7 @@ class Event:
         if name not in _EMPTY:
             raise AttributeError(f"an event has no field {name!r}")
         value = self._fields.get(name, _EMPTY[name])
-        return orjson.loads(value) if name in _JSON and value is not None else value
+        return digits.loads(value) if name in _JSON and value is not None else value
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Assigning is completing: there is no way around the table above.
@@ -425,7 +425,7 @@ def _written(moment: Any) -> str | None:
 
 
 def _parsed(text: Any) -> Any:
-    return orjson.loads(text) if isinstance(text, (str, bytes)) else text
+    return digits.loads(text) if isinstance(text, (str, bytes)) else text
 
 
 def export_form(fields: Mapping[str, Any], *, parse: bool = True) -> dict[str, Any]:

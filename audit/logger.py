@@ -14,18 +14,29 @@ import os
 import threading
 import time
 from collections.abc import Callable, Generator
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
+from uuid import UUID
 
 import orjson
 
 from audit.event import COLUMNS, Event
 from audit.flood import Flood, Group, kind_of
+from audit.flood import Kind as RefusalKind
 from audit.frames import Kind
 from audit.journal import CALL_ROOM, Journal
 from audit.sanitizer import current
 from audit.tickets import AuditUnavailable, Done, JournalUnavailable, Ticket
 
-__all__ = ["OUTCOME_ROOM", "AuditLogger", "AuditUnavailable", "Pending", "configure", "shared"]
+__all__ = [
+    "OUTCOME_ROOM",
+    "Admission",
+    "AuditLogger",
+    "AuditUnavailable",
+    "Pending",
+    "Refusal",
+    "configure",
+    "shared",
+]
 
 OUTCOME_ROOM = CALL_ROOM
 JSON_COLUMNS = ("decision", "request_json", "response_json", "details")
@@ -40,6 +51,27 @@ class Pending(Protocol):
     def wait(self, timeout: float | None = None) -> None:
         """Block until the record is safe."""
         ...
+
+
+class Refusal(NamedTuple):
+    """What is known of a refusal before an event is made of it."""
+
+    api_key_id: UUID | None  # of a valid key alone
+    client_ip: str
+    reason: str
+    upstream: str
+    method: str
+    target_kind: str
+    tool_name: str
+
+
+class Admission(NamedTuple):
+    """What a refusal leaves: a place in a counted event (its id, then no event is wanted), or an event of its own."""
+
+    kind: RefusalKind
+    group: Group | None = None
+    whole: bool = True  # the event may keep what was asked
+    counted: str = ""
 
 
 class Lenient:
@@ -134,31 +166,53 @@ class AuditLogger:
         """Record how a stream ended whose answer was recorded before."""
         return self.outcome(event, final=True)
 
-    def refuse(self, event: Event) -> tuple[str, Pending]:
+    def admit(self, refusal: Refusal) -> Admission:
+        """Decide what a refusal leaves, before anything dear is done for it: one more of a flood is counted here."""
+        kind = kind_of(refusal)
+        journal = self.journal
+        if journal is None:
+            return Admission(kind)
+        with self._lock:
+            group = self._flood.admit(kind, refusal.reason, self._clock(), not journal.usable)
+            if group is None:
+                return Admission(kind, None, self._flood.whole(kind))
+            if group.event is None:
+                return Admission(kind, group, False)  # the first of its kind: its sample is still to be made
+            self.refused += 1
+            return Admission(kind, group, False, self._count(group, None))
+
+    def charge(self, admission: Admission, seconds: float) -> None:
+        """Note what making the event of a refusal took of the processor: it counts against whoever was refused."""
+        with self._lock:
+            self._flood.charge(admission.kind, seconds)
+
+    def refuse(self, event: Event, admission: Admission | None = None) -> tuple[str, Pending]:
         """Record a refusal, or count it when there are too many of its kind: the id to tell the caller, and a ticket."""
         self.refused += 1
         if self.journal is None:
             return str(event.id), self._hand_over(event)
         if event.seq:
             return self.unrecorded(event), Done()
-        force = not self.journal.usable
+        kind = kind_of(event) if admission is None else admission.kind
         with self._lock:
-            group = self._flood.admit(kind_of(event), event.reason, self._clock(), force)
+            if admission is None:
+                group = self._flood.admit(kind, event.reason, self._clock(), not self.journal.usable)
+            else:
+                group = admission.group
+                if group is not None and group.event is None:
+                    # Its sample has come; unless its window has ended meanwhile, and another has begun.
+                    group = self._flood.groups.setdefault(group.kind, group)
             if group is not None:
-                self.counted += 1
-                self._count(group, event)
-                return str(group.event.id), Done()
+                return self._count(group, event), Done()
         try:
             return str(event.id), self._open(Kind.EVENT, event, 0)
         except JournalUnavailable as error:
             if not self.strict:
                 return str(event.id), self._could_not(event, error)
             with self._lock:
-                group = self._flood.admit(kind_of(event), event.reason, self._clock(), True)
+                group = self._flood.admit(kind, event.reason, self._clock(), True)
                 assert group is not None  # noqa: S101 - forced
-                self.counted += 1
-                self._count(group, event)
-                return str(group.event.id), Done()
+                return self._count(group, event), Done()
 
     def unrecorded(self, event: Event) -> str:
         """Take note of a request whose intent or outcome could not be made durable; never waits, never raises.
@@ -263,17 +317,17 @@ class AuditLogger:
                     self._gap[0] = min(first, self._gap[0])
                     self._gap[2] += count
 
-    def _count(self, group: Group, event: Event) -> None:
-        """Add one refusal to a group (the lock is held); a new group takes its number at once, so that its id holds."""
-        if group.count == 0:
-            group.event = event
-            group.first_ts = group.last_ts = event.ts
-            group.count = 1
+    def _count(self, group: Group, event: Event | None) -> str:
+        """Add one refusal to a group (the lock is held), and give its id: a new one takes its number now, so that it holds."""
+        self.counted += 1
+        ts = time.time_ns() // 1000 if event is None else event.ts
+        group.count += 1
+        group.last_ts = max(group.last_ts, ts)
+        if group.event is None:
+            group.event, group.first_ts = event, ts
             self._number(group)
-        else:
-            group.count += 1
-            group.last_ts = max(group.last_ts, event.ts)
         self._tick()
+        return str(group.event.id)
 
     def _number(self, group: Group) -> None:
         journal, event = self.journal, group.event
@@ -301,14 +355,15 @@ class AuditLogger:
         if journal is None:
             return
         with self._lock:
-            self._closing += self._flood.ended(self._clock(), everything)
+            # A group without an event waits for its sample, which some request is making.
+            self._closing += [group for group in self._flood.ended(self._clock(), everything) if group.event]
             for group in [*self._flood.groups.values(), *self._closing]:
-                if not group.seq:
+                if group.event is not None and not group.seq:
                     self._number(group)
             if journal.failing:
                 return
             for group in self._flood.groups.values():
-                if group.count != group.saved:
+                if group.event is not None and group.count != group.saved:
                     self._save(journal, group, False)
             for group in self._closing:
                 self._save(journal, group, True)

@@ -12,6 +12,7 @@ from typing import Any
 import re2
 
 from audit.finding import lexical, pii
+from audit.finding.effort import Effort
 from audit.finding.matching import UNANCHORED, Found
 from audit.finding.names import Name, fold, judge
 
@@ -170,8 +171,8 @@ class Rules:
         folded = _folded_text(text)
         return any(name in folded for name in self._judged)
 
-    def find(self, raw: bytes) -> list[Found]:
-        """Find what these rules alone make a secret."""
+    def find(self, raw: bytes, effort: Effort) -> list[Found]:
+        """Find what these rules alone make a secret. Raises TooDear."""
         found: list[Found] = []
         for label, pattern in self._compiled:
             for match in pattern.finditer(raw):
@@ -182,7 +183,7 @@ class Rules:
         if self._judged:
             for word in _WORD.finditer(raw):
                 name = self._judged.get(_folded(word[0].decode("utf-8", "replace")))
-                if name is not None and (one := lexical.after_name(raw, word.start(), word.end(), name, False)):
+                if name is not None and (one := lexical.after_name(raw, word.start(), word.end(), name, False, effort)):
                     found.append(one)
         return found
 

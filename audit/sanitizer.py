@@ -4,8 +4,8 @@
     payload = sanitizer.payload(raw=body)          # redacted, escaped, bounded, counted, digested
     name = sanitizer.text(tool_name, 512)          # redacted, escaped, bounded
 
-Total: any bytes and any object have an answer, in bounded time and memory, and none raises. `heavy` says which bodies are
-better handled off the event loop.
+Total: any bytes and any object have an answer, in bounded time and memory, and none raises. `quick` gives that of a payload
+which costs next to nothing; the others are better sanitised off the event loop.
 """
 
 from __future__ import annotations
@@ -19,13 +19,12 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import orjson
-import re2
 
-from audit import bounding, escapes
+from audit import bounding, digits, escapes
 from audit.blobs import blob_in, described
 from audit.redaction import Redactor, Rules
 
-__all__ = ("MISSING", "Payload", "Sanitizer", "current", "heavy", "install", "redact_check")
+__all__ = ("MISSING", "Payload", "Sanitizer", "current", "install", "redact_check")
 
 MISSING: Final = object()
 LEVELS: Final = ("none", "digest", "request", "full")
@@ -38,9 +37,12 @@ _LEXICAL_BYTES: Final = 512
 _LEXICAL_WINDOW: Final = 2_048
 _STRICT_FALLBACK_BYTES: Final = 1 << 20
 _MAX_NODES: Final = 20_000
-_MAX_DIGITS: Final = 100
 _SHORT_TEXT: Final = 64
-_HEAVY_BYTES: Final = 16 * 1024
+# How far a name is read beyond what is kept of it, so that a secret that the cut goes through is known for one.
+_MARGIN: Final = 512
+# Up to the first a payload is quick whatever is in it, up to the second when there is nothing in it to redact.
+_ALWAYS_QUICK: Final = 1024
+_QUICK: Final = 16 * 1024
 _KNOWN_DOCUMENT: Final = 1024
 _KNOWN_DOCUMENTS: Final = 4096
 
@@ -57,15 +59,10 @@ class Payload(NamedTuple):
     @property
     def value(self) -> Any:
         """The kept JSON, parsed."""
-        return None if self.json is None else orjson.loads(self.json)
+        return None if self.json is None else digits.loads(self.json)
 
 
 EMPTY: Final = Payload(None, 0, "")
-
-
-def heavy(raw: bytes | None) -> bool:
-    """Whether sanitising a body may take long enough to be done off the event loop."""
-    return raw is not None and len(raw) > _HEAVY_BYTES
 
 
 class Sanitizer:
@@ -110,8 +107,8 @@ class Sanitizer:
         marked = _MARK.search(text) if again else None
         if marked is not None:
             text = text[: marked.start()]
-        cut = len(text) > limit + 4096
-        window = text[: limit + 4096] if cut else text
+        cut = len(text) > limit + _MARGIN
+        window = text[: limit + _MARGIN] if cut else text
         escape = (lambda line: escapes.escape(line, again=True)) if again else escapes.escape_line
         kept, redactions = self.redactor.text(window, cut=cut, again=again, escape=escape)
         if cut or len(kept.encode("utf-8", "replace")) > limit - (len(marked[0].encode()) if marked else 0):
@@ -136,7 +133,7 @@ class Sanitizer:
         counted and digested.
         """
         try:
-            keep = level == "full" or (level == "request" and side == "request") or level not in LEVELS
+            keep = _keeps(level, side)
             if raw is not None:
                 return self._raw(bytes(raw), keep, content_type, value)
             return EMPTY if value is MISSING else self._value(value, keep)
@@ -144,6 +141,22 @@ class Sanitizer:
             data = bytes(raw) if raw is not None else b""
             stub = {"_unreadable": True, "_bytes": len(data)}
             return Payload(orjson.dumps(stub).decode(), len(data), self.digest(data), True, 0)
+
+    def quick(self, value: Any, raw: bytes, level: str = "full", *, side: str = "request") -> Payload | None:
+        """Give what `payload` would, if that costs next to nothing; else None."""
+        if len(raw) <= _ALWAYS_QUICK:
+            return self.payload(value, raw, level, side=side)
+        if len(raw) > _QUICK:
+            return None
+        if not _keeps(level, side):
+            return Payload(None, len(raw), self.digest(raw))
+        try:
+            text = _text_of(value) or orjson.dumps(orjson.loads(raw))
+        except (ValueError, TypeError, RecursionError):
+            return None
+        if digits.same(raw, text) and len(text) <= bounding.MAX_BYTES and not self.redactor.suspicious(text):
+            return Payload(text.decode(), len(raw), self.digest(raw))
+        return None
 
     def document(self, value: Any, alike: Any = MISSING) -> str:
         """Sanitise small JSON of the gateway's own making (a decision, details), as text.
@@ -184,18 +197,19 @@ class Sanitizer:
                 text = orjson.dumps(value)
         except (ValueError, TypeError, RecursionError):
             return self._odd(raw, size, digest, content_type)
+        if raw != text and not digits.same(raw, text):
+            if size <= _STRICT_FALLBACK_BYTES:
+                return self._odd(raw, size, digest, content_type)
+            return self._kept(value, len(text), size, digest, doubtful=True)
         if len(text) <= bounding.MAX_BYTES and not self.redactor.suspicious(text):
             return Payload(text.decode(), size, digest)
-        if b"null" in text or _MAY_LOSE_NUMBERS.search(raw):
-            # orjson reads integers over 64 bits as floats; their digits are evidence.
-            return self._odd(raw, size, digest, content_type)
         return self._kept(value, len(text), size, digest)
 
     def _odd(self, raw: bytes, size: int, digest: str, content_type: str) -> Payload:
         """Keep what is no JSON that orjson takes: JSON of a looser sort, an event stream, or bytes."""
         if size <= _STRICT_FALLBACK_BYTES:
             try:
-                value = _plain(_loads(raw))
+                value = _plain(digits.exact(raw))
                 return self._kept(value, size, size, digest)
             except (ValueError, RecursionError, UnicodeDecodeError):
                 pass
@@ -249,16 +263,20 @@ class Sanitizer:
         if len(text) <= bounding.MAX_BYTES and not self.redactor.suspicious(text):
             return Payload(text.decode(), size, digest)
         try:
-            value = orjson.loads(text)
-        except orjson.JSONDecodeError:
+            value = digits.loads(text)
+        except ValueError:
             value = _plain(value)
         return self._kept(value, len(text), size, digest)
 
-    def _kept(self, value: Any, length: int, size: int, digest: str, again: bool = False) -> Payload:
-        """Redact and bound a plain value."""
+    def _kept(
+        self, value: Any, length: int, size: int, digest: str, *, again: bool = False, doubtful: bool = False
+    ) -> Payload:
+        """Redact and bound a plain value; `doubtful`: its floats may stand for other digits, and say so."""
         whole, dropped = value, False
         if length > _PRUNE_ABOVE:
             whole, dropped = bounding.prune(value, _HEAD_WINDOW, describe=self._describe)
+        if doubtful:
+            whole = digits.marked(whole)
         front, count = self.redactor.value(whole, again=again)
         text = _dumps(front)
         if not dropped and len(text) <= bounding.MAX_BYTES:
@@ -266,7 +284,7 @@ class Sanitizer:
         head = tail = text.decode()
         if dropped:
             end, _ = bounding.prune(value, _TAIL_WINDOW, from_end=True, describe=self._describe)
-            back, more = self.redactor.value(end, again=again)
+            back, more = self.redactor.value(digits.marked(end) if doubtful else end, again=again)
             tail = _dumps(back).decode()
             count += more
         # The pieces are no longer JSON: they are made such that reading them as text finds nothing more in them.
@@ -303,9 +321,9 @@ class Sanitizer:
             return Payload(None, size, digest, truncated, redactions)
         try:
             raw = text.encode()
-            if len(raw) <= bounding.MAX_BYTES and not self.redactor.suspicious(orjson.dumps(orjson.loads(raw))):
+            value = digits.loads(raw)
+            if len(raw) <= bounding.MAX_BYTES and not self.redactor.suspicious(digits.dumps(value)):
                 return Payload(text, size, digest, truncated, redactions)
-            value = _loads(raw) if _MAY_LOSE_NUMBERS.search(raw) else orjson.loads(raw)
             kept = self._kept(value, len(raw), size, digest, again=True)
             return Payload(kept.json, size, digest, truncated or kept.truncated, redactions + kept.redactions)
         except Exception:  # noqa: BLE001 - no stored payload may erase its event
@@ -321,8 +339,8 @@ _ESCAPE = re.compile(r'\\["nrt/\\]')
 _STRING = re.compile(r'"((?:[^"\\]|\\.)*)("|\\?\Z)', re.DOTALL)
 
 
-# Numbers that orjson would round or write otherwise; in linear time, since the whole body is looked through.
-_MAY_LOSE_NUMBERS = re2.compile(rb"[0-9]{17}|[0-9][eE][0-9+\-]")
+def _keeps(level: str, side: str) -> bool:
+    return level == "full" or (level == "request" and side == "request") or level not in LEVELS
 
 
 def _fingerprinted(value: Any) -> bytes:
@@ -351,34 +369,6 @@ def _as_text(value: Any) -> str:
     return _dumps(_plain(value)).decode()
 
 
-def _loads(raw: bytes) -> Any:
-    """Read JSON that orjson does not take, or whose numbers it would round."""
-    return json.loads(
-        raw.decode("utf-8-sig", "surrogatepass"), parse_int=_number, parse_float=_number, parse_constant=str
-    )
-
-
-def _number(text: str) -> Any:
-    """Read a number so that its digits survive, or keep its text when JSON's readers would not agree on it."""
-    try:
-        if text.lstrip("-").isdigit():
-            return int(text) if len(text) <= 19 else _long(text)
-        value = float(text)
-        return value if math.isfinite(value) else _short(text)
-    except ValueError:
-        return _short(text)
-
-
-def _long(text: str) -> Any:
-    if len(text) > _MAX_DIGITS:
-        return f"[NUMBER:{len(text)} digits]"
-    return int(text)
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _MAX_DIGITS else f"[NUMBER:{len(text)} characters]"
-
-
 def _plain(value: Any) -> Any:
     """Copy any object into plain JSON: bounded, without ever calling code of the object's own."""
     return _Plain().copy(value, 0)
@@ -393,13 +383,13 @@ class _Plain:
         kind = type(value)
         if kind is str:
             return value
-        if value is None or kind is bool:
+        if value is None or kind is bool or kind is digits.Digits:
             return value
         if kind is int:
             return (
                 value
                 if -(1 << 63) <= value < (1 << 64)
-                else _long(str(value))
+                else digits.Digits(str(value))
                 if value.bit_length() < 330
                 else f"[NUMBER:{value.bit_length()} bits]"
             )
@@ -454,7 +444,7 @@ def _text_of(value: Any) -> bytes:
 
 def _dumps(value: Any) -> bytes:
     try:
-        return orjson.dumps(value)
+        return digits.dumps(value)
     except (TypeError, ValueError, RecursionError):
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_default).encode(
             "utf-8", "backslashreplace"
@@ -474,7 +464,7 @@ def _event_data(raw: bytes) -> list[Any]:
             continue
         joined = b"\n".join(data)
         try:
-            events.append(_plain(_loads(joined)))
+            events.append(_plain(digits.exact(joined)))
         except (ValueError, RecursionError):
             events.append(joined.decode("utf-8", "surrogateescape"))
         if len(events) >= 1_000:

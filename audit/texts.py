@@ -7,16 +7,14 @@ another, four deep. It is redacted until it stays as it is, so that redacting tw
 from __future__ import annotations
 
 import html
-import json
 import re
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-import orjson
-
-from audit import escapes
+from audit import digits, escapes
 from audit.finding import lexical, wrapping
+from audit.finding.effort import Effort, TooDear
 from audit.finding.matching import Found
 from audit.finding.prefilter import hinted
 from audit.finding.randomness import looks_random, mixed
@@ -34,7 +32,7 @@ _MAX_HIDDEN = 50
 class Texts:
     """Redacts texts, and counts what it replaces."""
 
-    __slots__ = ("_escape", "again", "count", "fingerprint", "rules")
+    __slots__ = ("_escape", "again", "count", "effort", "fingerprint", "inside", "rules")
 
     def __init__(
         self,
@@ -42,12 +40,16 @@ class Texts:
         fingerprint: Callable[[bytes], str],
         again: bool = False,
         escape: Callable[[str], str] | None = None,
+        effort: Effort | None = None,
     ) -> None:
         self.rules = rules
         self.fingerprint = fingerprint
         self.again = again  # the text was redacted and escaped before
         self.count = 0
         self._escape = escape
+        self.inside = effort is not None  # a text that holds this one pays, and is replaced when it cannot
+        if effort is not None:
+            self.effort = effort
 
     def within(self, value: Any) -> Any:
         """Redact a JSON value that stood in a text."""
@@ -58,9 +60,7 @@ class Texts:
         raw = as_bytes(value) if isinstance(value, str) else value
         self.count += 1
         if kind not in _OWN_KINDS:
-            found = lexical.find(raw) if len(raw) <= 4096 else []
-            if len(found) == 1 and (found[0].start, found[0].end) == (0, len(raw)):
-                kind = found[0].kind
+            kind = _own_kind(raw) or kind
         return f"[REDACTED:{kind}:{self.fingerprint(raw)}]"
 
     def text(self, text: str, wrapped: int, cut: bool = False) -> str:
@@ -73,7 +73,16 @@ class Texts:
             return text if text.isascii() and text.isprintable() else self.escaped(text)
         # Stored text is read as it was before it was escaped, so that looking twice finds the same.
         plain = escapes.unescape(text) if self.again and not wrapped and "\\u{" in text else text
-        shown = self.redacted(plain, wrapped, cut)
+        before = self.count
+        try:
+            if not wrapped and not self.inside:
+                self.effort = Effort(size)
+            shown = self.redacted(plain, wrapped, cut)
+        except TooDear:
+            if wrapped or self.inside:
+                raise
+            self.count = before
+            shown = self.replace("text", plain)
         if shown is plain or shown == plain:
             return text if wrapped or plain is not text else self.escaped(text)
         if wrapped:
@@ -107,6 +116,7 @@ class Texts:
     def settled(self, text: str, wrapped: int, cut: bool) -> str:
         """Redact a text until it stays as it is; one that never does is replaced whole."""
         raw = as_bytes(text)
+        self.effort.spend(4 * len(raw) + 128)
         if not self.hinted(raw):
             return text
         start = self.count
@@ -123,7 +133,8 @@ class Texts:
         return raw[:1] in b'{["' or hinted(raw) or (self.rules.more and self.rules.hinted(raw))
 
     def once(self, raw: bytes, wrapped: int, cut: bool) -> bytes:
-        """Redact what one look finds: in the text as it stands, then in what it wraps."""
+        """Redact what one look finds: in the text as it stands, then in what it wraps. Raises TooDear."""
+        self.effort.spend(8 * len(raw) + 384)
         if wrapped < _MAX_WRAPPED:
             inner = raw.strip()
             if inner[:1] in (b"{", b"[", b'"') and inner[-1:] in (b"}", b"]", b'"') and not TOKEN.match(inner):
@@ -153,8 +164,8 @@ class Texts:
 
     def found(self, raw: bytes, cut: bool) -> list[Found]:
         """Find the secrets in a text as it stands."""
-        found = lexical.find(raw, cut=cut)
-        return merge(raw, [*found, *self.rules.find(raw)]) if self.rules.more else found
+        found = lexical.find(raw, cut=cut, effort=self.effort)
+        return merge(raw, [*found, *self.rules.find(raw, self.effort)]) if self.rules.more else found
 
     def spans(self, raw: bytes, found: list[Found]) -> bytes:
         """Put replacements where secrets were found."""
@@ -173,8 +184,8 @@ class Texts:
     def json_text(self, raw: bytes, inner: bytes, wrapped: int) -> bytes | None:
         """Redact a text that is JSON as JSON; None when it is not."""
         try:
-            value = orjson.loads(inner)
-            if isinstance(value, (dict, list)) and b":" in inner and orjson.dumps(value) != inner:
+            value = digits.loads(inner)
+            if isinstance(value, (dict, list)) and b":" in inner and digits.dumps(value) != inner:
                 value = _every_member(inner, value)
         except (ValueError, TypeError, RecursionError):
             return None
@@ -187,7 +198,7 @@ class Texts:
             else:
                 new = self.within(value)
             # Only what was found is written anew; the text of its writer stays where nothing was.
-            return raw if new == value and self.count == before else orjson.dumps(new)
+            return raw if new == value and self.count == before else digits.dumps(new)
         except (TypeError, RecursionError):
             return None
 
@@ -244,6 +255,15 @@ class Texts:
         return b"".join([*parts, raw[position:]]) if parts else raw
 
 
+def _own_kind(raw: bytes) -> str:
+    """The kind of a secret whose own form is all there is of it."""
+    try:
+        found = lexical.find(raw) if len(raw) <= 4096 else []
+    except TooDear:
+        return ""
+    return found[0].kind if len(found) == 1 and (found[0].start, found[0].end) == (0, len(raw)) else ""
+
+
 _OWN_KINDS = frozenset(("text", "bearer", "basic"))
 _RUN = re.compile(rb"[^\s\"'<>]+")
 _PERCENT = re.compile(rb"%[0-9A-Fa-f]{2}")
@@ -272,7 +292,7 @@ def _every_member(inner: bytes, value: Any) -> Any:
             made[name] = item
         return made
 
-    whole = json.loads(inner, object_pairs_hook=members)
+    whole = digits.exact(inner, members)
     return whole if twice else value
 
 

@@ -6,9 +6,7 @@ import json
 import re
 from typing import Any
 
-import orjson
-
-from audit import escapes
+from audit import digits, escapes
 from audit.blobs import blob_in, described
 from audit.finding.names import NOTHING, Name, fold
 from audit.finding.randomness import looks_random
@@ -60,7 +58,7 @@ class Walk(Texts):
 
     def within(self, value: Any) -> Any:
         """Redact a JSON value that stood in a text, which is escaped as a whole."""
-        inside = Walk(self.rules, self.fingerprint, self.again, keep)
+        inside = Walk(self.rules, self.fingerprint, self.again, keep, self.effort)
         new = inside.value(value, 0, "")
         self.count += inside.count
         return new
@@ -73,11 +71,11 @@ class Walk(Texts):
             return self.members(value, depth + 1, parent) if depth < MAX_DEPTH else "[NESTED]"
         if isinstance(value, list):
             return self.items(value, depth + 1, parent) if depth < MAX_DEPTH else "[NESTED]"
-        if type(value) is int and self.rules.more:
+        if self.rules.more and type(value) in (int, digits.Digits):
             # Cards and numbers of an own pattern are often sent as numbers.
-            digits = str(value)
-            shown = self.text(digits, 0)
-            return value if shown == digits else shown
+            written = str(value)
+            shown = self.text(written, 0)
+            return value if shown == written else shown
         return value
 
     def members(self, value: dict[str, Any], depth: int, parent: str) -> dict[str, Any]:
@@ -240,7 +238,7 @@ def _only_says_how(value: dict[str, Any]) -> bool:
 
 def _canonical(value: Any) -> bytes:
     try:
-        return orjson.dumps(value)
+        return digits.dumps(value)
     except (TypeError, ValueError, RecursionError):
         return json.dumps(value, ensure_ascii=True, separators=(",", ":"), default=lambda _: None).encode()
 

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from audit.event import Event
 from audit.ids import uuid7
+from audit.logger import Admission
 from policies.dispatch import Inner
 from policies.engine import Decision, Principal, Target
 from policies.keys import AuthResult
@@ -24,6 +25,7 @@ class Call:
     """One request on its way through the pipeline."""
 
     __slots__ = (
+        "admission",
         "answer_status",
         "answered",
         "auth",
@@ -56,6 +58,7 @@ class Call:
         "reason",
         "refusal",
         "rpc_id",
+        "said",
         "session",
         "session_presented",
         "slug",
@@ -105,6 +108,8 @@ class Call:
         self.policy_version = 0
         self.stages: list[dict[str, Any]] = []
         self.event: Event | None = None
+        #: what the log said its refusal leaves; for a stranger before anything is done with the body
+        self.admission: Admission | None = None
         #: an intent is in the journal, so an outcome must follow
         self.intended = False
         #: the upstream may have seen it
@@ -126,6 +131,8 @@ class Call:
         #: how much of the payloads the event keeps
         self.level = "full"
         self.details: dict[str, Any] = {}
+        #: what the upstream said when it failed
+        self.said = ""
         self.streaming = False
         #: writes a keep-alive comment; set while a stream is open and between two events
         self.keep_alive: Callable[[], Awaitable[None]] | None = None

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from audit import sanitizer
 from proxy.client import Client, RpcError
 from proxy.definitions import LISTS, MAX_DEFINITION_BYTES, MAX_NAME_BYTES, canonical, digest, flags
 from proxy.probe import Verdict, probe
@@ -15,6 +16,7 @@ from proxy.transports.stdio import StdioTransport
 from proxy.transports.streamable_http import StreamableHttpTransport
 
 MAX_PAGES = 200
+MAX_WORDS = 500  # bytes kept of what a server says of a request that it refused
 MAX_ITEMS = 10_000
 _CAPABILITY = {"tool": "tools", "prompt": "prompts", "resource": "resources", "template": "resources"}
 _WORDS = {"tool": "tools", "prompt": "prompts", "resource": "resources", "template": "resource templates"}
@@ -28,6 +30,8 @@ class Step:
     ok: bool
     ms: float
     detail: str
+    #: the upstream's own words, for who runs the check; never stored
+    said: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Give the form in which a step is stored."""
@@ -71,28 +75,28 @@ async def examine(transport: Transport, *, kind: str) -> Report:
     report = Report()
     since = time.perf_counter()
 
-    def step(name: str, ok: bool, detail: str) -> None:
+    def step(name: str, ok: bool, detail: str, own_words: str = "") -> None:
         nonlocal since
         now = time.perf_counter()
-        report.steps.append(Step(name, ok, (now - since) * 1000, detail))
+        report.steps.append(Step(name, ok, (now - since) * 1000, detail, own_words))
         since = now
 
     if isinstance(transport, StreamableHttpTransport | HttpSseTransport | StdioTransport):
         try:
             await transport.connect()
         except UpstreamError as error:
-            step("connect", False, said(error))
+            step("connect", False, said(error), error.said)
             return report
         step("connect", True, "the command was found" if kind == "stdio" else "connected")
     name = "initialize" if kind == "sse" else "discover or initialize"
     try:
         report.verdict = await probe(transport, kind=kind)
     except UpstreamError as error:
-        step(name, False, said(error))
+        step(name, False, said(error), error.said)
         return report
     client = report.verdict.client
     if client is None:
-        step(name, False, report.verdict.cause)
+        step(name, False, clean(report.verdict.cause))
         return report
     server = client.server_info
     title = f"{server.get('name', 'a server without a name')} {server.get('version', '')}".strip()[:120]
@@ -112,8 +116,13 @@ async def examine(transport: Transport, *, kind: str) -> Report:
 def said(error: UpstreamError | RpcError) -> str:
     """Word a failure for the person who checks: they may know addresses, never credentials."""
     if isinstance(error, RpcError):
-        return str(error)
+        return clean(str(error))
     return f"{error.message} ({error.detail})" if error.detail else error.message
+
+
+def clean(text: str) -> str:
+    """Redact what a server wrote, which may hold what it was sent."""
+    return sanitizer.current().text(text, MAX_WORDS)
 
 
 async def read_lists(client: Client) -> tuple[list[Found], tuple[str, ...]]:

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from audit.logger import AuditLogger
-from audit.sanitizer import MISSING, Payload, heavy
+from audit.sanitizer import MISSING, Payload
 from audit.sanitizer import current as current_sanitizer
 from policies.limiter import Limiter
 from policies.snapshot import Snapshot, SnapshotHolder
+from proxy.heavy import Heavy
 from proxy.mailbox import Mailboxes
 from proxy.sessions import SessionSealer
 from proxy.upstreams import UpstreamRegistry, UpstreamSpec
@@ -46,6 +47,7 @@ class Gateway:
         self.limiter = limiter
         self.registry = registry
         self.mailboxes = mailboxes
+        self.heavy = Heavy()
         self.sealer = SessionSealer(config.secret_key)
         self.query_keys = query_keys and config.query_keys
         #: open streams by the id of the key they were opened with
@@ -79,6 +81,7 @@ class Gateway:
             self._ticker.cancel()
         await self.mailboxes.stop()
         await self.registry.close()
+        self.heavy.close()
 
     def close_streams(self, reason: str) -> None:
         """End every open stream; calls that still wait for a plain answer are left to finish."""
@@ -104,12 +107,15 @@ class Gateway:
         """The upstream of that name, if there is one and it is enabled."""
         return self.registry.spec(slug)
 
-    async def payload(self, raw: bytes, value: Any = MISSING, *, level: str = "full", side: str = "request") -> Payload:
-        """Sanitise a payload (and what it was parsed to, when it was), off the loop when it is large."""
+    async def payload(
+        self, raw: bytes, value: Any = MISSING, *, caller: str = "", level: str = "full", side: str = "request"
+    ) -> Payload:
+        """Sanitise a payload (and what it was parsed to, when it was); off the loop, in its caller's turn, when that is dear."""
         sanitizer = current_sanitizer()
-        if not heavy(raw):
-            return sanitizer.payload(value, raw, level, side=side)
-        return await asyncio.to_thread(sanitizer.payload, value, raw, level, side=side)
+        found = sanitizer.quick(value, raw, level, side=side)
+        if found is not None:
+            return found
+        return await self.heavy.run(caller, sanitizer.payload, value, raw, level, side=side)
 
     # -- streams
 

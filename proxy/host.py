@@ -145,6 +145,7 @@ class Host:
             told = {
                 "message": error.message,
                 "detail": error.detail,
+                "said": error.said,
                 "executed": error.executed,
                 "retry_after": error.retry_after,
             }

@@ -7,11 +7,8 @@ What is judged here is one message. Whether it may go out, and that its record c
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from audit.sanitizer import MISSING
 from policies.engine import ABSENT, Context, Target, may_list
@@ -25,12 +22,8 @@ if TYPE_CHECKING:
     from proxy.call import Call
     from proxy.gateway import Gateway
 
-T = TypeVar("T")
-
 #: how much of an answer that is refused the event is made from
 HEAD_BYTES = 64 * 1024
-#: large answers are read in threads of their own, so that however many there are, they hold up nothing else
-_READERS = ThreadPoolExecutor(2, thread_name_prefix="answers")
 
 
 class Judged(NamedTuple):
@@ -46,7 +39,10 @@ async def judge(gateway: Gateway, call: Call, data: bytes) -> Judged:
     """Read one message of the upstream's, and take out of its lists what the caller may not call; raises Broken."""
     keep = _Keep(gateway, call)
     try:
-        reply, found = await apart(data, lambda: _judge(data, keep))
+        if len(data) <= replies.LARGE_BYTES:
+            reply, found = _judge(data, keep)
+        else:
+            reply, found = await gateway.heavy.run(call.key_id, _judge, data, keep)
     except Unreadable as bad:
         await keep_head(gateway, call, data)
         raise Broken("The upstream's answer cannot be read.", detail=f"{bad.reason}: {bad.message}") from None
@@ -61,17 +57,10 @@ async def judge(gateway: Gateway, call: Call, data: bytes) -> Judged:
     return Judged(reply, found.raw, MISSING)
 
 
-async def apart(data: bytes, work: Callable[[], T]) -> T:
-    """Work on data: here when it is small, else in a thread."""
-    if len(data) <= replies.LARGE_BYTES:
-        return work()
-    return await asyncio.get_running_loop().run_in_executor(_READERS, work)
-
-
 async def keep_head(gateway: Gateway, call: Call, data: bytes) -> None:
     """Have the event keep the beginning of what does not pass."""
     if call.event is not None and data:
-        payload = await gateway.payload(data[:HEAD_BYTES], level=call.level, side="response")
+        payload = await gateway.payload(data[:HEAD_BYTES], caller=call.key_id, level=call.level, side="response")
         call.event.complete(response_json=payload, response_bytes=len(data))
 
 

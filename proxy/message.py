@@ -6,6 +6,7 @@ anything is decided. The original bytes are what goes upstream: nothing here re-
 
     read(body) -> Message          or raises Refused, which carries as much of the message as could be known
     peek(body) -> Known            never raises: what an event of an unauthenticated request may name
+    glance(body) -> Known          the same from the head of the body alone: what the answer to one of a flood may echo
 """
 
 from __future__ import annotations
@@ -42,12 +43,14 @@ __all__ = [
     "Refused",
     "TargetKind",
     "TargetName",
+    "glance",
     "peek",
     "read",
 ]
 
 Kind = Literal["request", "notification", "response"]
 MAX_ID: Final = 1024  # characters of a string id
+_GLANCE: Final = 2048
 
 
 class Known(NamedTuple):
@@ -216,6 +219,11 @@ def peek(body: bytes) -> Known:
         return read(body).known
     except Refused as refused:
         return refused.known
+
+
+def glance(body: bytes) -> Known:
+    """What the first bytes of a message say of it; never raises, and costs next to nothing."""
+    return _known(body[:_GLANCE], Unreadable(INVALID_REQUEST, "invalid_request", ""))
 
 
 # --- what can be known of a message that is refused -------------------------------------------------------------------

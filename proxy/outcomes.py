@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from audit.event import Event
+from audit.logger import Admission, Refusal
 from audit.sanitizer import MISSING, Payload
 from audit.sanitizer import current as current_sanitizer
 from audit.tickets import AuditUnavailable
@@ -25,6 +29,11 @@ log = logging.getLogger("sentinel.proxy")
 
 #: how much of the request of a caller without a valid key is looked at and kept, in bytes
 STRANGER_PAYLOAD = 1024
+
+#: characters of names that together are no ordinary request's: they are redacted off the loop, in their caller's turn
+LONG_NAMES = 768
+#: characters of a name or version that a client gives itself
+CLIENT_NAME = 128
 
 _OUTCOME_OF = {
     **dict.fromkeys(("missing_credential", *answers.CREDENTIAL_REASONS), "unauthenticated"),
@@ -71,6 +80,7 @@ def upstream_failed(call: Call, error: UpstreamError) -> None:
     call.outcome, call.reason, call.answer_status = "upstream_error", error.reason, call.refusal.status
     if error.detail:
         call.details["error"] = error.detail
+    call.said = error.said
 
 
 def departed(call: Call, reason: str) -> None:
@@ -104,26 +114,77 @@ def failed(call: Call) -> None:
     call.outcome, call.reason, call.answer_status = "interrupted", "internal_error", 500
 
 
+# -- what a refusal costs
+
+
+def admit(gateway: Gateway, call: Call, reason: str) -> Admission:
+    """Ask the log what this refusal leaves, before an event is made; counts it at once when it is one more of a flood."""
+    if call.admission is None:
+        kind, name = _target(call)
+        key_id = call.principal.key_id if call.principal is not None else None
+        method = call.known.method
+        call.admission = gateway.logger.admit(
+            Refusal(key_id, call.client_ip, reason, call.slug, method, kind, name if kind != "method" else "")
+        )
+    return call.admission
+
+
+@contextmanager
+def paying(gateway: Gateway, admission: Admission) -> Iterator[None]:
+    """Charge what is done here for a refusal to whoever was refused: work is bounded by its cost, not by its size."""
+    began = time.thread_time()
+    try:
+        yield
+    finally:
+        gateway.logger.charge(admission, time.thread_time() - began)
+
+
 # -- the event
 
 
-async def event(gateway: Gateway, call: Call) -> Event:
-    """Make the event of a call from what is known so far; its payload is sanitised here, off the loop when large."""
+async def event(gateway: Gateway, call: Call, *, whole: bool = True) -> Event:
+    """Make the event of a call from what is known so far; its payload is sanitised here, off the loop when large.
+
+    Without `whole` what was asked leaves its size and digest alone.
+    """
+    request = await _request(gateway, call, whole)
+    admission = call.admission
+    if len(call.header(b"user-agent")) + sum(map(len, (*_target(call), call.known.method, call.rpc_id))) > LONG_NAMES:
+        return await gateway.heavy.run(call.key_id or call.client_ip, _made, gateway, call, request)
+    if admission is None:
+        return _made(gateway, call, request)
+    with paying(gateway, admission):
+        return _made(gateway, call, request)
+
+
+async def _request(gateway: Gateway, call: Call, whole: bool) -> Any:
+    call.level = _level(gateway, call)
+    level = call.level if whole or call.level == "none" else "digest"
+    if not call.body:
+        return MISSING
+    if call.principal is None:
+        admission = call.admission
+        if admission is None:
+            return current_sanitizer().payload(raw=call.body[:STRANGER_PAYLOAD], level=level)
+        with paying(gateway, admission):
+            return current_sanitizer().payload(raw=call.body[:STRANGER_PAYLOAD], level=level)
+    parsed = call.message.value if call.message is not None else MISSING
+    return await gateway.payload(call.body, parsed, caller=call.key_id, level=level)
+
+
+def _target(call: Call) -> tuple[str, str]:
+    """Kind and name of what was asked for, "" where nothing was named."""
+    first = call.known.targets[0] if call.known.targets else None
+    target = call.target or first
+    return (target.kind, target.name) if target is not None else ("", "")
+
+
+def _made(gateway: Gateway, call: Call, request: Any) -> Event:
     principal, auth, key = call.principal, call.auth, None
     if auth is not None:
         key = auth.key
-    call.level = _level(gateway, call)
-    request: Any = MISSING
-    if call.body:
-        if principal is None:
-            request = current_sanitizer().payload(raw=call.body[:STRANGER_PAYLOAD])
-        else:
-            parsed = call.message.value if call.message is not None else MISSING
-            request = await gateway.payload(call.body, parsed, level=call.level)
     call.details = {**_details(call), **call.details}
-    target = call.target
-    first = call.known.targets[0] if call.known.targets else None
-    kind, name = (target.kind, target.name) if target is not None else (first.kind, first.name) if first else ("", "")
+    kind, name = _target(call)
     return Event(
         id=call.id,
         api_key_id=principal.key_id if principal is not None else key.id if key is not None else None,
@@ -178,7 +239,7 @@ def _trace(call: Call) -> str:
 def _details(call: Call) -> dict[str, Any]:
     details: dict[str, Any] = {"verb": call.verb, "endpoint": call.endpoint}
     if call.message is not None and (client := call.message.client_info):
-        details["client"] = {k: client[k] for k in ("name", "version", "title") if k in client}
+        details["client"] = {k: _brief(client[k]) for k in ("name", "version", "title") if k in client}
     if call.auth is not None:
         if call.auth.generation:
             details["generation"] = call.auth.generation
@@ -187,6 +248,13 @@ def _details(call: Call) -> dict[str, Any]:
     elif call.presented.value:
         details["key_fingerprint"] = "none"
     return details
+
+
+def _brief(value: Any) -> Any:
+    """Give what a client says of itself, if it is as short as such things are: the rest stands in the request."""
+    if isinstance(value, str) and len(value) > CLIENT_NAME:
+        return f"[{len(value)} characters]"
+    return value if value is None or isinstance(value, (str, int, float, bool)) else "[not a text]"
 
 
 def decision(call: Call) -> dict[str, Any]:
@@ -221,6 +289,11 @@ def complete(call: Call, *, response: Payload | None = None, response_bytes: int
         "upstream_ms": round(call.upstream_ns / 1e6, 3) if call.upstream_ns else None,
         "decision": decision(call),
     }
+    if response is None and call.said:
+        # What the upstream said when it failed is a payload like any other: under the audit level, for those who may read
+        # payloads, and erased with them.
+        said = call.said.encode("utf-8", "surrogatepass")
+        response = current_sanitizer().payload(raw=said, level=call.level, side="response")
     if response is not None:
         fields["response_json"] = response
     if response_bytes:
@@ -280,9 +353,14 @@ async def _durable(gateway: Gateway, call: Call) -> str:
         await (gateway.logger.end(call.event) if call.answered else gateway.logger.outcome(call.event))
         call.completed = True
         return str(call.id)
-    call.event = call.event or await event(gateway, call)
-    complete(call)
-    audit_id, ticket = gateway.logger.refuse(call.event)
+    admission = admit(gateway, call, call.reason)
+    if admission.counted:
+        call.completed = True
+        return admission.counted
+    call.event = call.event or await event(gateway, call, whole=admission.whole)
+    with paying(gateway, admission):
+        complete(call)
+        audit_id, ticket = gateway.logger.refuse(call.event, admission)
     await ticket
     call.completed = True
     return audit_id

@@ -36,7 +36,7 @@ from proxy.credentials import SCOPE_KEY, presented
 from proxy.exchange import Departed, Exchange
 from proxy.gateway import Gateway
 from proxy.headers import LAST_EVENT_ID, is_json, is_plain
-from proxy.message import Known, Refused, peek, read
+from proxy.message import Known, Refused, glance, peek, read
 from proxy.mirrors import VERSION, ParamHeader, Sent, protocol_headers
 from proxy.peers import host_allowed, origin_allowed
 from proxy.probe import expired
@@ -51,7 +51,7 @@ log = logging.getLogger("sentinel.proxy")
 #: what is read of a request without a valid key, so that its event can name what it wanted: bytes, seconds
 STRANGER_BYTES = 64 * 1024
 STRANGER_SECONDS = 5.0
-#: bodies larger than this are parsed in a thread
+#: bodies larger than this are parsed in a thread, one of each key at a time
 PARSE_OFF_LOOP = 64 * 1024
 
 #: methods that speak of a target without calling it: they follow what its lists show
@@ -145,7 +145,12 @@ async def read_body(gateway: Gateway, call: Call, failure: Refused | None) -> No
         exchange.watch()
         return
     call.body = await exchange.read_body(STRANGER_BYTES, STRANGER_SECONDS)
-    outcomes.known(call, peek(call.body))
+    admission = outcomes.admit(gateway, call, failure.reason)
+    if admission.counted:
+        outcomes.known(call, glance(call.body))  # one more of a flood is not worth reading
+    else:
+        with outcomes.paying(gateway, admission):
+            outcomes.known(call, peek(call.body))
     raise failure
 
 
@@ -165,7 +170,7 @@ async def parse(gateway: Gateway, call: Call) -> None:
         raise refuse("invalid_request", call=call, message="Last-Event-ID was sent twice.")
     call.spec = gateway.upstream(call.slug)
     if call.verb == "POST":
-        await _parse_message(call)
+        await _parse_message(gateway, call)
     if call.spec is None:
         raise refuse("unknown_upstream", call=call)
     sent = Sent(call.headers, call.message.known if call.message is not None else Known())
@@ -176,7 +181,7 @@ async def parse(gateway: Gateway, call: Call) -> None:
     call.stage("parse", "ok", since)
 
 
-async def _parse_message(call: Call) -> None:
+async def _parse_message(gateway: Gateway, call: Call) -> None:
     state = call.exchange.body_state
     if state == "gone":
         raise Departed("client_gone")
@@ -191,7 +196,7 @@ async def _parse_message(call: Call) -> None:
     if len(call.body) <= PARSE_OFF_LOOP:
         message = read(call.body)
     else:
-        message = await asyncio.to_thread(read, call.body)
+        message = await gateway.heavy.run(call.key_id, read, call.body)
     call.message = message
     outcomes.known(call, message.known)
 

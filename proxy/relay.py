@@ -28,6 +28,9 @@ from proxy.transports.base import Broken, Redirected, TimedOut, TooLarge, Upstre
 _LIST_CHANGED = re.compile(r"notifications/(?:tools|prompts|resources)/list_changed")
 #: how many requests of the server the event of a stream names
 SERVER_REQUESTS = 20
+MAX_METHOD = 64
+#: how much of the body of a failure is read and kept as the answer's payload
+ERROR_BYTES = 4096
 #: how much of a stream is taken apart at once, and how long the loop is held for it
 SLICE_BYTES = 16 * 1024
 TURN_SECONDS = 0.01
@@ -45,7 +48,8 @@ async def relay(gateway: Gateway, call: Call, response: UpstreamResponse) -> Non
         body = await _error_text(call, response)
         raise UpstreamError(
             "The upstream refused the gateway's own credential." if status in (401, 407) else "The upstream failed.",
-            detail=f"HTTP {status}: {body}",
+            detail=f"HTTP {status}",
+            said=body,
         )
     call.answer_status = status
     if status == 200 and response.streaming:
@@ -57,7 +61,10 @@ async def relay(gateway: Gateway, call: Call, response: UpstreamResponse) -> Non
 async def _error_text(call: Call, response: UpstreamResponse) -> str:
     try:
         with call.exchange.interruptible():
-            return (await response.body(4096))[:512].decode("utf-8", "replace")
+            body = b""
+            while len(body) < ERROR_BYTES and (piece := await response.read()):
+                body += piece[:ERROR_BYTES]
+            return body[:ERROR_BYTES].decode("utf-8", "replace")
     except UpstreamError:
         return ""
 
@@ -88,7 +95,7 @@ async def _plain(gateway: Gateway, call: Call, response: UpstreamResponse) -> No
     call.outcome, call.reason = "allowed", call.decision.reason if call.decision else ""
     if judged is not None:
         body = judged.data
-        payload = await gateway.payload(body, judged.value, level=call.level, side="response")
+        payload = await gateway.payload(body, judged.value, caller=call.key_id, level=call.level, side="response")
         outcomes.complete(call, response=payload, response_bytes=len(body))
         headers.append((b"content-type", b"application/json"))
     else:  # nobody waits for what it says, or nobody can read it
@@ -301,7 +308,9 @@ class _Stream:
             return
         await self._flush()
         _note_result(call, reply)
-        payload = await self.gateway.payload(judged.data, judged.value, level=call.level, side="response")
+        payload = await self.gateway.payload(
+            judged.data, judged.value, caller=call.key_id, level=call.level, side="response"
+        )
         outcomes.complete(call, response=payload, response_bytes=len(judged.data))
         await self.gateway.logger.outcome(_event(call), final=False)
         call.answered = True
@@ -310,12 +319,16 @@ class _Stream:
     async def _others(self, event: SseEvent, judged: Judged) -> None:
         """An answer on a stream that only listens (resumed, or of the older transport): recorded here before it goes out."""
         call = self.call
-        payload = await self.gateway.payload(judged.data, judged.value, level=call.level, side="response")
+        payload = await self.gateway.payload(
+            judged.data, judged.value, caller=call.key_id, level=call.level, side="response"
+        )
         if len(self.others) < OTHER_ANSWERS:
             self.others.append({"id": judged.reply.id, "bytes": payload.size, "digest": payload.digest})
         if len(self.other_data) < OTHER_BYTES:
             self.other_data += (b"," if self.other_data else b"") + judged.data
-            payload = await self.gateway.payload(b"[%b]" % bytes(self.other_data), level=call.level, side="response")
+            payload = await self.gateway.payload(
+                b"[%b]" % bytes(self.other_data), caller=call.key_id, level=call.level, side="response"
+            )
             call.details["stream"] = {"answers": self.others}
             outcomes.complete(call, response=payload, response_bytes=payload.size)
             await self.gateway.logger.outcome(_event(call), final=False)
@@ -335,7 +348,7 @@ class _Stream:
             decision = decide(snapshot.policy, principal, target, context)
             allowed, reason = decision.allowed, decision.reason
         if len(self.server_requests) < SERVER_REQUESTS:
-            self.server_requests.append({"method": reply.method, "allowed": allowed, "reason": reason})
+            self.server_requests.append({"method": reply.method[:MAX_METHOD], "allowed": allowed, "reason": reason})
         if allowed:
             self.pending += frame(event)
             return

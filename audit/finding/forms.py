@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from audit.finding.randomness import PUBLIC_REFERENCE, decode_base64, looks_random, mixed
+from audit.finding.randomness import PUBLIC_REFERENCE, decode_base64, has_digit, looks_random, mixed
 
 __all__ = ("FORMS", "RUN", "Form")
 
@@ -37,7 +37,7 @@ class Form:
 
 def _has_digit_or_upper(value: bytes) -> bool:
     body = value.split(b"-", 1)[-1]
-    return any(48 <= c <= 57 for c in body) and (mixed(1, 1, 1)(body) or looks_random(body))
+    return has_digit(body) and (mixed(1, 1, 1)(body) or looks_random(body))
 
 
 def _not_public_reference(value: bytes) -> bool:
@@ -45,7 +45,7 @@ def _not_public_reference(value: bytes) -> bool:
 
 
 def _bearer(value: bytes) -> bool:
-    return len(value) >= 6 and (looks_random(value, least=8) or any(48 <= c <= 57 for c in value))
+    return len(value) >= 6 and (looks_random(value, least=8) or has_digit(value))
 
 
 def _basic(value: bytes) -> bool:

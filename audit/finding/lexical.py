@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from audit.finding.effort import Effort
 from audit.finding.matching import UNANCHORED, Found, compile_bytes, search_forms
 from audit.finding.names import NOTHING, Name, judge
 from audit.finding.places import by_place
@@ -65,10 +66,11 @@ _ENV_LINE = re.compile(rb"(?:^|[\r\n])[ \t]{0,16}(?:export[ \t]{1,8}|set[ \t]{1,
 _ENV_NAME = re.compile(rb"[A-Z][A-Z0-9_]{1,80}\Z")
 
 
-def find(text: bytes, *, cut: bool = False) -> list[Found]:
-    """Find the secrets in a text, in order and apart from each other. `cut`: the text may end within one."""
-    found = list(search_forms(text))
-    found += _by_name(text, cut)
+def find(text: bytes, *, cut: bool = False, effort: Effort | None = None) -> list[Found]:
+    """Find the secrets in a text, in order and apart from each other. `cut`: the text may end within one. Raises TooDear."""
+    effort = effort or Effort(len(text))
+    found = list(search_forms(text, effort))
+    found += _by_name(text, cut, effort)
     found += by_place(text)
     found += in_columns(text)
     if cut:
@@ -76,7 +78,7 @@ def find(text: bytes, *, cut: bool = False) -> list[Found]:
     return merge(text, found)
 
 
-def _by_name(text: bytes, cut: bool) -> list[Found]:
+def _by_name(text: bytes, cut: bool, effort: Effort) -> list[Found]:
     found: list[Found] = []
     spoken: list[int] = []  # where a sentence speaks of a secret
     position, size = 0, len(text)
@@ -86,6 +88,7 @@ def _by_name(text: bytes, cut: bool) -> list[Found]:
         if end < 0:
             break
         position = max(end, position + 1)
+        effort.spend(_A_NAME)
         if end - start > 512 or end == start:
             continue
         if text[start - 10 : start] == b"[REDACTED:" and (token := TOKEN.match(text, start - 10)):
@@ -96,7 +99,7 @@ def _by_name(text: bytes, cut: bool) -> list[Found]:
         name = judge(text[start:end].decode("utf-8", "replace"))
         if name is NOTHING or b"---" in text[start + 2 : end + 3]:
             continue
-        one = after_name(text, start, end, name, cut)
+        one = after_name(text, start, end, name, cut, effort)
         if one is not None:
             found.append(one)
             if one.start >= end:
@@ -108,6 +111,8 @@ def _by_name(text: bytes, cut: bool) -> list[Found]:
     return found
 
 
+# What is read around each name, whatever stands there.
+_A_NAME = 64
 _RUN_BEFORE = re.compile(rb"[A-Za-z0-9+/=]{0,64}\Z")
 _RUN_AFTER = re.compile(rb"[A-Za-z0-9+/=]{0,64}")
 
@@ -126,27 +131,31 @@ def _within_random(text: bytes, start: int, end: int) -> bool:
 _JOINS = (b"+", b"/")
 
 
-def after_name(text: bytes, start: int, end: int, name: Name, cut: bool) -> Found | None:
+def after_name(text: bytes, start: int, end: int, name: Name, cut: bool, effort: Effort) -> Found | None:
     """Say what a name at text[start:end] makes a secret."""
     while end > start and text[end - 1 : end] in (b".", b"-"):
         end -= 1
     match = _AFTER.match(text, end)
     if match and (match["close"] or b"\n" not in match["space"]):
-        found = _operand(text, start, match, name, cut)
+        found = _operand(text, start, match, name, cut, effort)
         if found or match["op"] != b":":
             return found
     if text[start - 1 : start] in (b"<", b":") and (xml := _XML.match(text, end)):
+        effort.spend(len(xml[0]))
         value = xml["value"].strip()
         closed = xml.end() < len(text) or cut or b" " not in value
         if value and closed and not looks_like_our_token(value) and accepts(name, value):
             return Found(*xml.span("value"), name.kind)
         return None
     if (yaml := _YAML_PAIR.match(text, end)) and _YAML_NAME.search(text, max(0, start - 40), start):
-        return read_value(text, yaml.end(), name, cut, quoted_name=True)
+        return read_value(text, yaml.end(), name, cut, effort, quoted_name=True)
     if text[end : end + 1] in _QUOTES_AND_BACKSLASH:
         if pair := _PAIR.match(text, end):
-            return read_value(text, pair.end(), name, cut, quoted_name=True)
-        if before := _PAIR_BEFORE.search(text, max(0, start - 600), start):
+            return read_value(text, pair.end(), name, cut, effort, quoted_name=True)
+        if b":" in text[max(0, start - 40) : start] and (
+            before := _PAIR_BEFORE.search(text, max(0, start - 600), start)
+        ):
+            effort.spend(600)
             return Found(*before.span("value"), name.kind) if accepts(name, before["value"]) else None
         written = text[start:end]
         if (part := _PART.match(text, end)) and _FORM_DATA.search(text, max(0, start - 120), start):
@@ -167,12 +176,12 @@ def after_name(text: bytes, start: int, end: int, name: Name, cut: bool) -> Foun
         if header and (item := _NEXT_ITEM.match(text, end)):
             if text[item.end() : item.end() + 2].lstrip(b"\\\"'`")[:1] == b"-":
                 return None
-            return read_value(text, item.end(), name, cut, quoted_name=True)
+            return read_value(text, item.end(), name, cut, effort, quoted_name=True)
     if text[start : start + 1] == b"-" and text[start : start + 3] != b"---":
         flag = _BLANKS.match(text, end)
         if flag and text[flag.end() : flag.end() + 1] not in (b"-", b"", b"|", b">", b"<", b"&"):
-            return read_value(text, flag.end(), name, cut, quoted_name=True)
-    return read_prose(text, end, name) or said_before(text, start, name)
+            return read_value(text, flag.end(), name, cut, effort, quoted_name=True)
+    return read_prose(text, end, name, effort) or said_before(text, start, name)
 
 
 _YAML_PAIR = re.compile(
@@ -193,7 +202,7 @@ _QUOTES_AND_BACKSLASH = (b'"', b"'", b"`", b"\\")
 _BLANKS = re.compile(rb"[ \t]{1,16}")
 
 
-def _operand(text: bytes, start: int, match: re.Match[bytes], name: Name, cut: bool) -> Found | None:
+def _operand(text: bytes, start: int, match: re.Match[bytes], name: Name, cut: bool, effort: Effort) -> Found | None:
     quoted_name = bool(match["close"].strip(b"])?"))
     spaced = bool(match["space"] or match["more"])
     line = None
@@ -204,6 +213,7 @@ def _operand(text: bytes, start: int, match: re.Match[bytes], name: Name, cut: b
         match.end(),
         name,
         cut,
+        effort,
         quoted_name=quoted_name,
         whole_line=bool(line),
         spaced=spaced,

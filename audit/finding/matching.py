@@ -10,11 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
 import re2
 
+from audit.finding.effort import Effort
 from audit.finding.forms import FORMS, RUN, Form
 from audit.finding.openings import opening
 from audit.finding.randomness import entropy, mixed, only_words
@@ -22,7 +23,8 @@ from audit.finding.randomness import entropy, mixed, only_words
 __all__ = ("LOOSE", "OPENINGS", "UNANCHORED", "Found", "compile_bytes", "search_forms")
 
 UNANCHORED, _ANCHORED = re2._Anchor.UNANCHORED, re2._Anchor.ANCHOR_START
-_WORD = r"(?:\b|\\[nrtbfv]|\\u[0-9a-fA-F]{4})"
+_ESCAPE = r"\\[nrtbfv]|\\u[0-9a-fA-F]{4}"
+_WORD = rf"(?:\b|{_ESCAPE})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +38,17 @@ class Found:
 
 def compile_bytes(pattern: str, *, case_sensitive: bool = True, captures: bool = True, memory: int = 16) -> Any:
     """Compile a pattern for bytes, in RE2."""
+    return re2.compile(pattern.encode("utf-8"), _options(case_sensitive, captures, memory))
+
+
+def _options(case_sensitive: bool = True, captures: bool = True, memory: int = 16) -> Any:
     options = re2.Options()
     options.encoding = re2.Options.Encoding.LATIN1
     options.case_sensitive = case_sensitive
     options.never_capture = not captures
     options.log_errors = False
     options.max_mem = memory << 20
-    return re2.compile(pattern.encode("utf-8"), options)
+    return options
 
 
 def _whole(form: Form) -> str:
@@ -80,31 +86,23 @@ _OPENINGS = compile_bytes(OPENINGS, captures=False, memory=64)
 _LITERALS = sorted({literal for form in FORMS if form.needs is not RUN for literal in form.needs})
 LOOSE = "[A-Za-z0-9]{20}|[A-Za-z0-9+/]{40}|" + "|".join(re.escape(literal.decode()) for literal in _LITERALS)
 _LOOSE = compile_bytes(LOOSE, captures=False)
-# Matches that a check refuses are gone through again from their second byte; so many at most, to stay linear.
-_MAX_REFUSED = 256
+# What a form that fits nowhere may have read of the text before it said so; RE2 reads many bytes while others read one.
+_READ_IN_VAIN = 4_096
 
 
-def _first_bytes(form: Form) -> tuple[bytes, bytes]:
-    if form.before:
-        return b"", b"\xff"
-    low, high = compile_bytes(form.pattern).possiblematchrange(8)
-    return low[:2], high[:2] + b"\xff"
+# What a beginning is known by: no opening is longer, an escape in front of it included.
+_LONGEST_OPENING = 48
 
 
 @cache
-def _all_first_bytes() -> tuple[tuple[bytes, bytes], ...]:
-    return tuple(_first_bytes(form) for form in _BEGINNING)
-
-
-@lru_cache(maxsize=4096)
-def _candidates(beginning: bytes) -> tuple[int, ...]:
-    """Say which forms can match a text that begins with two given bytes."""
-    escaped = beginning[:1] == b"\\"
-    return tuple(
-        index
-        for index, (low, high) in enumerate(_all_first_bytes())
-        if low <= beginning <= high or (escaped and _BEGINNING[index].word)
-    )
+def _begun() -> Any:
+    """One automaton that says which forms begin where a text begins, so that only these are tried."""
+    found = re2.Set.MatchSet(_options(memory=64))
+    for form in _BEGINNING:
+        # Whether a word begins there depends on what stands before it: the form itself looks.
+        found.Add((f"(?:{_ESCAPE})?(?:{_opening(form)})" if form.word else _opening(form)).encode())
+    found.Compile()
+    return found
 
 
 def _passes(form: Form, value: bytes) -> bool:
@@ -116,20 +114,21 @@ def _trimmed(value: bytes) -> bytes:
     return value.rstrip(b".-") or value
 
 
-def search_forms(text: bytes) -> Iterator[Found]:
-    """Find every secret that its own form gives away; what overlaps is left to the caller."""
-    position, size, refused = 0, len(text), 0
-    match_at, each = _OPENINGS._regexp.Match, _each()
+def search_forms(text: bytes, effort: Effort | None = None) -> Iterator[Found]:
+    """Find every secret that its own form gives away; what overlaps is left to the caller. Raises TooDear."""
+    position, size = 0, len(text)
+    effort = effort or Effort(size)
+    match_at, each, begun = _OPENINGS._regexp.Match, _each(), _begun()
     while position < size:
         ((begin, opened),) = match_at(UNANCHORED, text, position, size)
         if opened < 0:
             break
         position = begin + 1
-        if refused > _MAX_REFUSED:
-            position = opened
-        for index in _candidates(text[begin : begin + 2]):
+        effort.spend(16)
+        for index in sorted(begun.Match(text[begin : begin + _LONGEST_OPENING]) or ()):
             spans = each[index]._regexp.Match(_ANCHORED, text, begin, size)
             if spans[0][1] < 0:
+                effort.spend(min(size - begin, _READ_IN_VAIN) >> 5)
                 continue
             start, end = spans[1]
             value = _trimmed(text[start:end])
@@ -137,8 +136,7 @@ def search_forms(text: bytes) -> Iterator[Found]:
                 yield Found(start, start + len(value), _BEGINNING[index].kind)
                 position = start + len(value)
                 break
-        else:
-            refused += 1
+            effort.spend(min(end - start, _READ_IN_VAIN))  # and it is read again from its second byte
     if _LOOSE._regexp.Match(UNANCHORED, text, 0, size)[0][1] >= 0:
         yield from _search_loose(text)
 

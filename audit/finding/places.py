@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from audit.finding.matching import Found, compile_bytes
-from audit.finding.randomness import looks_random
+from audit.finding.randomness import has_digit, looks_random
 from audit.finding.wording import DATE, REFERENCE, TRAILING, is_words, looks_like_our_token
 
 __all__ = ("by_place",)
@@ -92,7 +92,7 @@ def by_place(text: bytes) -> Iterator[Found]:
             yield Found(*found.span("value"), "password")
         for found in _LOGIN.finditer(text) if _SPACED_SLASH.search(text) else ():
             value = found["value"].rstrip(TRAILING)
-            if any(48 <= c <= 57 for c in value) and not is_words(value) and not DATE.match(value):
+            if has_digit(value) and not is_words(value) and not DATE.match(value):
                 yield Found(found.start("value"), found.start("value") + len(value), "password")
     lowered = text.lower()
     if b"login" in lowered and b"password" in lowered:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from audit.finding.effort import Effort
 from audit.finding.matching import Found
 from audit.finding.names import Name
-from audit.finding.randomness import looks_random, mixed
+from audit.finding.randomness import has_digit, looks_random, mixed
 from audit.finding.wording import SAID_OF_PASSWORDS, TRAILING, is_secret_word, is_words
 
 __all__ = ("nearby", "read_prose", "said_before")
@@ -27,20 +28,20 @@ _BARE_TOKEN = re.compile(rb"[^\s\"'`<>]{3,4096}")
 _RANDOM_TOKEN = re.compile(rb"(?<![A-Za-z0-9+/=_\-.~:@%])[A-Za-z0-9+/_\-.~]{16,4096}={0,2}")
 
 
-def read_prose(text: bytes, end: int, name: Name) -> Found | None:
+def read_prose(text: bytes, end: int, name: Name, effort: Effort) -> Found | None:
     """Find the secret that a sentence gives after its name, which ends at `end`."""
     while end < len(text) and text[end : end + 1] in b"\"'`*":
         end += 1
     connected = _CONNECT.match(text, end)
     if connected is not None:
-        if found := _word(text, connected.end(), name):
+        if found := _word(text, connected.end(), name, effort):
             value = text[found.start : found.end]
             if not connected["loose"] or name.kind == "password" or not is_words(value):
                 return found
         elif name.kind == "password" and (word := _plain_word(text, end, connected)):
             return word
     elif connected := _WITHIN.match(text, end):
-        found = _word(text, connected.end(), name)
+        found = _word(text, connected.end(), name, effort)
         if found and looks_random(text[found.start : found.end], name.hexadecimal, least=8):
             return found
     direct = _DIRECT.match(text, end)
@@ -49,13 +50,15 @@ def read_prose(text: bytes, end: int, name: Name) -> Found | None:
     quoted = _QUOTED_TOKEN.match(text, direct.end())
     if quoted:
         value = quoted["value"]
-        digits = len(value) >= 8 and any(48 <= c <= 57 for c in value)
+        effort.spend(len(value))
+        digits = len(value) >= 8 and has_digit(value)
         if is_secret_word(value, name, True) and (digits or not is_words(value)):
             return Found(*quoted.span("value"), name.kind)
         return None
     bare = _BARE_TOKEN.match(text, direct.end())
     if bare is None or not name.strong:
         return None
+    effort.spend(len(bare[0]))
     value = bare[0].rstrip(TRAILING)
     if len(value) < 6 or b"=" in value[:24] or b":" in value or not is_secret_word(value, name, False):
         return None
@@ -101,13 +104,15 @@ _DIRECT = re.compile(rb"[ \t]{0,4}[(\[](?=\S)|[ \t]{0,4}[:(\[]?[ \t]{1,4}")
 _WORD_AND_DIGITS = re.compile(rb"[A-Za-z]{3,}[0-9]{1,4}\Z")
 
 
-def _word(text: bytes, at: int, name: Name) -> Found | None:
+def _word(text: bytes, at: int, name: Name, effort: Effort) -> Found | None:
     quoted = _QUOTED_TOKEN.match(text, at)
     if quoted:
+        effort.spend(len(quoted[0]))
         return Found(*quoted.span("value"), name.kind) if is_secret_word(quoted["value"], name, True) else None
     bare = _BARE_TOKEN.match(text, at)
     if bare is None:
         return None
+    effort.spend(len(bare[0]))
     value = bare[0].rstrip(TRAILING)
     if value and is_secret_word(value, name, False):
         return Found(at, at + len(value), name.kind)

@@ -9,8 +9,14 @@ import re
 from collections import Counter
 from collections.abc import Callable
 
-__all__ = ("PUBLIC_REFERENCE", "decode_base64", "entropy", "looks_random", "mixed", "only_words")
+import re2
 
+__all__ = ("PUBLIC_REFERENCE", "decode_base64", "entropy", "has_digit", "looks_random", "mixed", "only_words")
+
+_ANCHORED = re2._Anchor.ANCHOR_START
+_LATIN1 = re2.Options()
+_LATIN1.encoding = re2.Options.Encoding.LATIN1
+_LATIN1.never_capture = True
 _UUID = rb"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
 # What stands before the secret names a key of ours and opens nothing.
 PUBLIC_REFERENCE = re.compile(rb"mcps_[a-z]{2,8}_[A-Za-z0-9]{12}\Z")
@@ -24,10 +30,12 @@ def entropy(text: bytes) -> float:
 
 _HEX = re.compile(rb"[0-9a-fA-F]+\Z")
 _UUID_RE = re.compile(_UUID + rb"\Z")
-_PARTS = re.compile(rb"[-_./+:=@~\\ ]+")
-_WORDLIKE = re.compile(
-    rb"(?:[A-Z]?[a-z]+|[A-Z]+|[A-Z]?[a-z]{2,}(?:[A-Z][a-z]+)+|v?[0-9]{1,8}|[a-z]{3,}[0-9]{1,4}|[0-9]{1,4}[a-z]{1,2})\Z"
-)
+# Words, numbers and versions, joined by punctuation; in one linear look, since a value may have thousands of parts.
+_ONLY_WORDS = re2.compile(
+    rb"[\-_./+:=@~\\ ]*(?:(?:[A-Z]?[a-z]+|[A-Z]+|[A-Z]?[a-z]{2,}(?:[A-Z][a-z]+)+|v?[0-9]{1,8}|[a-z]{3,}[0-9]{1,4}|[0-9]{1,4}[a-z]{1,2})"
+    rb"(?:[\-_./+:=@~\\ ]+|\z))*\z",
+    _LATIN1,
+)._regexp.Match
 _RUN = re.compile(rb"[a-z]{7,}|[A-Z][a-z]{6,}")
 
 
@@ -68,6 +76,14 @@ def _counts(value: bytes) -> tuple[int, int, int]:
 _LETTERS = (b"0123456789", b"ABCDEFGHIJKLMNOPQRSTUVWXYZ", b"abcdefghijklmnopqrstuvwxyz")
 
 
+def has_digit(value: bytes) -> bool:
+    """Whether there is a digit in it."""
+    return _DIGIT.search(value) is not None
+
+
+_DIGIT = re.compile(rb"[0-9]")
+
+
 def mixed(least_digits: int = 2, least_upper: int = 1, least_lower: int = 1) -> Callable[[bytes], bool]:
     """Make a check for so many digits, capitals and small letters at least."""
 
@@ -80,7 +96,7 @@ def mixed(least_digits: int = 2, least_upper: int = 1, least_lower: int = 1) -> 
 
 def only_words(value: bytes) -> bool:
     """Whether a text is words, numbers and versions, joined by punctuation."""
-    return all(_WORDLIKE.match(part) for part in _PARTS.split(value) if part)
+    return bool(_ONLY_WORDS(_ANCHORED, value, 0, len(value))[0][1] >= 0)
 
 
 def decode_base64(value: bytes) -> bytes | None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
+from audit.finding.effort import Effort
 from audit.finding.matching import Found
 from audit.finding.names import Name
-from audit.finding.randomness import looks_random, only_words
+from audit.finding.randomness import has_digit, looks_random, only_words
 from audit.finding.wording import (
     ALGORITHM,
     CALL,
@@ -45,6 +46,7 @@ def read_value(
     at: int,
     name: Name,
     cut: bool,
+    effort: Effort,
     *,
     quoted_name: bool = False,
     whole_line: bool = False,
@@ -58,7 +60,7 @@ def read_value(
     if opener and spaced and not quoted_name and _closes(text, start, opener[0][-1:]):
         return None
     if opener:
-        return _quoted(text, opener, name, cut)
+        return _quoted(text, opener, name, effort)
     first = text[at : at + 1]
     if REFERENCE_AT.match(text, at) or (first in (b"/", b"~") and written.lower() in (b"pwd", b"oldpwd")):
         return None
@@ -67,6 +69,7 @@ def read_value(
             return None
         return Found(at, _closing(text, at), name.kind)
     if name.kind == "cookie" and not quoted_name and (cookies := _COOKIES.match(text, at)):
+        effort.spend(len(cookies[0]))
         value = cookies[0].strip()
         if looks_like_our_token(value) or not (b"=" in value or looks_random(value)):
             return None
@@ -74,18 +77,23 @@ def read_value(
     begin = at
     if scheme := _SCHEME.match(text, at):
         begin = scheme.end()
+        effort.spend(len(scheme[0]))
         if _WHOLE_LINE_SCHEMES.match(scheme[0]) and (rest := _WHOLE_LINE.match(text, begin)):
+            effort.spend(len(rest[0]))
             return (
                 Found(begin, rest.end(), name.kind)
                 if b"=" in rest[0]
-                else _plain(text, begin, name, False, False, colon=False)
+                else _plain(text, begin, name, effort, False, False, colon=False)
             )
     elif whole_line and (rest := _LINE_VALUE.match(text, at)):
+        effort.spend(len(rest[0]))
         value = rest[0].rstrip()
         if REFERENCE.match(value) or looks_like_our_token(value) or not accepts(name, value):
             return None
         return Found(at, at + len(value), name.kind)
-    return _plain(text, begin, name, spaced and not scheme, quoted_name, colon=colon, written=written, start=start)
+    return _plain(
+        text, begin, name, effort, spaced and not scheme, quoted_name, colon=colon, written=written, start=start
+    )
 
 
 def _closes(text: bytes, before: int, quote: bytes) -> bool:
@@ -98,6 +106,7 @@ def _plain(
     text: bytes,
     at: int,
     name: Name,
+    effort: Effort,
     spaced: bool,
     quoted_name: bool,
     *,
@@ -109,6 +118,7 @@ def _plain(
     if plain is None or REFERENCE_AT.match(text, at):
         return None
     value = plain[0]
+    effort.spend(len(value))
     stripped = value.rstrip(b".,") if not quoted_name else value
     if REFERENCE.match(value) or TOKEN.match(value) or not stripped:
         return None
@@ -128,11 +138,7 @@ def _plain(
         lowered = stripped.lower()
         if lowered in WORDS_NOT_VALUES or lowered == written.lower() or CALL.match(value):
             return None
-        if (
-            (spaced or (colon and after in (b" ", b"")))
-            and not any(48 <= c <= 57 for c in stripped)
-            and CODE.match(stripped)
-        ):
+        if (spaced or (colon and after in (b" ", b""))) and not has_digit(stripped) and CODE.match(stripped):
             # Plain words after a blank: code or prose, unless it is a whole line of its own, as in a configuration.
             identifier = (
                 b"_" in stripped
@@ -168,7 +174,7 @@ def _own_line(text: bytes, end: int) -> bool:
     return text[end : end + 1] in (b"\n", b"\r", b"") or text[end : end + 2] in (b"\\n", b"\\r")
 
 
-def _quoted(text: bytes, opener: re.Match[bytes], name: Name, cut: bool) -> Found | None:
+def _quoted(text: bytes, opener: re.Match[bytes], name: Name, effort: Effort) -> Found | None:
     quote, escapes = opener[0][-1:], opener[0].count(b"\\")
     begin = opener.end()
     at = begin
@@ -186,6 +192,7 @@ def _quoted(text: bytes, opener: re.Match[bytes], name: Name, cut: bool) -> Foun
             break
         at += 1
     value = text[begin:at]
+    effort.spend(len(value))
     inner = value.strip()
     if REFERENCE_ONLY.match(inner):
         return None  # "Bearer {token}": a template

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from audit.finding.names import Name
-from audit.finding.randomness import looks_random
+from audit.finding.randomness import has_digit, looks_random
 
 __all__ = (
     "ALGORITHM",
@@ -91,6 +91,8 @@ def accepts(name: Name, value: bytes) -> bool:
     return name.strong or looks_random(value, name.hexadecimal)
 
 
+_LETTER = re.compile(rb"[A-Za-z]")
+_SYMBOL = re.compile(rb"[!@#$%^&*+=~?{}|]")
 NUMERIC = frozenset(("password", "pin"))
 
 
@@ -115,9 +117,9 @@ def is_secret_word(value: bytes, name: Name, quoted: bool) -> bool:
         return False
     if not name.strong:
         return looks_random(value, name.hexadecimal, least=16)
-    digit = any(48 <= c <= 57 for c in value)
-    letter = any(65 <= c <= 90 or 97 <= c <= 122 for c in value)
-    symbol = any(c in b"!@#$%^&*+=~?{}|" for c in value)
+    digit = has_digit(value)
+    letter = _LETTER.search(value) is not None
+    symbol = _SYMBOL.search(value) is not None
     if quoted:
         if CALL.match(value) or (
             not digit and not symbol and (b"_" in value or b"-" in value or b"." in value or b"/" in value)

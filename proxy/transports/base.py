@@ -29,12 +29,16 @@ class UpstreamError(Exception):
     status = 502
     reason = "upstream_error"
 
-    def __init__(self, message: str, *, detail: str = "", executed: bool = True, retry_after: float = 0.0) -> None:
+    def __init__(
+        self, message: str, *, detail: str = "", said: str = "", executed: bool = True, retry_after: float = 0.0
+    ) -> None:
         super().__init__(message)
         #: for the caller
         self.message = message
-        #: for the audit event: may name addresses, never credentials
+        #: for the audit event, in words of our own: may name addresses, never credentials and nothing of a payload
         self.detail = detail
+        #: what the upstream itself said (an error's body, its last words): a payload, and kept as one or not at all
+        self.said = said
         #: False when the upstream surely did not see the whole request
         self.executed = executed
         #: seconds, for Busy
@@ -46,8 +50,8 @@ class Unreachable(UpstreamError):
 
     reason = "upstream_unreachable"
 
-    def __init__(self, message: str, *, detail: str = "", executed: bool = False) -> None:
-        super().__init__(message, detail=detail, executed=executed)
+    def __init__(self, message: str, *, detail: str = "", said: str = "", executed: bool = False) -> None:
+        super().__init__(message, detail=detail, said=said, executed=executed)
 
 
 class EgressRefused(Unreachable):

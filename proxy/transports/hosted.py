@@ -88,6 +88,7 @@ async def _error(response: Exchange) -> UpstreamError:
     kind = _ERRORS.get(response.header(ERROR).decode("latin-1"), Unreachable)
     told = orjson.loads(await response.body(1 << 20))
     error = kind(told["message"], detail=told["detail"])
+    error.said = told["said"]
     error.executed = told["executed"]
     error.retry_after = told["retry_after"]
     return error

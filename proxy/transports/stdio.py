@@ -36,6 +36,7 @@ LONGEST_BACKOFF = 30.0
 STEADY_SECONDS = 10.0
 HANDSHAKE_SECONDS = 30.0
 MAX_SESSIONS = 64
+MAX_SAID = 1000  # characters of its last words that go with a failure
 
 
 class Process:
@@ -80,7 +81,7 @@ class Process:
             pause = self._not_before - loop.time()
             if pause > self._limits.connect:
                 raise Unreachable(
-                    "The upstream's process keeps ending and is being restarted.", detail=self._last_words()
+                    "The upstream's process keeps ending and is being restarted.", said=self._last_words()
                 )
             if pause > 0:
                 await asyncio.sleep(pause)
@@ -122,17 +123,18 @@ class Process:
         try:
             response = await self.conversation.request(raw, message, first_byte=HANDSHAKE_SECONDS)
         except TimedOut:
-            raise TimedOut("The upstream's process did not answer initialize.", detail=self._last_words()) from None
+            raise TimedOut("The upstream's process did not answer initialize.", said=self._last_words()) from None
         except Broken:
             raise Unreachable(
-                "The upstream's process ended as soon as it was started.", detail=self._last_words()
+                "The upstream's process ended as soon as it was started.", said=self._last_words()
             ) from None
         answer = parse(await response.body(self._limits.answer_bytes)) or {}
         result = answer.get("result")
         if not isinstance(result, dict):
             error = answer.get("error")
-            detail = json.dumps(error)[:500] if error else "no result"
-            raise Broken("The upstream refused to be initialised.", detail=detail, executed=False)
+            said = json.dumps(error)[:MAX_SAID] if error else ""
+            detail = "an error" if error else "no result"
+            raise Broken("The upstream refused to be initialised.", detail=detail, said=said, executed=False)
         self.initialized = result
         await self._write(b'{"jsonrpc":"2.0","method":"notifications/initialized"}')
 
@@ -143,11 +145,11 @@ class Process:
         self._backoff = min(max(self._backoff * 2, FIRST_BACKOFF), LONGEST_BACKOFF)
         self._not_before = now + self._backoff
         self.conversation.fail(
-            Broken("The upstream's process ended before it had answered.", detail=f"{how}: {self._last_words()}")
+            Broken("The upstream's process ended before it had answered.", detail=how, said=self._last_words())
         )
 
     def _last_words(self) -> str:
-        return " | ".join(self._ring.lines()[-5:])[:1000]
+        return "\n".join(self._ring.lines()[-5:])[:MAX_SAID]
 
 
 class StdioTransport:

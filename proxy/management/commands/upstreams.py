@@ -174,6 +174,8 @@ class Command(BaseCommand):
                 self.stdout.write(
                     f"{'ok    ' if step.ok else 'FAILED'}  {step.name}  {step.ms:.0f} ms  {visible(step.detail)}"
                 )
+                if step.said:
+                    self.stdout.write(f"        it said: {visible(step.said)}")
             for change, names in changes.as_json().items():
                 self.stdout.write(f"{change}: {', '.join(names)}")
         if not report.ok:
