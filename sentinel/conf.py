@@ -156,6 +156,10 @@ class Config:
         "SENTINEL_UPSTREAM_NETWORKS", parsers.networks, (),
         "Private networks in which upstreams may live, such as `127.0.0.0/8`. None by default (loopback with `serve --demo`), so that no upstream's address can point inwards.",
     )  # fmt: skip
+    upstream_env: dict[str, str] = setting(
+        "SENTINEL_UPSTREAM_ENV", parsers.variables, {},
+        "Environment variables that headers and commands of upstreams may take their values from (`env:NAME`), such as `CRM_TOKEN,GIT_TOKEN@https://git.example.com,MAIL_TOKEN@stdio`. Without `@`, whoever configures upstreams decides where the value is sent; with it, it goes to that origin (`stdio`: to commands) and nowhere else. Variables named `MCP_UPSTREAM_…` need no listing. What the gateway itself reads cannot be listed.",
+    )  # fmt: skip
     max_body_bytes: int = setting(
         "SENTINEL_MAX_BODY_BYTES", parsers.size(1024), 4 * 1024**2, "Largest request body (413 above).", shown="4MiB"
     )

@@ -92,7 +92,7 @@ def _keys(place: Path, data_key: bytes) -> dict[str, str]:
         entry = kept.pop(role, None)
         if entry and ApiKey.objects.filter(id=entry["id"], revoked_at=None).exists():
             try:
-                keys[role] = vault.reveal(data_key, f"demo:{role}", entry["key"])
+                keys[role] = vault.unseal(data_key, f"demo:{role}", entry["key"])
                 kept[role] = entry
                 continue
             except vault.VaultError:

@@ -388,11 +388,11 @@ def test_the_life_of_an_upstream(admin):
         {
             "slug": "crm",
             "url": "http://127.0.0.1:9/mcp",
-            "headers": {"Authorization": "Bearer very-secret", "X-Env": "env:CRM_TOKEN"},
+            "headers": {"Authorization": "Bearer very-secret", "X-Env": "env:MCP_UPSTREAM_CRM"},
         },
     )
     assert made.status_code == 201, made.content
-    assert made.data["headers"] == {"Authorization": "(stored, encrypted)", "X-Env": "env:CRM_TOKEN"}
+    assert made.data["headers"] == {"Authorization": "(stored, encrypted)", "X-Env": "env:MCP_UPSTREAM_CRM"}
     assert (
         made.data["address"].endswith("/mcp/crm")
         and "very-secret" not in json.dumps(recorded()) + made.content.decode()

@@ -51,14 +51,17 @@ def committed(django_db_setup, django_db_blocker):
     """Two stdio upstreams that another process can see."""
     with django_db_blocker.unblock(), psycopg.connect(url(), autocommit=True) as plain:
         for slug, mode in (("shared", "shared"), ("each", "session")):
-            sealed = json.dumps({"TOKEN": vault.seal(settings.SENTINEL.data_key, "environment:TOKEN", "s3cret")})
+            command = f"{sys.executable} {SERVER}"
+            reach = vault.reach_of(transport="stdio", url="", command=command, directory="")
+            place = vault.Home(slug, reach).place("environment:TOKEN")
+            sealed = json.dumps({"TOKEN": vault.seal(settings.SENTINEL.data_key, place, "s3cret")})
             values = (
                 slug,
                 "",
                 "",
                 "stdio",
                 "",
-                f"{sys.executable} {SERVER}",
+                command,
                 "",
                 sealed,
                 mode,
