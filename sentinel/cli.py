@@ -10,7 +10,7 @@ from typing import Any
 from django.core.management import ManagementUtility, get_commands
 from django.core.management.base import BaseCommand
 
-from sentinel import conf
+from sentinel import conf, processes
 from sentinel.conf import ConfigError
 from sentinel.postgres import PostgresError
 
@@ -27,6 +27,9 @@ UNGUARDED = (
 )  # serve asks by itself, after its other refusals
 
 
+CHILDREN = ("worker", "drain", "upstreamhost")  # of `serve`: their settings have been read by now
+
+
 class Utility(ManagementUtility):
     """Django's dispatcher; a command that works on the database is refused while the database lacks migrations."""
 
@@ -37,6 +40,8 @@ class Utility(ManagementUtility):
             if subcommand != "runserver":
                 refuse_other_secrets()
             refuse_pending()
+        if subcommand in CHILDREN:
+            processes.take_secrets(conf.SECRETS)
         return command
 
 
@@ -77,6 +82,7 @@ def refuse_pending() -> None:
 def main(arguments: Sequence[str] = sys.argv) -> None:
     """Run a command; what cannot be used is told in one line, with exit status 1."""
     os.umask(0o077)
+    processes.close()
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "sentinel.settings")
     try:
         Utility(list(arguments)).execute()

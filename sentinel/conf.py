@@ -277,6 +277,7 @@ class Config:
 
 
 SETTINGS = tuple(item for item in dataclasses.fields(Config) if "variable" in item.metadata)
+SECRETS = tuple(item.metadata["variable"] for item in SETTINGS if item.metadata["secret"])
 
 
 def load(environ: Mapping[str, str] = os.environ) -> Config:

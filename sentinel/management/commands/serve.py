@@ -47,6 +47,7 @@ class Command(BaseCommand):
         before = settings.SENTINEL
         config = dataclasses.replace(conf.load(), dsn=before.dsn, owner_dsn=before.owner_dsn)
         settings.SENTINEL = config
+        processes.take_secrets(conf.SECRETS)
         runtime.refuse_unfit(config)
         for name in conf.unknown():
             if name not in checks.NOT_MEANT:
