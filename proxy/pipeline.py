@@ -105,6 +105,8 @@ def authenticate(gateway: Gateway, call: Call) -> Refused | None:
     failure = ""
     if call.presented.ambiguous:
         failure = "credential_ambiguous"
+    elif call.presented.misplaced:
+        failure = "credential_misplaced"
     elif call.presented.via == "none":
         failure = "missing_credential"
     else:

@@ -82,7 +82,7 @@ class Config:
     )  # fmt: skip
     data_key: bytes = setting(
         "SENTINEL_DATA_KEY", parsers.key_bytes, b"",
-        "Encrypts upstream credentials in the database. Give it before you replace `SENTINEL_SECRET_KEY`, or they become unreadable.",
+        "Encrypts upstream credentials and the seeds of second factors in the database. Give it before you replace `SENTINEL_SECRET_KEY`, or they become unreadable.",
         shown="derived from `SENTINEL_SECRET_KEY`", secret=True,
     )  # fmt: skip
     host: str = setting(
@@ -297,8 +297,8 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         if "key_peppers" in generated:
             values["key_peppers"] = {1: bytes.fromhex(localsecrets.kept(folder, "key-pepper-1"))}
         values["instance"] = localsecrets.kept(folder, "instance", 4)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"SENTINEL_VAR: the secrets in {folder} cannot be used: {error}") from None
+    except localsecrets.Unusable as error:
+        raise ConfigError(f"SENTINEL_VAR: {error}.") from None
     for name in ("redaction_key", "data_key"):
         if name not in values:
             values[name] = localsecrets.derived(values["secret_key"], name)

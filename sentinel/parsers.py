@@ -241,6 +241,8 @@ def peppers(raw: str) -> dict[int, bytes]:
             ring[int(number)] = bytes.fromhex(digits.strip())
         except ValueError:
             raise ValueError(f"number {int(number)} is not written in hexadecimal digits") from None
+        if not ring[int(number)]:
+            raise ValueError(f"number {int(number)} is empty")
     if not ring:
         raise ValueError("must hold at least one numbered key, such as 1:HEX")
     return ring

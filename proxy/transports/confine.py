@@ -79,7 +79,8 @@ def confine(state: str, program: Sequence[str], ways: Iterable[str] = WAYS) -> s
 
 def landlock_version() -> int:
     """Give the version of Landlock's interface; 0 where the kernel has it not, or not switched on."""
-    return max(0, _libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), 1))
+    version: int = _libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), 1)
+    return max(0, version)
 
 
 def _call(function: Any, *arguments: Any) -> int:

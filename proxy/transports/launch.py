@@ -27,7 +27,7 @@ def main() -> None:
     )  # inherited by all that descends (descendants.py)
     if state:
         sys.path.append(os.path.dirname(os.path.abspath(__file__)))
-        import confine
+        import confine  # type: ignore[import-not-found,unused-ignore]  # beside this file, which is no part of a package here
 
         try:
             confine.confine(state, [tree for tree in trees.split(os.pathsep) if tree], ways.split(","))
