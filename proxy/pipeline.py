@@ -233,6 +233,7 @@ async def _open_session(gateway: Gateway, call: Call) -> None:
         return  # a fresh start; a stale id that comes with it is not passed on
     value = gateway.sealer.open(sealed.decode("latin-1"), key_id=call.key_id, upstream=call.slug)
     if value is None or len(call.header_values(b"mcp-session-id")) != 1:
+        call.session_refused = sealed
         raise refuse("unknown_session", call=call)
     call.session, call.session_presented = value, sealed
 

@@ -10,6 +10,7 @@ from typing import Any
 from django.core.management import ManagementUtility, get_commands
 from django.core.management.base import BaseCommand
 
+from audit import environment
 from sentinel import conf, processes
 from sentinel.conf import ConfigError
 from sentinel.postgres import PostgresError
@@ -41,7 +42,7 @@ class Utility(ManagementUtility):
                 refuse_other_secrets()
             refuse_pending()
         if subcommand in CHILDREN:
-            processes.take_secrets(conf.SECRETS)
+            environment.take(conf.SECRETS)
         return command
 
 

@@ -1,4 +1,4 @@
-"""Processes of the gateway: they end with their parent, bear a title, and keep their secrets to themselves."""
+"""Processes of the gateway: they end with their parent, bear a title, and cannot be looked into by others."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
-_taken: dict[str, str] = {}
 
 
 def close() -> None:
@@ -22,35 +20,6 @@ def close() -> None:
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-
-
-def take_secrets(names: Iterable[str]) -> None:
-    """Take variables that were read out of this process's environment, for it and all it starts; `environment` has them.
-
-    The block that the kernel shows (/proc/PID/environ) is overwritten too: it stays where it was when variables change.
-    """
-    for name in names:
-        if name in os.environ:
-            _taken[name] = os.environ.pop(name)
-    if sys.platform != "linux":
-        return
-    try:
-        with open("/proc/self/stat") as file:
-            fields = file.read().rpartition(")")[2].split()
-    except OSError:
-        return
-    start, end = int(fields[47]), int(fields[48])  # env_start, env_end
-    block = ctypes.string_at(start, end - start) if 0 < start < end else b""
-    at = 0
-    for entry in block.split(b"\0"):
-        if os.fsdecode(entry.partition(b"=")[0]) in _taken:
-            ctypes.memset(start + at, 0, len(entry))
-        at += len(entry) + 1
-
-
-def environment() -> dict[str, str]:
-    """Give the environment with what was taken out of it, for processes of the gateway's own."""
-    return {**os.environ, **_taken}
 
 
 def end_with_parent(parent: int, number: int = signal.SIGTERM) -> None:

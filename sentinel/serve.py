@@ -21,9 +21,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from audit import environment
 from proxy.transports import descendants
 from proxy.upstreams import HOST_VARIABLE
-from sentinel import conf, processes, runtime
+from sentinel import conf, runtime
 from sentinel.conf import PROJECT, Config, ConfigError
 from sentinel.postgres import EmbeddedPostgres
 
@@ -138,10 +139,10 @@ class Supervisor:
             child.ready = False
             passed = [self.socket.fileno(), child.pipe]
         command = child.command(child)
-        environment = dict(os.environ)  # of another's program (the demonstration's server): without secrets
+        variables = dict(os.environ)  # of another's program (the demonstration's server): without secrets
         if not command[0].startswith("/"):
             command = [sys.executable, str(PROJECT / "manage.py"), *command]
-            environment = processes.environment()
+            variables = environment.whole()
         child.started = time.monotonic()
         child.process = subprocess.Popen(  # noqa: S603 - our own commands
             command,
@@ -150,7 +151,7 @@ class Supervisor:
             start_new_session=True,
             cwd=PROJECT,
             # Processes and older sessions of upstreams live in a child of their own, so that any worker can use them.
-            env={**environment, HOST_VARIABLE: "1"},
+            env={**variables, HOST_VARIABLE: "1"},
         )
         if reading is not None and child.pipe is not None:
             os.close(child.pipe)
