@@ -412,6 +412,20 @@ def test_the_life_of_an_upstream(admin):
     ]
 
 
+def test_an_operator_reads_a_stored_credential_at_no_address_of_his_own(admin, callers):
+    kept = {"headers": {"Authorization": "(stored, encrypted)"}}
+    admin.post("upstreams/", {"slug": "crm", "url": "http://127.0.0.1:9/mcp", "headers": {"Authorization": "Bearer s"}})
+    for change in ({}, kept, {**kept, "transport": "sse"}):
+        answer = callers["operator"].patch("upstreams/crm/", {"url": "http://127.0.0.1:10/mcp", **change})
+        assert answer.status_code == 400 and "enter it again" in answer.content.decode(), answer.content
+    assert Upstream.objects.get().url == "http://127.0.0.1:9/mcp"
+    assert callers["operator"].patch("upstreams/crm/", {"url": "http://127.0.0.1:9/other", **kept}).status_code == 200
+    own = callers["operator"].post(
+        "upstreams/", {"slug": "own", "url": "http://127.0.0.1:10/", "headers": {"X": "env:SENTINEL_SECRET_KEY"}}
+    )
+    assert own.status_code == 400 and "SENTINEL_UPSTREAM_ENV" in own.content.decode()
+
+
 @pytest.mark.parametrize(
     "body",
     [{"slug": "x", "transport": "stdio", "command": "id"}, {"slug": "x", "transport": "stdio"}, {"slug": "x", "command": "id"},
