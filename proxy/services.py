@@ -248,14 +248,21 @@ def _check_pair(name: str, key: str, value: str) -> None:
         raise ServiceError("Names and values must be text.", name)
     if name == "environment":
         if not _ENVIRONMENT_NAME.match(key) or "\0" in value:
-            raise ServiceError(f"{key!r} is not the name of an environment variable.", name)
+            raise ServiceError(f"{_name_in(key)!r} is not the name of an environment variable.", name)
         return
     if key.lower() in _OWN_HEADERS:
         raise ServiceError(f"The header {key} is set by the gateway itself.", name)
     try:
         checked(key.encode("ascii"), value.encode("latin-1"))
     except ValueError:
-        raise ServiceError(f"The header {key[:60]!r} has a name or value that HTTP does not allow.", name) from None
+        raise ServiceError(
+            f"The header {_name_in(key)!r} has a name or value that HTTP does not allow.", name
+        ) from None
+
+
+def _name_in(key: str) -> str:
+    """Give what of an entered name may be shown: a value that slipped into it is a secret."""
+    return re.split(r"[^A-Za-z0-9_.-]", key, maxsplit=1)[0][:60]
 
 
 def _set_client_key(upstream: Upstream, value: str) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import ctypes
 import os
 import stat
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -79,6 +80,8 @@ def confine(state: str, program: Sequence[str], ways: Iterable[str] = WAYS) -> s
 
 def landlock_version() -> int:
     """Give the version of Landlock's interface; 0 where the kernel has it not, or not switched on."""
+    if sys.platform != "linux":
+        return 0
     version: int = _libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), 1)
     return max(0, version)
 

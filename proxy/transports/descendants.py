@@ -20,7 +20,8 @@ from pathlib import Path
 
 _PR_SET_CHILD_SUBREAPER = 36
 _ROUNDS = 100
-_HARD = resource.getrlimit(resource.RLIMIT_RTTIME)[1]
+_LINUX = sys.platform == "linux"
+_HARD = resource.getrlimit(resource.RLIMIT_RTTIME)[1] if _LINUX else 0
 #: marks lie below this; microseconds: tens of thousands of years
 _TOP = 1 << 60 if _HARD == resource.RLIM_INFINITY else _HARD
 
@@ -32,13 +33,13 @@ _running: dict[int, int] = {}
 
 def adopt() -> None:
     """Have this process be given the orphans among its descendants."""
-    if sys.platform == "linux":
+    if _LINUX:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def new_mark() -> int:
-    """Give a mark that no other command of this process bears."""
-    return _TOP - next(_numbers)
+    """Give a mark that no other command of this process bears; 0 where there are none."""
+    return _TOP - next(_numbers) if _LINUX else 0
 
 
 @contextlib.contextmanager
@@ -60,6 +61,8 @@ def started(pid: int, mark: int) -> None:
 def end(pid: int = 0) -> None:
     """Kill what a command that has ended left behind, what is forked meanwhile too; without one, whatever is nobody's."""
     mark = _running.pop(pid, 0)
+    if not _LINUX:  # there the process group is all that can be ended
+        return
     for _ in range(_ROUNDS):
         found = _left_behind(mark)
         for other in found:
@@ -72,7 +75,7 @@ def end(pid: int = 0) -> None:
 
 def reap() -> None:
     """Let go of orphans that have ended."""
-    if _starting:
+    if _starting or not _LINUX:
         return
     try:  # orphans are given to the first thread
         children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()

@@ -22,10 +22,9 @@ def main() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 1024 if hard == resource.RLIM_INFINITY else min(1024, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, wanted) if soft > 0 else wanted, wanted))
-    resource.setrlimit(
-        resource.RLIMIT_RTTIME, (int(mark), int(mark))
-    )  # inherited by all that descends (descendants.py)
-    if state:
+    if int(mark):  # inherited by all that descends (descendants.py)
+        resource.setrlimit(resource.RLIMIT_RTTIME, (int(mark), int(mark)))
+    if state and sys.platform == "linux":
         sys.path.append(os.path.dirname(os.path.abspath(__file__)))
         import confine  # type: ignore[import-not-found,unused-ignore]  # beside this file, which is no part of a package here
 

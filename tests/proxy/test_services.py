@@ -285,6 +285,14 @@ def test_a_variable_of_the_gateways_own_is_refused_and_one_that_was_stored_earli
     assert spec.way.headers == ()
 
 
+@pytest.mark.parametrize("slip", ["Authorization: Bearer s3cr3t", "TOKEN s3cr3t", "X\ns3cr3t", "A=s3cr3t"])
+def test_a_value_that_slipped_into_a_name_is_not_repeated(slip):
+    for name, more in (("headers", SERVER), ("environment", {**COMMAND, "may_start_commands": True})):
+        with pytest.raises(ServiceError) as refused:
+            services.create_upstream(actor=ACTOR, slug="a", **{name: {slip: "v"}}, **more)
+        assert "s3cr3t" not in refused.value.message
+
+
 def test_a_variable_that_is_for_one_server_does_not_follow_the_upstream_to_another(settings):
     settings.SENTINEL = dataclasses.replace(settings.SENTINEL, upstream_env={"CRM": "http://127.0.0.1:9000"})
     services.create_upstream(actor=ACTOR, slug="a", headers={"X": "env:CRM"}, **SERVER)
