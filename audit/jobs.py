@@ -22,6 +22,8 @@ from django.conf import settings
 from django.db import DatabaseError, connection, models
 from django.utils import timezone
 
+from audit import environment
+
 __all__ = ["GONE", "STATES", "Cancelled", "Job", "alive", "beating", "claim", "end", "settle", "start", "step"]
 
 STATES = ("waiting", "running", "done", "failed")
@@ -68,7 +70,7 @@ def start(command: str, job: Job) -> None:
     _children[:] = [child for child in _children if child.poll() is None]
     manage = str(Path(settings.BASE_DIR) / "manage.py")
     line = [sys.executable, manage, command, str(job.pk), "--parent", str(os.getpid())]
-    _children.append(subprocess.Popen(line, stdin=subprocess.DEVNULL, cwd=settings.BASE_DIR))  # noqa: S603 - our own command
+    _children.append(subprocess.Popen(line, stdin=subprocess.DEVNULL, cwd=settings.BASE_DIR, env=environment.whole()))  # noqa: S603 - our own command
 
 
 def alive(kind: type[Job]) -> int:

@@ -17,6 +17,7 @@ REASONS = {
     "wrong_network": "the key may not be used from this address",
     "query_forbidden": "this key may not be sent in the address",
     "administrative_key": "an administrative key cannot call tools",
+    "credential_misplaced": "a credential stood in the address under a name that is not read",
     "credential_ambiguous": "more than one credential was sent",
     "no_rule": "no rule allows it",
     "denied_by_rule": "a rule denies it",

@@ -71,6 +71,11 @@ REFUSALS: Final[Mapping[str, Refusal]] = {
     # authenticate
     "missing_credential": Refusal(401, 401, _MISSING, (CHALLENGE,)),
     "invalid_credential": Refusal(401, 401, _INVALID, (CHALLENGE,)),
+    "credential_misplaced": Refusal(
+        400,
+        INVALID_REQUEST,
+        "The address holds what looks like a credential; send the key as Authorization: Bearer KEY, or as api_key.",
+    ),
     "credential_ambiguous": Refusal(400, INVALID_REQUEST, "More than one credential was presented; send exactly one."),
     # parse
     "not_json": Refusal(400, PARSE_ERROR, "The body is not JSON."),

@@ -61,6 +61,7 @@ class Call:
         "said",
         "session",
         "session_presented",
+        "session_refused",
         "slug",
         "spec",
         "stages",
@@ -99,6 +100,8 @@ class Call:
         #: the upstream's own session id, once the client's has been opened
         self.session = b""
         self.session_presented = b""
+        #: the id that a client sent and that did not open
+        self.session_refused = b""
         #: where answers go when the client reads them from a stream of the older transport
         self.link: Link | None = None
         self.target: Target | None = None

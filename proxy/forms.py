@@ -56,7 +56,7 @@ class UpstreamForm(forms.Form):
     )
     headers = forms.CharField(
         required=False, widget=forms.Textarea(attrs={"rows": 3, "spellcheck": "false"}),
-        help_text="One a line, like “Authorization: env:CRM_TOKEN”. env: takes the value from the gateway's environment; anything else is stored encrypted and not shown again.",
+        help_text="One a line, like “Authorization: env:MCP_UPSTREAM_CRM”. env: takes the value from the gateway's environment (variables named MCP_UPSTREAM_… or listed in SENTINEL_UPSTREAM_ENV); anything else is stored encrypted for this server, and not shown again.",
     )  # fmt: skip
     catalogue_policy = forms.ChoiceField(
         choices=Upstream.CataloguePolicy.choices, label="New or changed tools", initial="allow"
@@ -87,7 +87,7 @@ class UpstreamForm(forms.Form):
     environment = forms.CharField(
         required=False,
         widget=forms.Textarea(attrs={"rows": 2}),
-        help_text="For stdio: one a line, like “TOKEN=env:CRM_TOKEN”.",
+        help_text="For stdio: one a line, like “TOKEN=env:MCP_UPSTREAM_CRM”.",
     )
     process_mode = forms.ChoiceField(choices=Upstream.ProcessMode.choices, required=False, initial="shared")
     memory_limit_mb = forms.IntegerField(required=False, min_value=1, label="Memory (MB)")
@@ -112,11 +112,11 @@ class UpstreamForm(forms.Form):
 
     def clean_headers(self) -> dict[str, str]:
         """Read header lines."""
-        return _pairs(self.cleaned_data["headers"], ":", "Authorization: env:CRM_TOKEN")
+        return _pairs(self.cleaned_data["headers"], ":", "Authorization: env:MCP_UPSTREAM_CRM")
 
     def clean_environment(self) -> dict[str, str]:
         """Read variable lines."""
-        return _pairs(self.cleaned_data["environment"], "=", "TOKEN=env:CRM_TOKEN")
+        return _pairs(self.cleaned_data["environment"], "=", "TOKEN=env:MCP_UPSTREAM_CRM")
 
     def clean_dispatchers(self) -> dict[str, str]:
         """Read lines of a tool and its argument."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import hmac
 import logging
 import os
 import signal
@@ -27,8 +28,9 @@ from django.db import close_old_connections
 
 from policies import loading
 from proxy import upstreams
+from proxy.transports import confine, descendants
 from proxy.transports.base import UpstreamError, UpstreamRequest, UpstreamResponse
-from proxy.transports.hosted import ANSWER, CALLER, ERROR, FIRST_BYTE, IDLE, MARK, SOCKET, socket_path
+from proxy.transports.hosted import ANSWER, CALLER, ERROR, FIRST_BYTE, IDLE, KEY, MARK, SOCKET, host_key, socket_path
 
 log = logging.getLogger("sentinel.proxy")
 
@@ -39,7 +41,7 @@ GRACE_SECONDS = 2.0
 #: a difference that workers saw is looked into at most this often
 AGAIN_SECONDS = 10.0
 _INNER = frozenset(
-    (MARK, CALLER, FIRST_BYTE, IDLE, *b"host accept-encoding content-length transfer-encoding connection".split())
+    (KEY, MARK, CALLER, FIRST_BYTE, IDLE, *b"host accept-encoding content-length transfer-encoding connection".split())
 )
 _OUTER = frozenset(b"content-length transfer-encoding connection keep-alive".split())
 
@@ -77,10 +79,14 @@ class Host:
         self._due: set[str] = set()
         self._looked: dict[str, float] = {}
         self._refresh = asyncio.Event()
+        self._key = host_key()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request of a worker."""
         if scope["type"] != "http":
+            return
+        if not hmac.compare_digest(dict(scope["headers"]).get(KEY, b""), self._key):
+            await _reply(send, 403, b"")
             return
         act, _, slug = scope["path"].strip("/").partition("/")
         body = await _body(receive)
@@ -108,6 +114,7 @@ class Host:
                     self.registry.reconcile()
                 except (psycopg.Error, OSError) as error:
                     log.warning("upstreams cannot be read: %s", error)
+                descendants.reap()
                 await asyncio.sleep(POLL_SECONDS)
         finally:
             refresher.cancel()
@@ -260,6 +267,8 @@ async def run(folder: Path, *, stopped: Callable[[], bool] = lambda: False) -> N
     """Run the host until SIGTERM or SIGINT, or until `stopped` says so."""
     listener, lock = listen(folder)
     host = Host()
+    if not confine.landlock_version():
+        log.warning("this kernel has no Landlock: commands of upstreams are held back less (see THREAT_MODEL.md)")
     server = _Server(
         uvicorn.Config(
             host, http="httptools", lifespan="off", log_config=None, access_log=False, server_header=False, date_header=False,

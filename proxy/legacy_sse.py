@@ -120,6 +120,7 @@ async def open_endpoint(gateway: Gateway, call: Call) -> None:
         if value is not None and (link := await gateway.mailboxes.link(value)) is not None:
             call.link, call.session = link, link.session
             return
+    call.session_refused = (presented or [""])[0].encode()
     raise refuse("unknown_session", call=call)
 
 

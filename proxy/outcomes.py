@@ -196,7 +196,7 @@ def _made(gateway: Gateway, call: Call, request: Any) -> Event:
         user_agent=call.header(b"user-agent").decode("latin-1"),
         upstream=call.slug,
         protocol_version=call.era.version if call.era is not None else _version(call),
-        session=gateway.sealer.reference(call.session) if call.session else "",
+        session=_session(gateway, call),
         rpc_id=call.rpc_id.decode("utf-8", "replace"),
         method=call.known.method or ("" if call.verb == "POST" else call.verb),
         tool_name=name if kind != "method" and name else None,
@@ -206,6 +206,12 @@ def _made(gateway: Gateway, call: Call, request: Any) -> Event:
         trace_id=_trace(call),
         details=call.details,
     )
+
+
+def _session(gateway: Gateway, call: Call) -> str:
+    """Name the session, also one that was refused: as the events of the session that the id claims to be have it."""
+    value = call.session or gateway.sealer.claimed(call.session_refused)
+    return gateway.sealer.reference(value) if value else ""
 
 
 def _level(gateway: Gateway, call: Call) -> str:

@@ -108,6 +108,8 @@ def authenticate(gateway: Gateway, call: Call) -> Refused | None:
     failure = ""
     if call.presented.ambiguous:
         failure = "credential_ambiguous"
+    elif call.presented.misplaced:
+        failure = "credential_misplaced"
     elif call.presented.via == "none":
         failure = "missing_credential"
     else:
@@ -245,6 +247,7 @@ async def _open_session(gateway: Gateway, call: Call) -> None:
         return  # a fresh start; a stale id that comes with it is not passed on
     value = gateway.sealer.open(sealed.decode("latin-1"), key_id=call.key_id, upstream=call.slug)
     if value is None or len(call.header_values(b"mcp-session-id")) != 1:
+        call.session_refused = sealed
         raise refuse("unknown_session", call=call)
     call.session, call.session_presented = value, sealed
 

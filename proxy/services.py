@@ -150,11 +150,15 @@ def _fill(upstream: Upstream, fields: Mapping[str, Any], may_start_commands: boo
     if unknown:
         raise ServiceError(f"There is no setting {sorted(unknown)[0]}.")
     command_before = (upstream.command, upstream.environment, upstream.working_directory) if upstream.pk else None
+    reach_before = home_of(upstream).reach if upstream.pk else ""
     for name in _PLAIN:
         if name in fields:
             setattr(upstream, name, fields[name])
     if upstream.transport == "stdio":
         upstream.url = "" if "url" not in fields else upstream.url
+    # a command that is changed without the permission is refused as such, below
+    if reach_before and (may_start_commands or upstream.transport != "stdio"):
+        _check_move(upstream, reach_before, fields)
     for name, place in _SECRET_MAPS.items():
         if name in fields:
             setattr(upstream, name, _sealed(upstream, name, place, fields[name]))
@@ -182,6 +186,52 @@ def _fill(upstream: Upstream, fields: Mapping[str, Any], may_start_commands: boo
         raise ServiceError(" ".join(messages), "" if field == "__all__" else field) from None
 
 
+def home_of(upstream: Upstream) -> vault.Home:
+    """Say whose secrets an upstream's are: its slug's, for where it is reached."""
+    return vault.Home(
+        upstream.slug,
+        vault.reach_of(
+            transport=upstream.transport,
+            url=upstream.url,
+            command=upstream.command,
+            directory=upstream.working_directory,
+        ),
+    )
+
+
+def _check_move(upstream: Upstream, before: str, fields: Mapping[str, Any]) -> None:
+    """Refuse to take stored secrets along to another server: who chooses the address would read them there."""
+    after = home_of(upstream).reach
+    if after in (before, ""):  # an address that cannot be read is refused as such
+        return
+    what = "another command or folder" if "stdio:" in before + after else "another scheme, host or port"
+    for name in (*_SECRET_MAPS, "client_key"):
+        stored = getattr(upstream, name)
+        held: dict[str, str] = stored if isinstance(stored, dict) else {"The client key": stored} if stored else {}
+        given = fields.get(name, vault.HIDDEN)
+        kept = {
+            key: value
+            for key, value in held.items()
+            if (given.get(key) if isinstance(given, Mapping) else given) in (vault.HIDDEN, value)
+        }
+        sealed = sorted(key for key, value in kept.items() if vault.is_sealed(value))
+        if sealed:
+            raise ServiceError(
+                f"{', '.join(sealed)}: stored for {_told(before)}; for {what} enter it again, or leave it out.", name
+            )
+        for value in kept.values():
+            if refusal := _variables().refusal(value.removeprefix("env:"), after):
+                raise ServiceError(refusal, name)
+
+
+def _told(reach: str) -> str:
+    return "the command it had" if reach.startswith("stdio:") else reach
+
+
+def _variables() -> vault.Variables:
+    return vault.Variables(settings.SENTINEL.upstream_env)
+
+
 def _sealed(upstream: Upstream, name: str, place: str, entered: Mapping[str, str]) -> dict[str, str]:
     stored: dict[str, str] = getattr(upstream, name)
     result: dict[str, str] = {}
@@ -197,7 +247,9 @@ def _sealed(upstream: Upstream, name: str, place: str, entered: Mapping[str, str
             result[key] = value
             continue
         try:
-            result[key] = vault.store(settings.SENTINEL.data_key, f"{place}:{spelt}", value)
+            result[key] = vault.store(
+                settings.SENTINEL.data_key, home_of(upstream), f"{place}:{spelt}", value, _variables()
+            )
         except vault.VaultError as error:
             raise ServiceError(str(error), name) from None
     if name == "headers" and len({key.lower() for key in result}) != len(result):
@@ -210,14 +262,21 @@ def _check_pair(name: str, key: str, value: str) -> None:
         raise ServiceError("Names and values must be text.", name)
     if name == "environment":
         if not _ENVIRONMENT_NAME.match(key) or "\0" in value:
-            raise ServiceError(f"{key!r} is not the name of an environment variable.", name)
+            raise ServiceError(f"{_name_in(key)!r} is not the name of an environment variable.", name)
         return
     if key.lower() in _OWN_HEADERS:
         raise ServiceError(f"The header {key} is set by the gateway itself.", name)
     try:
         checked(key.encode("ascii"), value.encode("latin-1"))
     except ValueError:
-        raise ServiceError(f"The header {key[:60]!r} has a name or value that HTTP does not allow.", name) from None
+        raise ServiceError(
+            f"The header {_name_in(key)!r} has a name or value that HTTP does not allow.", name
+        ) from None
+
+
+def _name_in(key: str) -> str:
+    """Give what of an entered name may be shown: a value that slipped into it is a secret."""
+    return re.split(r"[^A-Za-z0-9_.-]", key, maxsplit=1)[0][:60]
 
 
 def _set_client_key(upstream: Upstream, value: str) -> None:
@@ -226,7 +285,9 @@ def _set_client_key(upstream: Upstream, value: str) -> None:
     upstream.client_key = ""
     if value:
         try:
-            upstream.client_key = vault.store(settings.SENTINEL.data_key, "client-key", value)
+            upstream.client_key = vault.store(
+                settings.SENTINEL.data_key, home_of(upstream), "client-key", value, _variables()
+            )
         except vault.VaultError as error:
             raise ServiceError(str(error), "client_key") from None
 
@@ -283,7 +344,9 @@ def _check_url(upstream: Upstream) -> None:
         key = ""
         if upstream.client_key:
             try:
-                key = vault.reveal(settings.SENTINEL.data_key, "client-key", upstream.client_key)
+                key = vault.reveal(
+                    settings.SENTINEL.data_key, home_of(upstream), "client-key", upstream.client_key, _variables()
+                )
             except vault.VaultError as error:
                 raise ServiceError(str(error), "client_key") from None
         try:

@@ -172,14 +172,21 @@ def spec_of(
     environment: list[tuple[str, str]] = []
     client_key = ""
     argv: tuple[str, ...] = ()
+    reach = vault.reach_of(
+        transport=row["transport"], url=row["url"], command=row["command"], directory=row["working_directory"]
+    )
+    home, variables = vault.Home(row["slug"], reach), vault.Variables(settings.SENTINEL.upstream_env)
     try:
         for name, stored in _json(row["headers"]).items():
-            value = vault.reveal(data_key, f"header:{name.lower()}", stored)
-            headers.append((name.lower().encode(), value.encode("latin-1")))
+            value = vault.reveal(data_key, home, f"header:{name.lower()}", stored, variables)
+            headers.append(_header(name, value))
         for name, stored in _json(row["environment"]).items():
-            environment.append((name, vault.reveal(data_key, f"environment:{name}", stored)))
+            value = vault.reveal(data_key, home, f"environment:{name}", stored, variables)
+            if "\0" in value:
+                raise ValueError(f"The value of {name} has a NUL in it.")
+            environment.append((name, value))
         if row["client_key"]:
-            client_key = vault.reveal(data_key, "client-key", row["client_key"])
+            client_key = vault.reveal(data_key, home, "client-key", row["client_key"], variables)
         argv = tuple(shlex.split(row["command"]))
     except (vault.VaultError, ValueError) as error:
         problem = str(error)
@@ -228,6 +235,17 @@ def _folded(definitions: Mapping[tuple[str, str], Definition]) -> dict[str, tupl
         if kind == "tool":
             found[fold(name)] = (*found.get(fold(name), ()), name)
     return found
+
+
+def _header(name: str, value: str) -> tuple[bytes, bytes]:
+    """Write a header; a value that HTTP does not allow is told by the header's name, never by a piece of itself."""
+    try:
+        raw = value.encode("latin-1")
+    except UnicodeEncodeError:
+        raw = b"\n"
+    if any((byte < 0x20 and byte != 0x09) or byte == 0x7F for byte in raw):
+        raise ValueError(f"The header {name} has a value that HTTP does not allow.")
+    return name.lower().encode(), raw
 
 
 def _json(value: Any) -> Any:

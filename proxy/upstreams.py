@@ -78,7 +78,7 @@ def build_transport(spec: UpstreamSpec, config: Any = None, *, hosted: bool = Fa
     if hosted and way.transport in ("stdio", "sse"):
         return HostedTransport(spec.slug, spec.mark, host_folder(config), limits)
     if way.transport == "stdio":
-        command = Command(way.argv, dict(way.environment), way.directory, way.memory_bytes)
+        command = Command(way.argv, dict(way.environment), way.directory, way.memory_bytes, state=str(config.var))
         return StdioTransport(command, mode=way.process_mode, limits=limits)
     try:
         origin = parse_url(way.url)

@@ -13,8 +13,9 @@ class SentinelConfig(AppConfig):
 
     def ready(self) -> None:
         """Connect what must happen after migrations and at log-in."""
-        from sentinel import checks, duties, signals  # noqa: F401 - checks register themselves
+        from sentinel import checks, duties, seeds, signals  # noqa: F401 - checks register themselves
 
         # The last of the project's applications to be migrated: by then every permission exists.
         post_migrate.connect(duties.sync_groups, dispatch_uid="sentinel.duties")
         signals.connect()
+        seeds.connect()

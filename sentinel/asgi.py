@@ -23,13 +23,14 @@ from audit.api.problems import Problem  # noqa: E402 - Django's settings and app
 from proxy.answers import not_found  # noqa: E402
 from proxy.consumer import McpConsumer, matches  # noqa: E402
 from proxy.credentials import take_query_credentials  # noqa: E402
-from sentinel import health, runtime  # noqa: E402
+from sentinel import health, processes, runtime  # noqa: E402
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _consumer = McpConsumer.as_asgi()
+processes.close()  # under Daphne nothing else has
 
 
 class Application:

@@ -12,7 +12,8 @@ from typing import Any
 from django.core.management import ManagementUtility, get_commands
 from django.core.management.base import BaseCommand, CommandError
 
-from sentinel import conf
+from audit import environment
+from sentinel import conf, processes
 from sentinel.conf import ConfigError
 from sentinel.postgres import PostgresError
 
@@ -29,6 +30,9 @@ UNGUARDED = (
 )  # serve asks by itself, after its other refusals
 
 
+CHILDREN = ("worker", "drain", "upstreamhost")  # of `serve`: their settings have been read by now
+
+
 class Utility(ManagementUtility):
     """Django's dispatcher; a command that works on the database is refused while the database lacks migrations."""
 
@@ -41,6 +45,8 @@ class Utility(ManagementUtility):
             refuse_pending()
         if "--json" in self.argv:
             _errors_as_json(command)
+        if subcommand in CHILDREN:
+            environment.take(conf.SECRETS)
         return command
 
 
@@ -103,6 +109,7 @@ def refuse_pending() -> None:
 def main(arguments: Sequence[str] = sys.argv) -> None:
     """Run a command; what cannot be used is told in one line, with exit status 1."""
     os.umask(0o077)
+    processes.close()
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "sentinel.settings")
     try:
         Utility(list(arguments)).execute()

@@ -82,7 +82,7 @@ class Config:
     )  # fmt: skip
     data_key: bytes = setting(
         "SENTINEL_DATA_KEY", parsers.key_bytes, b"",
-        "Encrypts upstream credentials in the database. Give it before you replace `SENTINEL_SECRET_KEY`, or they become unreadable.",
+        "Encrypts upstream credentials and the seeds of second factors in the database. Give it before you replace `SENTINEL_SECRET_KEY`, or they become unreadable.",
         shown="derived from `SENTINEL_SECRET_KEY`", secret=True,
     )  # fmt: skip
     host: str = setting(
@@ -155,6 +155,10 @@ class Config:
     upstream_networks: tuple[Network, ...] = setting(
         "SENTINEL_UPSTREAM_NETWORKS", parsers.networks, (),
         "Private networks in which upstreams may live, such as `127.0.0.0/8`. None by default (loopback with `serve --demo`), so that no upstream's address can point inwards.",
+    )  # fmt: skip
+    upstream_env: dict[str, str] = setting(
+        "SENTINEL_UPSTREAM_ENV", parsers.variables, {},
+        "Environment variables that headers and commands of upstreams may take their values from (`env:NAME`), such as `CRM_TOKEN,GIT_TOKEN@https://git.example.com,MAIL_TOKEN@stdio`. Without `@`, whoever configures upstreams decides where the value is sent; with it, it goes to that origin (`stdio`: to commands) and nowhere else. Variables named `MCP_UPSTREAM_…` need no listing. What the gateway itself reads cannot be listed.",
     )  # fmt: skip
     max_body_bytes: int = setting(
         "SENTINEL_MAX_BODY_BYTES", parsers.size(1024), 4 * 1024**2, "Largest request body (413 above).", shown="4MiB"
@@ -273,6 +277,7 @@ class Config:
 
 
 SETTINGS = tuple(item for item in dataclasses.fields(Config) if "variable" in item.metadata)
+SECRETS = tuple(item.metadata["variable"] for item in SETTINGS if item.metadata["secret"])
 
 
 def load(environ: Mapping[str, str] = os.environ) -> Config:
@@ -292,8 +297,8 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         if "key_peppers" in generated:
             values["key_peppers"] = {1: bytes.fromhex(localsecrets.kept(folder, "key-pepper-1"))}
         values["instance"] = localsecrets.kept(folder, "instance", 4)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"SENTINEL_VAR: the secrets in {folder} cannot be used: {error}") from None
+    except localsecrets.Unusable as error:
+        raise ConfigError(f"SENTINEL_VAR: {error}.") from None
     for name in ("redaction_key", "data_key"):
         if name not in values:
             values[name] = localsecrets.derived(values["secret_key"], name)

@@ -86,13 +86,16 @@ def _keys(place: Path, data_key: bytes) -> dict[str, str]:
     from policies.models import ApiKey, Role
     from proxy import vault
 
-    kept: dict[str, dict[str, str]] = json.loads(place.read_text()) if place.exists() else {}
+    try:
+        kept: dict[str, dict[str, str]] = json.loads(place.read_text())
+    except (FileNotFoundError, ValueError):  # cut short: their keys are gone, and new ones are made
+        kept = {}
     keys = {}
     for role in ROLES:
         entry = kept.pop(role, None)
         if entry and ApiKey.objects.filter(id=entry["id"], revoked_at=None).exists():
             try:
-                keys[role] = vault.reveal(data_key, f"demo:{role}", entry["key"])
+                keys[role] = vault.unseal(data_key, f"demo:{role}", entry["key"])
                 kept[role] = entry
                 continue
             except vault.VaultError:

@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 from pathlib import Path
 
 _KNOWN = ("change", "secret", "insecure", "password", "example", "default", "sentinel", "0123456789")
 
 
+class Unusable(Exception):
+    """A kept secret cannot be used; the text is one line that names its file, and holds nothing of it."""
+
+
 def kept(folder: Path, name: str, length: int = 32) -> str:
-    """Return the hex secret kept under this name, made on the first use; of two processes at once, both get the same."""
+    """Return the hex secret kept under this name, made on the first use; of two processes at once, both get the same.
+
+    What is there and is no such secret is never replaced: something may be sealed or signed with what it was.
+    """
     place = folder / name
     try:
-        return place.read_text("ascii").strip()
-    except FileNotFoundError:
-        pass
-    folder.mkdir(mode=0o700, exist_ok=True)
-    draft = folder / f".{name}.{os.getpid()}.{secrets.token_hex(4)}"
+        if not place.is_symlink() and not place.exists():
+            _make(place, length)
+        return _read(place, length)
+    except OSError as error:
+        raise Unusable(f"{place} cannot be used: {error.strerror or error}") from None
+
+
+def _make(place: Path, length: int) -> None:
+    place.parent.mkdir(mode=0o700, exist_ok=True)
+    draft = place.with_name(f".{place.name}.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "w") as file:
@@ -31,7 +44,28 @@ def kept(folder: Path, name: str, length: int = 32) -> str:
             pass
     finally:
         draft.unlink()
-    return place.read_text("ascii").strip()
+    folder = os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _read(place: Path, length: int) -> str:
+    with place.open("rb") as file:
+        raw = file.read(4096)
+        status = os.fstat(file.fileno())
+        if status.st_mode & 0o077 and status.st_uid == os.geteuid():
+            os.fchmod(file.fileno(), 0o600)
+    text = raw.decode("latin-1").strip(" \t\r\n")
+    what = ""
+    if not re.fullmatch(f"(?:[0-9a-fA-F]{{2}}){{{length},}}", text):
+        what = f"does not hold at least {2 * length} hexadecimal digits" if text else "is empty"
+    elif length >= 16:
+        what = weak_pepper(bytes.fromhex(text))
+    if what:
+        raise Unusable(f"{place} {what}; put it back from a backup, or remove it if nothing was made with it yet")
+    return text
 
 
 def derived(secret: str, purpose: str) -> bytes:

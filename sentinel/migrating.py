@@ -19,6 +19,7 @@ from django.conf import settings
 from django.db import connections
 from psycopg.conninfo import conninfo_to_dict
 
+from audit import environment
 from sentinel import grants, runtime
 from sentinel.conf import PROJECT
 from sentinel.postgres import OWNER, PostgresError
@@ -72,7 +73,9 @@ def bring_up_to_date(parameters: dict[str, Any]) -> None:
 def _migrate() -> None:
     """Migrate in a process of its own: this one is in the middle of making a connection."""
     command = [sys.executable, str(PROJECT / "manage.py"), "migrate", "--no-input", "--verbosity", "0"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)  # noqa: S603
+    done = subprocess.run(  # noqa: S603 - our own command
+        command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, env=environment.whole()
+    )
     if done.returncode != 0:
         said = [line for line in done.stderr.splitlines() if line.strip()] or ["it says nothing"]
         raise PostgresError(f"the embedded database cannot be migrated: {said[-1].strip()}")

@@ -14,6 +14,13 @@ _SIZE = re.compile(r"(\d+)\s*([kmgt]?)(i?b)?", re.IGNORECASE)
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", re.IGNORECASE)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _HOST = re.compile(r"\*|\.?[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?|\[[0-9A-Fa-f:.]+\]")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# What the gateway itself, its libraries or the system read: never a credential that was meant for an upstream.
+_OWN = re.compile(
+    r"(SENTINEL|DJANGO|POSTGRES|OTEL|PYTHON|UVICORN|LD|LC|XDG)_.*|PYTHON[A-Z]+|PG[A-Z]+|DATABASE_URL|REDIS_URL|SSL_CERT_(FILE|DIR)|SSLKEYLOGFILE|"
+    r".*_PROXY|PATH|HOME|LANG|TZ|USER|LOGNAME|SHELL|PWD|TMPDIR|HOSTNAME",
+    re.IGNORECASE,
+)
 
 
 def text(raw: str) -> str:
@@ -131,6 +138,40 @@ def origins(raw: str) -> tuple[str, ...]:
     return tuple(item.lower() for item in words(raw))
 
 
+def variables(raw: str) -> dict[str, str]:
+    """Read a list of environment variables, each with the only origin it may be sent to after an `@` (`stdio`: commands)."""
+    found: dict[str, str] = {}
+    for item in words(raw):
+        name, bound, origin = item.partition("@")
+        if not _VARIABLE.fullmatch(name):
+            raise ValueError("must list names of environment variables, each with @ORIGIN if it is for one server only")
+        if _OWN.fullmatch(name):
+            raise ValueError(f"must not list {name}, which is no credential of an upstream")
+        if name in found:
+            raise ValueError(f"names {name} twice")
+        if bound and origin != "stdio":
+            try:
+                found[name] = _bare_origin(origin)
+            except ValueError:
+                raise ValueError(
+                    f"must name an origin such as https://crm.example.com, or stdio, after {name}@"
+                ) from None
+        else:
+            found[name] = origin
+    return found
+
+
+def _bare_origin(text: str) -> str:
+    """Read an origin and leave out the port that its scheme implies."""
+    if not text:
+        raise ValueError
+    parts = urlsplit(origins(text)[0])
+    if parts.port == 0:
+        raise ValueError
+    implied = {"http": 80, "https": 443}[parts.scheme]
+    return f"{parts.scheme}://{host_of(text)}" + (f":{parts.port}" if parts.port not in (None, implied) else "")
+
+
 def public_url(raw: str) -> str:
     """Read an absolute http(s) URL, without a slash at its end."""
     parts = urlsplit(raw.strip())
@@ -210,6 +251,8 @@ def peppers(raw: str) -> dict[int, bytes]:
             ring[int(number)] = bytes.fromhex(digits.strip())
         except ValueError:
             raise ValueError(f"number {int(number)} is not written in hexadecimal digits") from None
+        if not ring[int(number)]:
+            raise ValueError(f"number {int(number)} is empty")
     if not ring:
         raise ValueError("must hold at least one numbered key, such as 1:HEX")
     return ring

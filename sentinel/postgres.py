@@ -139,7 +139,10 @@ class EmbeddedPostgres:
 
     def password(self, role: str) -> str:
         """Return the password of one of the three roles."""
-        return localsecrets.kept(self._secrets, f"postgres-{role}")
+        try:
+            return localsecrets.kept(self._secrets, f"postgres-{role}")
+        except localsecrets.Unusable as error:
+            raise PostgresError(f"SENTINEL_VAR: {error}.") from None
 
     def parameters(self, role: str) -> dict[str, str]:
         """Return what a client of the server needs to connect as this role."""

@@ -23,6 +23,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from audit import environment
+from proxy.transports import descendants
 from proxy.upstreams import HOST_VARIABLE
 from sentinel import conf, runtime
 from sentinel.conf import PROJECT, Config, ConfigError
@@ -113,6 +115,7 @@ class Supervisor:
     def run(self) -> int:
         """Start everything, keep it running, stop it in order; return the exit status."""
         self._listen_to_signals()
+        descendants.adopt()
         self.children = [Child("drain", lambda child: ["drain", "--parent", str(os.getpid())], ready=True)]
         self.children += [Child("upstreams", lambda child: ["upstreamhost", "--parent", str(os.getpid())], ready=True)]
         self.children += [Child(f"worker {slot}", self._worker(slot)) for slot in range(1, self.workers + 1)]
@@ -142,8 +145,10 @@ class Supervisor:
             child.ready = False
             passed = [self.socket.fileno(), child.pipe]
         command = child.command(child)
+        variables = dict(os.environ)  # of another's program (the demonstration's server): without secrets
         if not command[0].startswith("/"):
             command = [sys.executable, str(PROJECT / "manage.py"), *command]
+            variables = environment.whole()
         child.started = time.monotonic()
         child.process = subprocess.Popen(  # noqa: S603 - our own commands
             command,
@@ -152,7 +157,7 @@ class Supervisor:
             start_new_session=True,
             cwd=PROJECT,
             # Processes and older sessions of upstreams live in a child of their own, so that any worker can use them.
-            env={**os.environ, HOST_VARIABLE: "1"},
+            env={**variables, HOST_VARIABLE: "1"},
         )
         if reading is not None and child.pipe is not None:
             os.close(child.pipe)
@@ -205,6 +210,8 @@ class Supervisor:
                     self._say(f"{child.name} cannot start (exit status {status}); its last words stand above.")
                     return 1
                 self._say(f"{child.name} ended ({_how(status)}) and is started again.")
+                if child.name == "upstreams":
+                    descendants.end()  # its commands ended with it, what they started did not
             elif now >= child.again:
                 self._spawn(child)
         if self.database is not None:
@@ -237,6 +244,7 @@ class Supervisor:
         workers = [child for child in self.children if child.name.startswith("worker")]
         self._end(workers, self.config.graceful_timeout + 10)
         self._end([child for child in self.children if child not in workers and child.name != "drain"], 5)
+        descendants.end()
         self._end([child for child in self.children if child.name == "drain"], DRAIN_PATIENCE)
         if self.database is not None:
             self.database.give_up()

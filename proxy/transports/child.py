@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import cast
 
 from proxy.replies import LARGE_BYTES
+from proxy.transports import confine, descendants
 from proxy.transports.base import Broken, Busy, Unreachable
 from proxy.transports.splice import one_line
 
 _LAUNCHER = str(Path(__file__).with_name("launch.py"))
+#: the gateway's program: what a command changed there would run as the gateway at the next start
+_TREES = tuple(dict.fromkeys((str(Path(__file__).parents[2]), sys.prefix)))
 #: what a command's environment holds when nothing else is given; never the gateway's own settings
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ")
 RING_BYTES = 64 * 1024
@@ -33,6 +36,9 @@ class Command:
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     directory: str = ""
     memory_bytes: int = 0
+    #: the gateway's state folder, which the command must not see (proxy.transports.confine), and the ways to that
+    state: str = ""
+    ways: tuple[str, ...] = confine.WAYS
 
     def resolved(self) -> tuple[str, dict[str, str]]:
         """Find the program and make its environment; raises Unreachable."""
@@ -92,7 +98,9 @@ class Child(asyncio.SubprocessProtocol):
         ended: Callable[[str], None],
         ring: Ring,
         max_line: int,
+        mark: int,
     ) -> None:
+        self._mark = mark
         self._received = received
         self._received_large = received_large
         self._ended = ended
@@ -124,19 +132,30 @@ class Child(asyncio.SubprocessProtocol):
         """Start the command; raises Unreachable."""
         program, environment = command.resolved()
         loop = asyncio.get_running_loop()
+        descendants.adopt()
+        mark = descendants.new_mark()
+        if command.state:
+            os.makedirs(os.path.join(command.state, confine.HOME), mode=0o700, exist_ok=True)
         arguments: Sequence[str] = (
-            sys.executable, "-I", "-S", _LAUNCHER, str(os.getpid()), str(command.memory_bytes), program, *command.argv[1:]
+            sys.executable, "-I", "-S", _LAUNCHER, str(os.getpid()), str(command.memory_bytes), str(mark), command.state,
+            ",".join(command.ways), os.pathsep.join(_TREES), program, *command.argv[1:],
         )  # fmt: skip
         try:
-            _, child = await loop.subprocess_exec(
-                lambda: cls(
-                    received=received, received_large=received_large, ended=ended, ring=ring, max_line=max_line
-                ),
-                *arguments,
-                env=environment,
-                cwd=command.directory or None,
-                start_new_session=True,
-            )
+            with descendants.starting():
+                _, child = await loop.subprocess_exec(
+                    lambda: cls(
+                        received=received,
+                        received_large=received_large,
+                        ended=ended,
+                        ring=ring,
+                        max_line=max_line,
+                        mark=mark,
+                    ),
+                    *arguments,
+                    env=environment,
+                    cwd=command.directory or None,
+                    start_new_session=True,
+                )
         except OSError as error:
             raise Unreachable(
                 "The upstream's command cannot be started.", detail=f"{program}: {error.strerror}"
@@ -149,6 +168,7 @@ class Child(asyncio.SubprocessProtocol):
         self._input = cast(asyncio.WriteTransport, self._transport.get_pipe_transport(0))
         self.pid = self._transport.get_pid() or 0
         self.alive = True
+        descendants.started(self.pid, self._mark)
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         """Cut the output into lines."""
@@ -201,10 +221,11 @@ class Child(asyncio.SubprocessProtocol):
                 pipe.resume_reading()
 
     def process_exited(self) -> None:
-        """Leave nothing of its group behind; what it still had said is read first."""
+        """Leave nothing behind that it started; what it still had said is read first."""
         self.alive = False
         self._hold(False)
         self._kill_group()
+        descendants.end(self.pid)
         if self._transport is not None:
             # something that left the group may hold the pipes open for ever
             self._linger = asyncio.get_running_loop().call_later(LINGER_SECONDS, self._transport.close)

@@ -7,11 +7,13 @@ same pool and the same seam as to any upstream.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import replace
 from pathlib import Path
 
 import orjson
+from django.conf import settings
 
 from proxy.egress import Origin
 from proxy.transports import base
@@ -23,6 +25,7 @@ SOCKET = "upstreams.sock"
 ANSWER = b"x-upstream-answer"
 ERROR = b"x-upstream-error"
 MARK = b"x-upstream-mark"
+KEY = b"x-upstream-host-key"
 FIRST_BYTE = b"x-upstream-first-byte"
 IDLE = b"x-upstream-idle"
 CALLER = b"x-upstream-caller"
@@ -48,8 +51,18 @@ def socket_path(folder: Path) -> str:
 def pool(folder: Path, limits: Limits | None = None) -> StreamableHttpTransport:
     """Make the pool of connections to the host."""
     return StreamableHttpTransport(
-        Origin("http", "upstreams", 80, "/"), None, limits=limits or Limits(), unix=socket_path(folder)
+        Origin("http", "upstreams", 80, "/"),
+        None,
+        headers=[(KEY, host_key())],
+        limits=limits or Limits(),
+        unix=socket_path(folder),
     )
+
+
+def host_key() -> bytes:
+    """Give what workers show the host: a command that can open its socket has not got this, and speaks to no other's."""
+    key: bytes = settings.SENTINEL.data_key
+    return hashlib.blake2b(key[:64], digest_size=16, person=b"upstream-host").hexdigest().encode()
 
 
 class HostedTransport:

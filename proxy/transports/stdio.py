@@ -9,6 +9,7 @@ era with the first message.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from typing import Any
 
@@ -52,7 +53,7 @@ class Process:
         self._backoff = 0.0
         self._not_before = 0.0
         self._started_at = 0.0
-        self._closed = False
+        self._closing = asyncio.Event()
         self.initialized: dict[str, Any] = {}
         self.conversation = Conversation(self._write, private=private, idle=limits.idle, limit=limits.answer_bytes)
 
@@ -73,8 +74,7 @@ class Process:
         async with self._starting:
             if self._child is not None and self._child.alive:
                 return
-            if self._closed:
-                raise Unreachable("The upstream was removed or changed.")
+            self._refuse_closed()
             if self._child is not None:
                 await self._child.gone.wait()  # its last words are read, and its calls told, before there is another
             loop = asyncio.get_running_loop()
@@ -84,7 +84,9 @@ class Process:
                     "The upstream's process keeps ending and is being restarted.", said=self._last_words()
                 )
             if pause > 0:
-                await asyncio.sleep(pause)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._closing.wait(), pause)
+            self._refuse_closed()
             self._started_at = loop.time()
             self._child = child = await Child.start(
                 self._command,
@@ -94,6 +96,9 @@ class Process:
                 ring=self._ring,
                 max_line=self._limits.answer_bytes,
             )
+            if self._closing.is_set():  # while it was started; close() waits for this
+                await child.stop()
+                self._refuse_closed()
             if self._handshake:
                 try:
                     await self._initialize()
@@ -103,11 +108,17 @@ class Process:
 
     async def close(self, patience: float = 2.0) -> None:
         """End the process for good."""
-        self._closed = True
+        self._closing.set()
         child, self._child = self._child, None
         if child is not None:
             await child.stop(patience)
         self.conversation.fail(Broken("The upstream was removed or changed."))
+        async with self._starting:  # one that was being started is stopped by then
+            self._child = None
+
+    def _refuse_closed(self) -> None:
+        if self._closing.is_set():
+            raise Unreachable("The upstream was removed or changed.")
 
     async def _write(self, raw: bytes) -> None:
         child = self._child
@@ -163,6 +174,8 @@ class StdioTransport:
         self._legacy: Process | None = None
         self._modern: Process | None = None
         self._sessions: SessionTable[Process] = SessionTable(MAX_SESSIONS)
+        #: processes of sessions that are being opened
+        self._opening: set[Process] = set()
         self._closed = False
 
     async def connect(self) -> None:
@@ -212,6 +225,7 @@ class StdioTransport:
             if asyncio.get_running_loop().time() >= deadline:
                 break
             await asyncio.sleep(0.05)
+        processes += self._opening
         await asyncio.gather(*(process.close() for process in processes), self._sessions.close())
 
     # -- shared ------------------------------------------------------------------------------------------------
@@ -255,12 +269,17 @@ class StdioTransport:
             self._sessions.make_room()
             process = self._process(private=True, handshake=False)
             token = new_token()
+            self._opening.add(process)
             try:
                 await process.ready()
                 response = await self._pass(process, request, message, session=token)
+                if self._closed:
+                    raise Unreachable("The upstream was removed or changed.")
             except BaseException:
                 self._sessions.dispose(process)
                 raise
+            finally:
+                self._opening.discard(process)
             self._sessions.add(process, token)
             response.headers.append((SESSION, token))
             return response

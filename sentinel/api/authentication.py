@@ -74,10 +74,11 @@ class AdministrativeKey(BaseAuthentication):
             if variable in request.META
         ]
         sent = presented(headers)
-        if sent.ambiguous:
+        in_address = getattr(request._request, "scope", {}).get(SCOPE_KEY)
+        if sent.ambiguous or (in_address and sent.via != "none"):
             raise Problem("credential_ambiguous", "Two credentials were sent; send one.")
         if sent.via == "none":
-            if getattr(request._request, "scope", {}).get(SCOPE_KEY):
+            if in_address:
                 raise Problem("missing_credential", "A key in the address is never accepted here; send it as a header.")
             return None
         ip = client_ip(request._request)

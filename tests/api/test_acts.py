@@ -388,11 +388,11 @@ def test_the_life_of_an_upstream(admin):
         {
             "slug": "crm",
             "url": "http://127.0.0.1:9/mcp",
-            "headers": {"Authorization": "Bearer very-secret", "X-Env": "env:CRM_TOKEN"},
+            "headers": {"Authorization": "Bearer very-secret", "X-Env": "env:MCP_UPSTREAM_CRM"},
         },
     )
     assert made.status_code == 201, made.content
-    assert made.data["headers"] == {"Authorization": "(stored, encrypted)", "X-Env": "env:CRM_TOKEN"}
+    assert made.data["headers"] == {"Authorization": "(stored, encrypted)", "X-Env": "env:MCP_UPSTREAM_CRM"}
     assert (
         made.data["address"].endswith("/mcp/crm")
         and "very-secret" not in json.dumps(recorded()) + made.content.decode()
@@ -410,6 +410,20 @@ def test_the_life_of_an_upstream(admin):
         "admin.upstream.created",
         "admin.upstream.updated",
     ]
+
+
+def test_an_operator_reads_a_stored_credential_at_no_address_of_his_own(admin, callers):
+    kept = {"headers": {"Authorization": "(stored, encrypted)"}}
+    admin.post("upstreams/", {"slug": "crm", "url": "http://127.0.0.1:9/mcp", "headers": {"Authorization": "Bearer s"}})
+    for change in ({}, kept, {**kept, "transport": "sse"}):
+        answer = callers["operator"].patch("upstreams/crm/", {"url": "http://127.0.0.1:10/mcp", **change})
+        assert answer.status_code == 400 and "enter it again" in answer.content.decode(), answer.content
+    assert Upstream.objects.get().url == "http://127.0.0.1:9/mcp"
+    assert callers["operator"].patch("upstreams/crm/", {"url": "http://127.0.0.1:9/other", **kept}).status_code == 200
+    own = callers["operator"].post(
+        "upstreams/", {"slug": "own", "url": "http://127.0.0.1:10/", "headers": {"X": "env:SENTINEL_SECRET_KEY"}}
+    )
+    assert own.status_code == 400 and "SENTINEL_UPSTREAM_ENV" in own.content.decode()
 
 
 @pytest.mark.parametrize(

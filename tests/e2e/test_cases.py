@@ -75,6 +75,23 @@ class TestGetWithoutAStream:
         client.session = "0" * 32
         assert client.ask("", verb="GET", headers=SSE).status == 404
 
+    def test_a_refused_session_leaves_a_trace(self, stage: Stage, fake: FakeUpstream) -> None:
+        """An id that is unknown is named alike each time; another's by the name that its own events have; neither itself."""
+        since = stage.gateway.now()
+        owner = stage.client("admin").initialize()
+        assert owner.call("get_customer", {}).status == 200
+        thief = stage.client("user")
+        sent = [owner.session, owner.session[:-1] + "~", "0" * 32, "0" * 32]
+        for thief.session in sent:
+            assert thief.call("list_customers", {}).status == 404
+        told = stage.gateway.events(since, 6)
+        mine = next(event["session"] for event in told if event["method"] == "tools/call" and event["role"] == "admin")
+        named = [event["session"] for event in told if event["reason"] == "unknown_session"]
+        assert named[0] == mine != ""
+        assert named[2] == named[3] != ""
+        assert len({*named}) == 3 and all(named)
+        assert not any(session in json.dumps(told) for session in sent)
+
 
 IDS = ["1", 0, "é", -7, 2**53 + 1]
 

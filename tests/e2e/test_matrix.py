@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import json
 
 import pytest
 
 from tests.support.fixtures import Stage
 from tests.support.upstream import FakeUpstream
+from tests.support.wire import Client
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("stage")]
 
@@ -90,6 +92,24 @@ def test_two_credentials_are_refused_even_when_equal(stage: Stage, fake: FakeUps
     assert answer.error["data"]["reason"] == "credential_ambiguous"
     assert not fake.requests
     assert stage.gateway.event(since)["reason"] == "credential_ambiguous"
+
+
+@pytest.mark.parametrize("query", ["apikey={}", "API_KEY={}", "api%5Fkey={}", "access_token={}", "x=1;api_key={}"])
+@pytest.mark.parametrize("beside", ["", "header", "query"])
+def test_a_credential_under_another_name_is_refused_and_kept_nowhere(
+    stage: Stage, fake: FakeUpstream, query: str, beside: str
+) -> None:
+    since = stage.gateway.now()
+    key = stage.keys["admin"].key
+    query = query.format(key + "x") + (f"&api_key={key}" if beside == "query" else "")
+    client = Client(f"{stage.gateway.url}/mcp/fake?{query}", key if beside == "header" else None)
+    answer = client.call("get_customer", {})
+    reason = "credential_ambiguous" if beside else "credential_misplaced"
+    assert (answer.status, answer.error["data"]["reason"]) == (400, reason)
+    assert not fake.requests
+    event = stage.gateway.event(since)
+    assert (event["reason"], event["api_key_id"]) == (reason, None)
+    assert key + "x" not in json.dumps(event) + stage.gateway.output()
 
 
 @pytest.mark.parametrize("wrong", ["nonsense", "mcps_live_AAAAAAAAAAAA_" + "A" * 43, "é" * 40])

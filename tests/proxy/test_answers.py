@@ -13,7 +13,7 @@ from proxy.message import Known, Refused
 # Every reason of the closed vocabulary that is answered, with the status the contract gives it.
 STATUS = {
     401: "missing_credential invalid_credential expired_key revoked_key wrong_network query_forbidden administrative_key",
-    400: "credential_ambiguous not_json not_utf8 byte_order_mark batch duplicate_member reserved_member too_deep "
+    400: "credential_ambiguous credential_misplaced not_json not_utf8 byte_order_mark batch duplicate_member reserved_member too_deep "
     "invalid_request invalid_params lone_surrogate header_mismatch unsupported_version bad_host era_mismatch",
     403: "bad_origin no_rule denied_by_rule policy_error tool_definition_changed ambiguous_target nested_call",
     404: "method_not_found unknown_upstream unknown_session",

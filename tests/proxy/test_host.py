@@ -51,14 +51,17 @@ def committed(django_db_setup, django_db_blocker):
     """Two stdio upstreams that another process can see."""
     with django_db_blocker.unblock(), psycopg.connect(url(), autocommit=True) as plain:
         for slug, mode in (("shared", "shared"), ("each", "session")):
-            sealed = json.dumps({"TOKEN": vault.seal(settings.SENTINEL.data_key, "environment:TOKEN", "s3cret")})
+            command = f"{sys.executable} {SERVER}"
+            reach = vault.reach_of(transport="stdio", url="", command=command, directory="")
+            place = vault.Home(slug, reach).place("environment:TOKEN")
+            sealed = json.dumps({"TOKEN": vault.seal(settings.SENTINEL.data_key, place, "s3cret")})
             values = (
                 slug,
                 "",
                 "",
                 "stdio",
                 "",
-                f"{sys.executable} {SERVER}",
+                command,
                 "",
                 sealed,
                 mode,
@@ -223,3 +226,15 @@ async def test_a_second_host_is_refused_and_changes_arrive(host, committed):
         await registry.close()
     assert socket_path(Path("/tmp")) == f"/tmp/{SOCKET}"
     assert process.poll() is None
+
+
+async def test_whoever_can_open_the_socket_without_the_key_is_told_nothing(host):
+    """A command under the gateway's user could, where nothing but the file's owner closes it."""
+    _, config = host
+    for header in ("", "x-upstream-host-key: \r\n", f"x-upstream-host-key: {'0' * 32}\r\n"):
+        for path in ("send/shared", "stderr/shared", "refresh/shared"):
+            reader, writer = await asyncio.open_unix_connection(socket_path(host_folder(config)))
+            writer.write(f"POST /{path} HTTP/1.1\r\nhost: a\r\n{header}content-length: 0\r\n\r\n".encode())
+            assert (await reader.readline()).split()[1] == b"403"
+            writer.close()
+            await writer.wait_closed()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import http.server
+import importlib
 import json
 import socket
 import sys
@@ -12,6 +13,7 @@ from ipaddress import ip_network
 
 import psycopg
 import pytest
+from django.apps import apps
 from django.core.management import CommandError, call_command
 from django.db import IntegrityError, connection, transaction
 
@@ -19,6 +21,7 @@ from audit.acts import Actor
 from audit.models import OutboxEvent
 from proxy import catalogue_services, services, upstreams, vault
 from proxy.models import CatalogueItem, Upstream, UpstreamStatus
+from proxy.services import ServiceError
 
 pytestmark = pytest.mark.django_db
 ACTOR = Actor(kind="user", name="ada", user_id=None)
@@ -46,14 +49,17 @@ def everything() -> str:
         return text
 
 
-def test_an_upstream_is_added_changed_and_removed_each_with_its_event(settings):
+def test_an_upstream_is_added_changed_and_removed_each_with_its_event():
     services.create_upstream(
-        actor=ACTOR, slug="a", url="http://127.0.0.1:9000/mcp", headers={"Authorization": SECRET, "X-T": "env:T"}
+        actor=ACTOR,
+        slug="a",
+        url="http://127.0.0.1:9000/mcp",
+        headers={"Authorization": SECRET, "X-T": "env:MCP_UPSTREAM_T"},
     )
     services.update_upstream(actor=ACTOR, slug="a", name="A", headers={"Authorization": vault.HIDDEN})
     stored = Upstream.objects.get(slug="a")
     assert list(stored.headers) == ["Authorization"]
-    assert vault.reveal(settings.SENTINEL.data_key, "header:authorization", stored.headers["Authorization"]) == SECRET
+    assert dict(load()["a"].way.headers) == {b"authorization": SECRET.encode()}
     assert services.describe(stored)["headers"] == {"Authorization": vault.HIDDEN}
     services.update_upstream(actor=ACTOR, slug="a", name="A")  # nothing changed: no event
     services.remove_upstream(actor=ACTOR, slug="a")
@@ -176,17 +182,157 @@ def load() -> dict[str, upstreams.UpstreamSpec]:
 
 def test_specs_are_loaded_with_their_secrets_and_show_none(monkeypatch):
     services.create_upstream(
-        actor=ACTOR, slug="a", url="http://127.0.0.1:9000/mcp", headers={"Authorization": SECRET, "X-T": "env:UP_TOKEN"}
+        actor=ACTOR,
+        slug="a",
+        url="http://127.0.0.1:9000/mcp",
+        headers={"Authorization": SECRET, "X-T": "env:MCP_UPSTREAM_TOKEN"},
     )
     spec = load()["a"]
-    assert "UP_TOKEN is not set" in spec.problem
-    monkeypatch.setenv("UP_TOKEN", "from-environment")
+    assert "MCP_UPSTREAM_TOKEN is not set" in spec.problem
+    monkeypatch.setenv("MCP_UPSTREAM_TOKEN", "from-environment")
     spec = load()["a"]
     assert spec.problem == ""
     assert dict(spec.way.headers) == {b"authorization": SECRET.encode(), b"x-t": b"from-environment"}
     assert "s3cr3t" not in repr(spec)
     assert "from-environment" not in repr(spec)
     assert (spec.slug, spec.transport, spec.refusals, spec.enabled) == ("a", "streamable-http", "", True)
+
+
+SERVER = {"url": "http://127.0.0.1:9000/mcp"}
+COMMAND = {"transport": "stdio", "command": "server --all"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"url": "http://127.0.0.1:9001/mcp"}, {"url": "http://127.0.0.2:9000/mcp"}, {"url": "https://127.0.0.1:9000/mcp"},
+        {"url": "http://127.0.0.1/mcp"}, {"url": "http://localhost:9000/mcp"},
+        {"url": "http://127.0.0.1:9001/mcp", "headers": {"Authorization": vault.HIDDEN}},
+        {"url": "http://127.0.0.1:9001/mcp", "headers": {"X-New": "v", "Authorization": vault.HIDDEN}},
+        {"url": "http://127.0.0.1:9001/mcp", "transport": "sse"},
+    ],
+)  # fmt: skip
+def test_a_stored_secret_does_not_follow_its_upstream_to_another_server(change):
+    services.create_upstream(actor=ACTOR, slug="a", headers={"Authorization": SECRET}, **SERVER)
+    with pytest.raises(ServiceError, match=r"Authorization: stored for http://127.0.0.1:9000; .* enter it again"):
+        services.update_upstream(actor=ACTOR, slug="a", may_start_commands=True, **change)
+    assert load()["a"].url == SERVER["url"]
+    assert dict(load()["a"].way.headers) == {b"authorization": SECRET.encode()}
+    with pytest.raises(ServiceError, match="enter it again"):  # neither does it by way of what may be read
+        stored = Upstream.objects.get(slug="a").headers["Authorization"]
+        services.update_upstream(actor=ACTOR, slug="a", url="http://127.0.0.1:9001/", headers={"Authorization": stored})
+
+
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer new"}])
+def test_an_upstream_moves_with_its_secrets_entered_again_or_left_out(headers):
+    services.create_upstream(actor=ACTOR, slug="a", headers={"Authorization": SECRET}, **SERVER)
+    services.update_upstream(actor=ACTOR, slug="a", url="http://127.0.0.1:9001/mcp", headers=headers)
+    spec = load()["a"]
+    assert spec.problem == ""
+    assert dict(spec.way.headers) == {name.lower().encode(): value.encode() for name, value in headers.items()}
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9000/other?x=1", "HTTP://127.0.0.1:9000/mcp"])
+def test_another_path_of_the_same_server_keeps_its_secrets(url):
+    services.create_upstream(actor=ACTOR, slug="a", headers={"Authorization": SECRET}, **SERVER)
+    services.update_upstream(actor=ACTOR, slug="a", url=url, transport="sse")
+    assert dict(load()["a"].way.headers) == {b"authorization": SECRET.encode()}
+
+
+@pytest.mark.parametrize("change", [{"command": "cat"}, {"working_directory": "/tmp"}, {"command": "server --all -v"}])
+def test_another_command_wants_its_secrets_anew(change):
+    services.create_upstream(
+        actor=ACTOR, slug="a", may_start_commands=True, environment={"TOKEN": SECRET, "MODE": "x"}, **COMMAND
+    )
+    with pytest.raises(ServiceError, match="MODE, TOKEN: stored for the command it had"):
+        services.update_upstream(actor=ACTOR, slug="a", may_start_commands=True, **change)
+    services.update_upstream(actor=ACTOR, slug="a", may_start_commands=True, environment={"TOKEN": "new"}, **change)
+    assert dict(load()["a"].way.environment) == {"TOKEN": "new"}
+
+
+def test_secrets_that_wait_beside_a_url_do_not_reach_a_command():
+    services.create_upstream(actor=ACTOR, slug="a", environment={"TOKEN": SECRET}, **SERVER)
+    with pytest.raises(ServiceError, match=r"TOKEN: stored for http://127.0.0.1:9000; for another command"):
+        services.update_upstream(actor=ACTOR, slug="a", may_start_commands=True, **COMMAND)
+
+
+def test_a_row_that_was_moved_or_copied_in_the_database_opens_nothing():
+    services.create_upstream(actor=ACTOR, slug="a", headers={"Authorization": SECRET}, **SERVER)
+    for change in ({"url": "http://127.0.0.1:9001/mcp"}, {"slug": "b"}, {"headers": "moved"}):
+        row = Upstream.objects.get()
+        stored = row.headers["Authorization"]
+        before = {"url": row.url, "slug": row.slug, "headers": row.headers}
+        Upstream.objects.update(**change | ({"headers": {"X-Other": stored}} if "headers" in change else {}))
+        (spec,) = load().values()
+        assert "cannot be decrypted" in spec.problem
+        assert SECRET not in repr(spec.way.headers)
+        Upstream.objects.update(**before)
+    assert load()["a"].problem == ""
+
+
+def test_a_variable_of_the_gateways_own_is_refused_and_one_that_was_stored_earlier_sends_nothing(monkeypatch):
+    monkeypatch.setenv("SENTINEL_METRICS_TOKEN", SECRET)
+    with pytest.raises(ServiceError, match="SENTINEL_METRICS_TOKEN is not permitted for upstreams"):
+        services.create_upstream(actor=ACTOR, slug="a", headers={"X": "env:SENTINEL_METRICS_TOKEN"}, **SERVER)
+    with pytest.raises(ServiceError, match="not permitted"):
+        services.create_upstream(
+            actor=ACTOR, slug="a", may_start_commands=True, environment={"X": "env:SENTINEL_METRICS_TOKEN"}, **COMMAND
+        )
+    services.create_upstream(actor=ACTOR, slug="a", **SERVER)
+    Upstream.objects.update(headers={"X": "env:SENTINEL_METRICS_TOKEN"})
+    spec = load()["a"]
+    assert spec.problem.startswith("The environment variable SENTINEL_METRICS_TOKEN is not permitted for upstreams")
+    assert spec.way.headers == ()
+
+
+@pytest.mark.parametrize("slip", ["Authorization: Bearer s3cr3t", "TOKEN s3cr3t", "X\ns3cr3t", "A=s3cr3t"])
+def test_a_value_that_slipped_into_a_name_is_not_repeated(slip):
+    for name, more in (("headers", SERVER), ("environment", {**COMMAND, "may_start_commands": True})):
+        with pytest.raises(ServiceError) as refused:
+            services.create_upstream(actor=ACTOR, slug="a", **{name: {slip: "v"}}, **more)
+        assert "s3cr3t" not in refused.value.message
+
+
+def test_a_variable_that_is_for_one_server_does_not_follow_the_upstream_to_another(settings):
+    settings.SENTINEL = dataclasses.replace(settings.SENTINEL, upstream_env={"CRM": "http://127.0.0.1:9000"})
+    services.create_upstream(actor=ACTOR, slug="a", headers={"X": "env:CRM"}, **SERVER)
+    for change in ({}, {"headers": {"X": "env:CRM"}}):
+        with pytest.raises(ServiceError, match=r"CRM is permitted for http://127.0.0.1:9000 only"):
+            services.update_upstream(actor=ACTOR, slug="a", url="http://127.0.0.1:9001/mcp", **change)
+
+
+@pytest.mark.parametrize("value", ["two\nlines", "\u20ac", "nul\0", "del\x7f", "\udcff"])
+def test_a_value_that_cannot_be_sent_is_told_without_a_piece_of_it(monkeypatch, value):
+    with contextlib.suppress(ValueError):  # a NUL cannot be set at all
+        monkeypatch.setenv("MCP_UPSTREAM_T", SECRET + value)
+        services.create_upstream(actor=ACTOR, slug="a", headers={"X-T": "env:MCP_UPSTREAM_T"}, **SERVER)
+        assert load()["a"].problem == "The header X-T has a value that HTTP does not allow."
+
+
+def test_what_an_earlier_version_sealed_is_sealed_anew_and_works_on(settings, monkeypatch):
+    monkeypatch.setenv("MCP_UPSTREAM_E", "from the environment")
+    key = settings.SENTINEL.data_key
+    services.create_upstream(actor=ACTOR, slug="a", **SERVER)
+    services.create_upstream(actor=ACTOR, slug="b", may_start_commands=True, **COMMAND)
+    lost = vault.seal(b"another key, long since gone....", "header:x-lost", SECRET)
+    Upstream.objects.filter(slug="a").update(
+        headers={"Authorization": vault.seal(key, "header:authorization", SECRET), "X-E": "env:MCP_UPSTREAM_E"}
+    )
+    Upstream.objects.filter(slug="b").update(environment={"TOKEN": vault.seal(key, "environment:TOKEN", SECRET)})
+    services.create_upstream(actor=ACTOR, slug="c", **SERVER)
+    Upstream.objects.filter(slug="c").update(headers={"X-Lost": lost})
+    migration = importlib.import_module("proxy.migrations.0004_secrets_bound_to_their_server")
+    migration.seal_anew(apps, None)
+    specs = load()
+    assert dict(specs["b"].way.environment) == {"TOKEN": SECRET}
+    assert Upstream.objects.get(slug="a").headers["X-E"] == "env:MCP_UPSTREAM_E"
+    assert dict(specs["a"].way.headers)[b"authorization"] == SECRET.encode()
+    assert "Enter it again" in specs["c"].problem
+    settings.SENTINEL = dataclasses.replace(
+        settings.SENTINEL, production=True, generated=frozenset({"secret_key", "data_key"})
+    )
+    with pytest.raises(CommandError, match="SENTINEL_SECRET_KEY"):  # a key that was made up just now opens nothing
+        migration.seal_anew(apps, None)
 
 
 class Mcp:
@@ -503,17 +649,17 @@ def test_the_command(capsys, monkeypatch):
             "--url",
             url,
             "--header",
-            "Authorization=env:UP",
+            "Authorization=env:MCP_UPSTREAM_UP",
             "--header",
             f"X-Key={SECRET}",
             "--quarantine",
             "--json",
         )
-        assert json.loads(out)["headers"] == {"Authorization": "env:UP", "X-Key": vault.HIDDEN}
-        with pytest.raises(CommandError, match="UP is not set"):
+        assert json.loads(out)["headers"] == {"Authorization": "env:MCP_UPSTREAM_UP", "X-Key": vault.HIDDEN}
+        with pytest.raises(CommandError, match="MCP_UPSTREAM_UP is not set"):
             run("check", "m")
         assert "FAILED" in capsys.readouterr().out
-        monkeypatch.setenv("UP", "value")
+        monkeypatch.setenv("MCP_UPSTREAM_UP", "value")
         assert json.loads(run("check", "m", "--json"))["ok"]
         assert "legacy" in run("list")
         assert json.loads(run("list", "--json"))[0]["status"] == "ok"

@@ -42,3 +42,12 @@ def test_what_was_never_sealed_opens_to_nothing(presented):
 @pytest.mark.parametrize("value", [b"", b"with space", b"line\n", b"\xff", b"x" * 1025])
 def test_only_visible_ascii_is_sealed(value):
     assert SEALER.seal(value, key_id="k1", upstream="crm") is None
+
+
+def test_what_never_opens_is_named_all_the_same_and_never_by_itself():
+    sealed = SEALER.seal(b"abc-123", key_id="k1", upstream="crm").encode()
+    assert SEALER.claimed(sealed) == b"abc-123"
+    for odd in (b"x", b"0" * 32, b"\xff\x00", b"A." + b"B" * 24, b"." + b"B" * 24, b"x" * 5000):
+        assert SEALER.claimed(odd)
+        assert odd.decode("latin-1") not in SEALER.reference(SEALER.claimed(odd)) or len(odd) < 3
+    assert SEALER.claimed(b"") == b""

@@ -299,6 +299,39 @@ async def test_a_process_that_never_answers_times_out(start, monkeypatch):
     assert isinstance(transport.stderr(), list)
 
 
+def running() -> list[psutil.Process]:
+    return [child for child in psutil.Process().children(recursive=True) if SERVER in child.cmdline()]
+
+
+@pytest.mark.parametrize("mode", ["shared", "session"])
+@pytest.mark.parametrize("delay", [0, 0.001, 0.01, 0.05, 0.15])
+async def test_nothing_outlives_a_close_that_comes_while_it_is_started(start, mode, delay):
+    transport = start(mode=mode)
+    asking = [asyncio.create_task(ask(transport, initialize(n))) for n in range(3)]
+    await asyncio.sleep(delay)
+    await transport.close()
+    answers = await asyncio.wait_for(asyncio.gather(*asking, return_exceptions=True), 5)
+    assert all(isinstance(answer, UpstreamError | dict) for answer in answers), answers
+    await asyncio.sleep(0.3)
+    assert running() == []
+
+
+async def test_nothing_outlives_a_close_that_comes_while_it_waits_to_be_started_again(start, monkeypatch):
+    monkeypatch.setattr(stdio, "FIRST_BACKOFF", 1.0)
+    transport = start()
+    with pytest.raises(Broken):
+        await ask(transport, call(die=True))
+    asking = asyncio.create_task(ask(transport, call()))
+    await asyncio.sleep(0.2)
+    started = time.monotonic()
+    await transport.close()
+    with pytest.raises(Unreachable):
+        await asking
+    assert time.monotonic() - started < 0.5
+    await asyncio.sleep(1.2)
+    assert running() == []
+
+
 async def test_the_environment_is_only_what_was_given(start, monkeypatch):
     monkeypatch.setenv("SENTINEL_SECRET_KEY", "do not tell")
     transport = start(environment={"GIVEN": "1"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -10,10 +11,14 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
+import psycopg
 import pytest
+import yaml
 
 from sentinel.conf import PROJECT
+from sentinel.postgres import SUPERUSER, EmbeddedPostgres, binaries
 from tests.support.clients import free_port
 from tests.support.gateway import Gateway
 from tests.support.nginx import ENVIRONMENT, Proxy
@@ -136,6 +141,64 @@ def test_the_command_runs_as_the_unit_does() -> None:
         ("umask 077", "UMask=0077"),
     ):
         assert ours in text and f"{theirs}\n" in unit
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
+    """A PostgreSQL server as the image starts it: with its superuser and nothing else."""
+    server = EmbeddedPostgres(tmp_path / "server", "00000000")
+    server.var.mkdir(mode=0o700)
+    server.ensure()
+    with psycopg.connect(server.conninfo(SUPERUSER), dbname="postgres", autocommit=True) as connection:
+        connection.execute("DROP DATABASE sentinel")
+        connection.execute("DROP ROLE sentinel_owner, sentinel")
+    yield server
+    server.release()
+
+
+def test_the_composed_gateway_serves_as_neither_superuser_nor_owner(server: EmbeddedPostgres, tmp_path: Path) -> None:
+    composed = yaml.safe_load((PROJECT / "compose.yaml").read_text())["services"]
+    database, gateway = composed["database"]["environment"], composed["gateway"]["environment"]
+    script = PROJECT / "deploy" / "database.sh"
+    assert "./deploy/database.sh:/docker-entrypoint-initdb.d/sentinel.sh:ro" in composed["database"]["volumes"]
+    assert os.access(script, os.X_OK)
+    assert "POSTGRES_PASSWORD" not in str(gateway)
+    given = {"SENTINEL_OWNER_PASSWORD": "it's owner \\ $(x)", "SENTINEL_SERVING_PASSWORD": "serving"}
+    assert given.keys() <= database.keys()
+
+    at = server.parameters(SUPERUSER)
+    psql = shutil.which("psql") or str(binaries().folder / "psql")
+    environment = {
+        "PATH": f"{Path(psql).parent}:{os.environ['PATH']}",
+        "PGHOST": at["host"],
+        "PGPASSWORD": at["password"],
+    }
+    subprocess.run(["sh", str(script)], env={**environment, "POSTGRES_USER": SUPERUSER, **given}, check=True)
+
+    def url(name: str) -> str:
+        made = gateway[name].removeprefix("postgresql://").partition(":")[0]  # the role
+        password = given["SENTINEL_SERVING_PASSWORD" if made == "sentinel" else "SENTINEL_OWNER_PASSWORD"]
+        return f"postgresql://{made}:{quote(password, safe='')}@/sentinel?host={quote(at['host'], safe='')}"
+
+    settings = {
+        **os.environ, "SENTINEL_VAR": str(tmp_path / "var"), "DATABASE_URL": url("DATABASE_URL"),
+        "SENTINEL_OWNER_DATABASE_URL": url("SENTINEL_OWNER_DATABASE_URL"),
+    }  # fmt: skip
+    subprocess.run(
+        [sys.executable, "manage.py", "migrate", "--verbosity", "0"], cwd=PROJECT, env=settings, check=True, timeout=120
+    )
+    with psycopg.connect(settings["DATABASE_URL"], autocommit=True) as serving:
+        role = serving.execute(
+            "SELECT rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls FROM pg_roles WHERE rolname = current_user"
+        )
+        assert role.fetchone() == (False,)
+        serving.execute("SELECT count(*) FROM audit_auditevent")
+        for forbidden in (
+            "UPDATE audit_auditevent SET outcome = 'allowed'", "DELETE FROM audit_auditevent", "CREATE TABLE x (y int)",
+            "ALTER TABLE audit_auditevent DISABLE TRIGGER ALL", "CREATE ROLE x",
+        ):  # fmt: skip
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                serving.execute(forbidden)
 
 
 def test_the_file_of_secrets_goes_neither_into_git_nor_into_the_image() -> None:

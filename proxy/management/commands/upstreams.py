@@ -40,8 +40,8 @@ class Command(BaseCommand):
             action="append",
             default=[],
             metavar="NAME=VALUE",
-            help="sent with each request; NAME=env:VAR takes the value from the gateway's environment, a literal value is "
-            "stored encrypted; may be repeated",
+            help="sent with each request; NAME=env:VAR takes the value from the gateway's environment, where VAR is named "
+            "MCP_UPSTREAM_… or listed in SENTINEL_UPSTREAM_ENV; a literal value is stored encrypted; may be repeated",
         )
         add.add_argument(
             "--env",
@@ -256,7 +256,7 @@ def _pairs(given: list[str], option: str) -> dict[str, str]:
         name, equals, value = pair.partition("=")
         if not equals or not name:
             # the text itself may be a secret, so it is not repeated
-            raise CommandError(f"{option} needs NAME=VALUE, such as {option} Authorization=env:TOKEN.")
+            raise CommandError(f"{option} needs NAME=VALUE, such as {option} Authorization=env:MCP_UPSTREAM_TOKEN.")
         if name.lower() in (known.lower() for known in result):
             raise CommandError(f"{option} {name} is given twice.")
         result[name] = value

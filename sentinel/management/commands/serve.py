@@ -9,6 +9,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 
+from audit import environment
 from sentinel import checks, cli, conf, demo, migrating, processes, runtime, serve
 
 
@@ -47,6 +48,7 @@ class Command(BaseCommand):
         before = settings.SENTINEL
         config = dataclasses.replace(conf.load(), dsn=before.dsn, owner_dsn=before.owner_dsn)
         settings.SENTINEL = config
+        environment.take(conf.SECRETS)
         runtime.refuse_unfit(config)
         for name in conf.unknown():
             if name not in checks.NOT_MEANT:
