@@ -34,7 +34,7 @@ _SLASH_ALIKE: Final = re.compile("[\u2044\u2215\u2216\u29f5\u29f8\u29f9]")
 _STRUCTURE: Final = re.compile(r"[/\\%?#]")
 _STREAM: Final = re.compile(r":\$(?:[A-Z]{4}|I30)", re.I)
 _SHORT_NAME: Final = re.compile(r"[^.]{1,6}~[0-9]{1,5}(?:\.[^.]{0,3})?\Z")
-_HOST: Final = re.compile(r"(?:[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(?::[1-9][0-9]{0,4})?\Z")
+_HOST: Final = re.compile(r"(?:\{[A-Za-z0-9_]+\}|[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(?::[1-9][0-9]{0,4})?\Z")
 _RESTS: Final = {"?": re.compile(r"\?.*", re.S), "#": re.compile(r"#.*", re.S), ";": re.compile(r";[^/?#]*")}
 _DEFAULT_PORT: Final = {"http": "80", "https": "443", "ws": "80", "wss": "443", "ftp": "21"}
 
@@ -102,7 +102,8 @@ def _odd_place(uri: str) -> bool:
         return True
     if scheme == "file":
         # A path from the root, and nothing that a reader could take for a host, a query or an escaped part of the structure.
-        return len(slashes) != 3 or re.search(r"[?#]|%(?:2F|3F|23|3B)|^file:///[A-Za-z]\|", uri) is not None
+        rooted = len(slashes) == 3 or re.fullmatch(r"file://\{[^{}/]*\}", uri) is not None  # or a whole template
+        return not rooted or re.search(r"[?#]|%(?:2F|3F|23|3B)|^file:///[A-Za-z]\|", uri) is not None
     if scheme in _DEFAULT_PORT:
         host, _, port = authority.rpartition(":") if not authority.endswith("]") else (authority, "", "")
         host = host or authority
