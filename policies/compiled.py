@@ -315,7 +315,6 @@ class PolicySet:
         if kind == UNSEEN:
             rules += self._denying_folded(role, key_prefix, "tool", upstream, (fold(name),), rules)
         elif kind == "resource":
-            denies = self._denying_folded(role, key_prefix, kind, upstream, uris.readings(name), rules)
             if uris.ambiguous(name):
                 if not any(r.spec.pattern == name and r.ref.effect == "allow" and not r.spec.observe for r in rules):
                     return Candidates((), self.version, fixed=self._ambiguous)
@@ -323,7 +322,7 @@ class PolicySet:
                 rules = [r for r in rules if r.spec.pattern == name or r.ref.effect == "deny"]
             else:
                 rules = [r for r in rules if r.ref.effect == "deny" or _allows_shortened(r, name)]
-            rules += denies
+            rules += self._denying_folded(role, key_prefix, kind, upstream, uris.readings(name), rules)
         return Candidates(rules, self.version)
 
     def _matching(self, role: str, key_prefix: str, kind: str, upstream: str, name: str) -> list[CompiledRule]:

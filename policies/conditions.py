@@ -135,7 +135,11 @@ def normal_path(text: str, *, own: bool = False) -> str | None:
 
     `own`: it is a rule's, whose author says how it is spelled.
     """
-    if any(ord(c) < 32 or c == "\\" or c == "\x7f" for c in text) or re.search(r"%(2e|2f|5c|00|25)", text, re.I):
+    if (
+        len(text) > uris.LONGEST
+        or any(ord(c) < 32 or c == "\\" or c == "\x7f" for c in text)
+        or re.search(r"%(2e|2f|5c|00|25)", text, re.I)
+    ):
         return None
     root, rest = "", text
     scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*", text)

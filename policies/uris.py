@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable
+from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Address
 from typing import Final
 from urllib.parse import unquote_to_bytes
@@ -22,6 +23,7 @@ from policies.vocabulary import UNSEEN
 
 __all__ = ["ambiguous", "decoded", "matcher", "odd_path", "odd_segment", "readings", "shortened"]
 
+LONGEST: Final = 8192  # characters of a URI; what is longer is not looked into, and refused
 _URI: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*):(?P<slashes>/*)(?P<authority>[^/?#]*)")
 _ESCAPE: Final = re.compile(r"%[0-9A-Fa-f]{2}")
 # Refused as escapes: what never needs one (letters, digits, - . _ ~), controls, backslash; and lower-case digits.
@@ -34,7 +36,7 @@ _SLASH_ALIKE: Final = re.compile("[\u2044\u2215\u2216\u29f5\u29f8\u29f9]")
 _STRUCTURE: Final = re.compile(r"[/\\%?#]")
 _STREAM: Final = re.compile(r":\$(?:[A-Z]{4}|I30)", re.I)
 _SHORT_NAME: Final = re.compile(r"[^.]{1,6}~[0-9]{1,5}(?:\.[^.]{0,3})?\Z")
-_HOST: Final = re.compile(r"(?:[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(?::[1-9][0-9]{0,4})?\Z")
+_HOST: Final = re.compile(r"(?:\{[A-Za-z0-9_]+\}|[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(?::[1-9][0-9]{0,4})?\Z")
 _RESTS: Final = {"?": re.compile(r"\?.*", re.S), "#": re.compile(r"#.*", re.S), ";": re.compile(r";[^/?#]*")}
 _DEFAULT_PORT: Final = {"http": "80", "https": "443", "ws": "80", "wss": "443", "ftp": "21"}
 
@@ -58,7 +60,7 @@ def odd_segment(segment: str, *, file: bool = True) -> bool:
 
 def ambiguous(uri: str) -> bool:
     """Whether some server would resolve this name to one that it does not spell."""
-    if _UNSENT.search(uri) is not None or _WRONG_ESCAPE.search(uri) is not None:
+    if len(uri) > LONGEST or _UNSENT.search(uri) is not None or _WRONG_ESCAPE.search(uri) is not None:
         return True
     plain = _plain(uri)
     return plain is None or _odd_place(uri) or _odd_path(plain)
@@ -102,7 +104,8 @@ def _odd_place(uri: str) -> bool:
         return True
     if scheme == "file":
         # A path from the root, and nothing that a reader could take for a host, a query or an escaped part of the structure.
-        return len(slashes) != 3 or re.search(r"[?#]|%(?:2F|3F|23|3B)|^file:///[A-Za-z]\|", uri) is not None
+        rooted = len(slashes) == 3 or re.fullmatch(r"file://\{[^{}/]*\}", uri) is not None  # or a whole template
+        return not rooted or re.search(r"[?#]|%(?:2F|3F|23|3B)|^file:///[A-Za-z]\|", uri) is not None
     if scheme in _DEFAULT_PORT:
         host, _, port = authority.rpartition(":") if not authority.endswith("]") else (authority, "", "")
         host = host or authority
@@ -145,6 +148,7 @@ def _odd_path(plain: str) -> bool:
     )
 
 
+@lru_cache(maxsize=512)
 def readings(uri: str) -> tuple[str, ...]:
     """What a server could take this name for, folded as patterns of denying rules are."""
     found = _URI.match(uri)
@@ -172,8 +176,8 @@ def matcher(pattern: str) -> Callable[[str, str], bool]:
     exact, folded = glob.matcher(pattern), glob.matcher(fold(decoded(pattern)))
 
     def match(kind: str, name: str) -> bool:
-        if exact(name):
-            return True
+        if exact(name) or len(name) > LONGEST:
+            return exact(name)
         return any(map(folded, readings(name))) if kind == "resource" else kind == UNSEEN and folded(fold(name))
 
     return match

@@ -31,6 +31,18 @@ def loopback(settings):
     settings.SENTINEL = dataclasses.replace(settings.SENTINEL, upstream_networks=(ip_network("127.0.0.0/8"),))
 
 
+def test_one_that_a_rule_names_stays_and_the_page_says_which(as_duty):
+    from policies.models import Rule
+
+    upstream = Upstream.objects.create(slug="crm", url="http://127.0.0.1:9/mcp")
+    rule = Rule.objects.create(
+        name="mine", effect="deny", any_role=True, kinds=["tool"], upstreams=["crm"], pattern="x"
+    )
+    answer = as_duty("operator").post(f"{UPSTREAMS}{upstream.pk}/delete/", follow=True)
+    assert f"crm is named by rule {rule.pk} (mine)" in html.unescape(answer.content.decode())
+    assert Upstream.objects.filter(slug="crm").exists() and not acts("admin.upstream.removed")
+
+
 def test_a_new_upstream_is_checked_at_once_and_the_cause_is_told(as_duty, loopback):
     client = as_duty("operator")
     answer = client.post(f"{UPSTREAMS}add/", {**FIELDS, "headers": "X-Token: very-secret-value"}, follow=True)

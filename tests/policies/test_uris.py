@@ -3,6 +3,7 @@
 import ntpath
 import posixpath
 import re
+import time
 import unicodedata
 from datetime import UTC, datetime
 from urllib.parse import unquote, urlsplit
@@ -64,7 +65,7 @@ AMBIGUOUS = [
 ]  # fmt: skip
 PLAIN = [
     "file:///public/a.txt", "file:///public/", "file:///", "file:///C:/Users/x.txt", "file:///c%3A/x", "file:///d/my%20file.txt", "file:///d/my file.txt",
-    "file:///d/%E3%81%82.md", "file:///d/\u3042.md", "file:///d/re\u0301sume.md", "file:///d/\uff08\u6700\u65b0\uff09.pdf", "file:///.config/..b/c", "file:///d/{path}", "file:///{+path}",
+    "file:///d/%E3%81%82.md", "file:///d/\u3042.md", "file:///d/re\u0301sume.md", "file:///d/\uff08\u6700\u65b0\uff09.pdf", "file:///.config/..b/c", "file:///d/{path}", "file:///{+path}", "file://{path}", "https://{host}/x", "note://{a}/{b}{?c}",
     "repo://owner/name/contents/a%2Fb", "repo://Owner/Name/x", "note://x?y=a%20b", "note://x?next=../b", "note://My%20Note", "note:///x", "test://one", "customers",
     "demo://resource/1", "https://example.com/a/b?x=1&y=%2F#f", "https://example.com", "https://127.0.0.1:8080/x", "http://[::1]:8080/x", "urn:isbn:123",
     "ui://app/main.html", "postgres://db:5432/t/schema", "note://100%25", "git://r/HEAD~2", "/x/y", "x://a~b", "mailto:a@b.org",
@@ -231,3 +232,14 @@ def test_nothing_breaks_it(text):
     for role in ("public", "most", "asked", "suffix"):
         decided(role, text)
         decided(role, "file:///" + text)
+
+
+@pytest.mark.parametrize(
+    "piece", ["a/", "../", "%41", "%20", "\uff0e", "e\u0301", "~1/", ";", "?", ":$", "\u200b", "."]
+)
+def test_a_long_name_costs_no_time(piece):
+    for uri in ("file:///" + piece * (4_000_000 // len(piece)), "note://" + piece * (8000 // len(piece))):
+        begun = time.perf_counter()
+        decided("most", uri)
+        decided("asked", uri)
+        assert time.perf_counter() - begun < 0.5

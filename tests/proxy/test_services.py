@@ -19,6 +19,8 @@ from django.db import IntegrityError, connection, transaction
 
 from audit.acts import Actor
 from audit.models import OutboxEvent
+from policies import services as policies
+from policies.document import parse
 from proxy import catalogue_services, services, upstreams, vault
 from proxy.models import CatalogueItem, Upstream, UpstreamStatus
 from proxy.services import ServiceError
@@ -65,6 +67,29 @@ def test_an_upstream_is_added_changed_and_removed_each_with_its_event():
     services.remove_upstream(actor=ACTOR, slug="a")
     assert acts() == ["admin.upstream.created", "admin.upstream.updated", "admin.upstream.removed"]
     assert "s3cr3t" not in everything()
+
+
+def test_an_upstream_that_policy_names_is_not_removed_so_that_no_rule_holds_for_the_next_of_its_name():
+    services.create_upstream(actor=ACTOR, slug="a", url="http://127.0.0.1:9000/mcp")
+    policy = """
+roles: {user: {allow: ["@a/list_*"]}}
+rules: [{name: mine, effect: deny, roles: "*", tool: x, upstreams: [b, a]}]
+rate_limits: {limits: [{upstream: a, per: [key], requests: 1, window_seconds: 60}]}
+audit: [{level: none, upstream: a, kinds: [tool], pattern: "*"}]
+"""
+    policies.apply_document(parse(policy), actor=ACTOR)
+    key = policies.create_key(name="k", role="user", upstreams=["a"], actor=ACTOR).key
+    with pytest.raises(services.ServiceError) as caught:
+        services.remove_upstream(actor=ACTOR, slug="a")
+    assert all(
+        word in caught.value.message for word in ("rule ", "(mine)", "limit ", "audit level ", key.prefix, "disabled")
+    )
+    policies.apply_document(parse("roles: {user: {allow: [list_a]}}"), actor=ACTOR)
+    with pytest.raises(services.ServiceError, match="named by key"):
+        services.remove_upstream(actor=ACTOR, slug="a")
+    assert Upstream.objects.filter(slug="a").exists() and "admin.upstream.removed" not in acts()
+    policies.revoke_key(key.pk, actor=ACTOR)
+    services.remove_upstream(actor=ACTOR, slug="a")
 
 
 @pytest.mark.parametrize(
