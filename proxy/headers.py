@@ -25,8 +25,9 @@ ACCEPT, LAST_EVENT_ID = b"accept", b"last-event-id"
 JSON, STREAM = b"application/json", b"text/event-stream"
 BOTH = JSON + b", " + STREAM
 
-_READ = frozenset((ACCEPT, LAST_EVENT_ID))
-_TRACE = frozenset((trace_context.TRACEPARENT, trace_context.TRACESTATE, trace_context.BAGGAGE))
+_READ = frozenset((ACCEPT, LAST_EVENT_ID, trace_context.TRACEPARENT, trace_context.TRACESTATE, trace_context.BAGGAGE))
+_OURS = (b"user-agent", USER_AGENT)
+_CONTENT = (b"content-type", JSON)
 _PARAM = b"mcp-param-"
 _RESPONSE = frozenset(
     b"cache-control retry-after x-accel-buffering allow mcp-protocol-version mcp-method mcp-name".split()
@@ -82,33 +83,33 @@ def request_headers(
     `protocol` are the protocol's own headers, written already. `secret` is what the caller presented: a header that it
     stands in stays behind, whatever the header is for.
     """
-    accepts: list[bytes] = []
+    accepted = b""
     resumed: list[bytes] = []
     trace: Headers = []
     for name, value in headers:
         if name in _READ:
-            (accepts if name == ACCEPT else resumed).append(value)
-        elif name in _TRACE:
-            trace.append((name, value))
-    chosen: Headers = [(b"user-agent", USER_AGENT)]
+            if name == ACCEPT:
+                accepted = accepted + b"," + value if accepted else value
+            elif name == LAST_EVENT_ID:
+                resumed.append(value)
+            else:
+                trace.append((name, value))
+    theirs: Headers = [*protocol, *trace_context.written(trace)] if trace else [*protocol]
     if verb == "GET":
-        chosen.append((ACCEPT, STREAM))
+        chosen = [_OURS, (ACCEPT, STREAM)]
         if len(resumed) == 1 and len(resumed[0]) <= _MAX_EVENT_ID and _EVENT_ID.fullmatch(resumed[0]):
-            chosen.append((LAST_EVENT_ID, resumed[0]))
+            theirs.append((LAST_EVENT_ID, resumed[0]))
     else:
-        accepted = b",".join(accepts)
-        chosen.append((ACCEPT, acceptable(accepted) if 0 < len(accepted) <= _MAX_ACCEPT else BOTH))
+        chosen = [_OURS, (ACCEPT, acceptable(accepted) if 0 < len(accepted) <= _MAX_ACCEPT else BOTH)]
         if verb == "POST":
-            chosen.append((b"content-type", JSON))
-    chosen += protocol
-    chosen += trace_context.written(trace)
+            chosen.append(_CONTENT)
     if secret:
         kept_back = secret.encode("latin-1", "replace")
-        chosen = [
-            (name, value)
-            for name, value in chosen
-            if kept_back not in value and not (value.startswith(b"=?") and secret in (decode_header(value) or ""))
-        ]
+        for line in theirs:
+            if kept_back not in line[1] and (line[1][:2] != b"=?" or secret not in (decode_header(line[1]) or "")):
+                chosen.append(line)
+    else:
+        chosen += theirs
     if session:
         chosen.append((SESSION, session))
     return chosen

@@ -70,12 +70,11 @@ class Sent:
         folded: set[bytes] = set()
         for name, value in headers:
             if name[:3] in _MCP:
-                name = name.lower()
                 plain = name.translate(_FOLD)
                 if plain in folded:
                     self._twice.add(plain)
                 folded.add(plain)
-                self._found.setdefault(name, value.strip(b" \t"))
+                self._found.setdefault(plain if plain == name else name.lower(), value.strip(b" \t"))
 
     def get(self, name: bytes) -> bytes | None:
         """Give a header's value without the space around it, None when absent; Refused when it was sent twice."""

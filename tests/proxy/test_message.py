@@ -45,6 +45,17 @@ REFUSED: list[tuple[str, int, bytes]] = [
         if escaped or name.isprintable()
     ],
     ("reserved_member", -32600, b'{"jsonrpc":"2.0","id":1,"method":"ping","Params":{}}'),
+    *[
+        ("reserved_member", -32600, call(f'{{"name":"a","arguments":{arguments}}}'))
+        for arguments in (
+            '{"__proto__":{"force":true}}',
+            '{"a":[{"b":{"__proto__":1}}]}',
+            r'{"\u005f_proto__":1}',
+            r'{"__pr\u006Fto__":1}',
+            r'{"a":"\ud800","b":{"__proto__":1}}',
+        )
+    ],
+    ("reserved_member", -32600, b'{"jsonrpc":"2.0","id":1,"method":"ping","__proto__":{}}'),
     ("reserved_member", -32600, b'{"jsonrpc":"2.0","id":1,"method":"ping","param\xc5\xbf":{}}'),
     ("reserved_member", -32600, b'{"jsonrpc":"2.0","id":1,"method":"ping","METHOD":"tools/call"}'),
     ("reserved_member", -32600, b'{"jsonrpc":"2.0","id":1,"method":"ping","ID":2}'),
@@ -293,3 +304,8 @@ def test_large_bodies_are_read_in_bounded_time() -> None:
         refused(call('{"name":"a","arguments":{' + ",".join(['"k":1'] * 300_000) + "}}")).reason == "duplicate_member"
     )
     assert time.perf_counter() - since < 20
+
+
+def test_a_prototype_is_a_matter_of_members() -> None:
+    message = read(call(r'{"name":"a","arguments":{"text":"__proto__","proto":1,"constructor":{"x":"\u0000\u005f"}}}'))
+    assert message.params is not None and message.params["arguments"]["text"] == "__proto__"
