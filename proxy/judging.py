@@ -11,12 +11,13 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from audit.sanitizer import MISSING
 from policies.engine import ABSENT, Context, Target, may_list
 from proxy import replies
-from proxy.listing import FilteredList, Unfilterable, filter_result, holds_list
+from proxy.listing import Unfilterable, filter_result, holds_list
 from proxy.replies import Reply, Unreadable
 from proxy.targets import TargetKind
 from proxy.transports.base import Broken
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from proxy.gateway import Gateway
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 #: how much of an answer that is refused the event is made from
 HEAD_BYTES = 64 * 1024
@@ -44,9 +46,13 @@ class Judged(NamedTuple):
 
 async def judge(gateway: Gateway, call: Call, data: bytes) -> Judged:
     """Read one message of the upstream's, and take out of its lists what the caller may not call; raises Broken."""
-    keep = _Keep(gateway, call)
     try:
-        reply, found = await apart(data, lambda: _judge(data, keep))
+        reply = await _apart(replies.read, data)
+        result = reply.result
+        if result is None or not holds_list(result):
+            return Judged(reply, data, reply.value if reply.exact else MISSING)
+        keep = _Keep(gateway, call)
+        found = await _apart(filter_result, data, keep)
     except Unreadable as bad:
         await keep_head(gateway, call, data)
         raise Broken("The upstream's answer cannot be read.", detail=f"{bad.reason}: {bad.message}") from None
@@ -55,17 +61,15 @@ async def judge(gateway: Gateway, call: Call, data: bytes) -> Judged:
         raise Broken("The upstream's list cannot be read.", detail=str(error)) from None
     if keep.differs:
         gateway.registry.lists_changed(call.slug)
-    if found is None:
-        return Judged(reply, data, reply.value if reply.exact else MISSING)
     call.details["list"] = {"kept": found.kept, "hidden": found.hidden}
     return Judged(reply, found.raw, MISSING)
 
 
-async def apart(data: bytes, work: Callable[[], T]) -> T:
+async def _apart(work: Callable[Concatenate[bytes, P], T], data: bytes, *more: P.args, **named: P.kwargs) -> T:
     """Work on data: here when it is small, else in a thread."""
     if len(data) <= replies.LARGE_BYTES:
-        return work()
-    return await asyncio.get_running_loop().run_in_executor(_READERS, work)
+        return work(data, *more, **named)
+    return await asyncio.get_running_loop().run_in_executor(_READERS, partial(work, data, *more, **named))
 
 
 async def keep_head(gateway: Gateway, call: Call, data: bytes) -> None:
@@ -73,12 +77,6 @@ async def keep_head(gateway: Gateway, call: Call, data: bytes) -> None:
     if call.event is not None and data:
         payload = await gateway.payload(data[:HEAD_BYTES], level=call.level, side="response")
         call.event.complete(response_json=payload, response_bytes=len(data))
-
-
-def _judge(data: bytes, keep: _Keep) -> tuple[Reply, FilteredList | None]:
-    reply = replies.read(data)
-    result = reply.result
-    return reply, filter_result(data, keep) if result is not None and holds_list(result) else None
 
 
 class _Keep:
