@@ -7,13 +7,15 @@ What is judged here is one message. Whether it may go out, and that its record c
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from audit.sanitizer import MISSING
 from policies.engine import ABSENT, Context, Target, may_list
 from proxy import replies
-from proxy.listing import FilteredList, Unfilterable, filter_result, holds_list
+from proxy.listing import Unfilterable, filter_result, holds_list
 from proxy.replies import Reply, Unreadable
 from proxy.targets import TargetKind
 from proxy.transports.base import Broken
@@ -21,6 +23,8 @@ from proxy.transports.base import Broken
 if TYPE_CHECKING:
     from proxy.call import Call
     from proxy.gateway import Gateway
+
+T = TypeVar("T")
 
 #: how much of an answer that is refused the event is made from
 HEAD_BYTES = 64 * 1024
@@ -37,12 +41,13 @@ class Judged(NamedTuple):
 
 async def judge(gateway: Gateway, call: Call, data: bytes) -> Judged:
     """Read one message of the upstream's, and take out of its lists what the caller may not call; raises Broken."""
-    keep = _Keep(gateway, call)
     try:
-        if len(data) <= replies.LARGE_BYTES:
-            reply, found = _judge(data, keep)
-        else:
-            reply, found = await gateway.heavy.run(call.key_id, _judge, data, keep)
+        reply = await _apart(gateway, call, data, replies.read)
+        result = reply.result
+        if result is None or not holds_list(result):
+            return Judged(reply, data, reply.value if reply.exact else MISSING)
+        keep = _Keep(gateway, call)
+        found = await _apart(gateway, call, data, partial(filter_result, keep=keep))
     except Unreadable as bad:
         await keep_head(gateway, call, data)
         raise Broken("The upstream's answer cannot be read.", detail=f"{bad.reason}: {bad.message}") from None
@@ -51,10 +56,15 @@ async def judge(gateway: Gateway, call: Call, data: bytes) -> Judged:
         raise Broken("The upstream's list cannot be read.", detail=str(error)) from None
     if keep.differs:
         gateway.registry.lists_changed(call.slug)
-    if found is None:
-        return Judged(reply, data, reply.value if reply.exact else MISSING)
     call.details["list"] = {"kept": found.kept, "hidden": found.hidden}
     return Judged(reply, found.raw, MISSING)
+
+
+async def _apart(gateway: Gateway, call: Call, data: bytes, work: Callable[[bytes], T]) -> T:
+    """Work on data: here when it is small, else in a thread, in its caller's turn."""
+    if len(data) <= replies.LARGE_BYTES:
+        return work(data)
+    return await gateway.heavy.run(call.key_id, work, data)
 
 
 async def keep_head(gateway: Gateway, call: Call, data: bytes) -> None:
@@ -62,12 +72,6 @@ async def keep_head(gateway: Gateway, call: Call, data: bytes) -> None:
     if call.event is not None and data:
         payload = await gateway.payload(data[:HEAD_BYTES], caller=call.key_id, level=call.level, side="response")
         call.event.complete(response_json=payload, response_bytes=len(data))
-
-
-def _judge(data: bytes, keep: _Keep) -> tuple[Reply, FilteredList | None]:
-    reply = replies.read(data)
-    result = reply.result
-    return reply, filter_result(data, keep) if result is not None and holds_list(result) else None
 
 
 class _Keep:

@@ -180,7 +180,7 @@ class _Stream:
         self.response = response
         self.reader = SseReader(max_event=_largest(gateway, call))
         self.events = 0
-        #: events of which nothing passed, since no client would take them for messages or had its answer; and the first
+        #: events of which no data passed, since no client would take it for a message or it had its answer; and the first
         self.dropped = 0
         self.lost = b""
         self.server_requests: list[dict[str, Any]] = []
@@ -266,10 +266,9 @@ class _Stream:
         elif event.message:
             await self._message(event)
         else:
-            written = frame(event)
-            if not written or event.data.strip():
+            if not event.plain:
                 self._drop(event)
-            self.pending += written
+            self.pending += frame(event)
 
     def _drop(self, event: SseEvent) -> None:
         self.dropped += 1

@@ -25,7 +25,8 @@ KEEP_ALIVE: Final = b": keep-alive\n\n"
 _BLANK = re.compile(rb"\n[\r\n]|\r\r")
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _BOM: Final = b"\xef\xbb\xbf"
-_PRINTABLE = re.compile(rb"[\x20-\x7e]*")
+#: what a comment or an id may consist of: neither can hold JSON, however it is read
+_PRINTABLE = re.compile(rb"[ !#-Z\\-z|}~]*")
 _RETRY = re.compile(rb"[0-9]{1,10}")
 _OPENS = re.compile(rb"\n[ \t]*[{\[]")
 #: the names of events that carry messages

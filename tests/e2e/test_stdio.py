@@ -95,6 +95,46 @@ def test_two_hundred_clients_with_the_same_ids(pipes: Pipes, era: str) -> None:
         assert event["response_json"]["result"]["echo"] == asked
 
 
+@pytest.mark.parametrize("style", ["legacy", "modern", "session"])
+def test_nobody_cancels_anothers_call(pipes: Pipes, style: str) -> None:
+    """Ids are the callers' own choice: the same one of another key, or of another session, is another call's."""
+    era = "modern" if style == "modern" else "legacy"
+    mine, others = (
+        pipes.client("pipe", era=era),
+        [pipes.gateway.client(pipes.gateway.create_key("other", "admin"), "pipe", era=era)],
+    )
+    time.sleep(1.0)
+    if style == "session":
+        mine.initialize()
+        others[0].initialize()
+        others += [
+            pipes.client("pipe").initialize(),
+            pipes.client("pipe"),
+        ]  # the same key's other session, and without one
+
+    def cancels() -> int:
+        received = pipes.client("pipe", era=era).ask("received", {}, "r").result["received"]
+        return sum("notifications/cancelled" in line for line in received)
+
+    before = cancels()
+    got: list[Any] = []
+    call = threading.Thread(
+        target=lambda: got.append(mine.call("x", {"echo": "mine", "sleep": 3}, rpc_id=1, timeout=60).result["echo"])
+    )
+    call.start()
+    time.sleep(1.0)
+    for other in others:
+        assert other.ask("notifications/cancelled", {"requestId": 1}, None).status == 202
+    call.join(60)
+    assert got == ["mine"] and cancels() == before
+    call = threading.Thread(target=lambda: mine.call("x", {"echo": "mine", "sleep": 3}, rpc_id=1, timeout=60))
+    call.start()
+    time.sleep(1.0)
+    assert mine.ask("notifications/cancelled", {"requestId": 1}, None).status == 202
+    call.join(60)
+    assert cancels() == before + 1
+
+
 def test_a_killed_command_under_load(pipes: Pipes) -> None:
     """SIGKILL: each waiting call is answered with an error and recorded, the command is back, no zombie is left."""
     client = pipes.client("pipe")

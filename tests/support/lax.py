@@ -206,6 +206,13 @@ class Answer:
 
     def __init__(self, r: R, rpc_id: Any, method: str, mark: str) -> None:
         text = _body(r, rpc_id, method, mark)
+        self.size = r.choice((1, 3, 17, 100_000))
+        if r.random() < 0.4:  # in order but for what it says
+            stream = r.random() < 0.5
+            self.status, self.content_type = 200, "text/event-stream" if stream else "application/json"
+            lines = "".join(f"data: {line}\n" for line in text.split("\n"))
+            self.body = (f"event: message\n{lines}\n" if stream else text).encode("utf-8", "surrogatepass")
+            return
         json_type = r.choice(
             (
                 "application/json",
@@ -235,4 +242,3 @@ class Answer:
         if r.random() < 0.05:
             at = r.randrange(len(self.body) + 1)
             self.body = self.body[:at] + bytes([r.randrange(128, 256)]) + self.body[at:]
-        self.size = r.choice((1, 3, 17, 100_000))
