@@ -34,7 +34,7 @@ IDLE_SECONDS = 3.0
 # What the events of refusals may take of a second of the processor; a caller's first few are made whatever they take.
 CALLER_SHARE = 0.1
 ALL_SHARE = 0.4
-FIRST_FEW = 5
+FIRST_FEW = 2
 # Of a name, what tells kinds apart.
 _NAME = 256
 
