@@ -122,7 +122,16 @@ def admit(gateway: Gateway, call: Call, reason: str) -> Admission:
         key_id = call.principal.key_id if call.principal is not None else None
         method = call.known.method
         call.admission = gateway.logger.admit(
-            Refusal(key_id, call.client_ip, reason, call.slug, method, kind, name if kind != "method" else "")
+            Refusal(
+                key_id,
+                call.client_ip,
+                reason,
+                call.slug,
+                method,
+                kind,
+                name if kind != "method" else "",
+                len(call.body),
+            )
         )
     return call.admission
 

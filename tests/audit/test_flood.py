@@ -12,9 +12,10 @@ from audit.flood import (
     CALLER_SHARE,
     FIRST_FEW,
     IDLE_SECONDS,
+    KEPT_AT_MOST,
+    KEPT_PER_CALLER,
     NAMES,
     PER_CALLER,
-    WHOLE_PER_CALLER,
     WINDOW_SECONDS,
     Flood,
     kind_of,
@@ -103,13 +104,12 @@ def test_a_caller_with_many_reasons_has_no_more_events() -> None:
     assert own <= PER_CALLER
 
 
-def test_only_the_first_of_a_second_keep_what_was_asked() -> None:
+def test_so_many_bytes_of_a_second_are_kept() -> None:
     flood = Flood()
-    whole = []
-    for n in range(PER_CALLER):
-        assert flood.admit(key_kind("x", f"r{n % 4}"), "r", 100.0 + n / 1000) is None
-        whole.append(flood.whole(key_kind("x", f"r{n % 4}")))
-    assert whole == [True] * WHOLE_PER_CALLER + [False] * (PER_CALLER - WHOLE_PER_CALLER)
+    kept = sum(min(size, KEPT_AT_MOST) for size in [50_000] * 100 if flood.keep(key_kind("x"), size))
+    assert KEPT_PER_CALLER - KEPT_AT_MOST <= kept <= KEPT_PER_CALLER
+    small = Flood()
+    assert all(small.keep(key_kind("x"), 400) for _ in range(PER_CALLER)), "ordinary ones are kept whole"
 
 
 def test_what_is_dear_is_counted_sooner() -> None:
