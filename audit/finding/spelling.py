@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import re
+import unicodedata
 
 __all__ = ("ESCAPES", "name", "plain")
 
@@ -22,7 +23,7 @@ _SIGNS = b"\\%u{}xU"
 
 
 def plain(text: bytes) -> bytes:
-    """Give a text with every visible character that is written as an escape put in its place."""
+    """Give a text with every visible character that is written as an escape put in its place, in its plainest form."""
     return _ESCAPE.sub(_character, text)
 
 
@@ -43,4 +44,4 @@ def _character(match: re.Match[bytes]) -> bytes:
     point = int(digits, 8 if len(digits) == 3 and written.lstrip(b"\\") == digits else 16)
     if not 0x20 <= point <= 0x10FFFF or 0xD800 <= point <= 0xDFFF:
         return written
-    return chr(point).encode()
+    return unicodedata.normalize("NFKC", chr(point)).encode()
