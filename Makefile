@@ -4,7 +4,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help system install install-dev install-otel run test check bench chaos conformance demo redaction-report sample-data \
+.PHONY: help system install install-dev install-otel run test check bench chaos conformance demo redaction-report costs sample-data \
         docs-settings lock clean
 
 PACKAGES := git make python3 python3-venv
@@ -76,6 +76,9 @@ demo: install ## before and after: a careless MCP server, alone and behind the g
 
 redaction-report: install-dev ## how many labelled secrets are found, how many harmless texts are kept
 	@$(BIN)/python -m tests.corpus.report --rounds 3 $(ARGS)
+
+costs: install-dev ## search for inputs that are dear for their length (ARGS="--seconds 600")
+	@$(BIN)/python -m tests.corpus.costs $(ARGS)
 
 sample-data: install ## fill the log with realistic events (EVENTS=1000000)
 	@$(BIN)/python -m bench.sample_data --events $(or $(EVENTS),1000000) $(ARGS)

@@ -6,7 +6,7 @@ one counted event stands for all further ones of that kind until its window ends
 without a valid key, and (key, reason, target) for those with one.
 
 Ever-new targets make no ever-new kinds: beyond `NAMES` in a window, a caller's further ones share one kind without a name.
-And a caller, whatever its reasons and targets, has so many events, so many kept requests and so much of the processor in a
+And a caller, whatever its reasons and targets, has so many events, so many bytes of kept requests and so much of the processor in a
 second, then its refusals are counted. So are all when they come from too many callers; strangers never use up what callers
 with a key have.
 """
@@ -26,9 +26,10 @@ Kind = tuple[Hashable, ...]  # begins with the caller (its sort and its name), t
 
 PER_SECOND = 20
 TOTAL_PER_SECOND = 400
-PER_CALLER = 40
-# Of which so many keep what was asked; of the others only its size and digest are kept.
-WHOLE_PER_CALLER = 10
+PER_CALLER = 60
+# What these events of one caller may keep of what was asked, in bytes; of the rest only its size and digest are kept.
+KEPT_PER_CALLER = 64 * 1024
+KEPT_AT_MOST = 8 * 1024  # of one request
 NAMES = 20
 MOST_GROUPS = 500
 WINDOW_SECONDS = 10.0
@@ -36,7 +37,7 @@ IDLE_SECONDS = 3.0
 # What the events of refusals may take of a second of the processor; a caller's first few are made whatever they take.
 CALLER_SHARE = 0.1
 ALL_SHARE = 0.4
-FIRST_FEW = 5
+FIRST_FEW = 2
 # Of a name, what tells kinds apart.
 _NAME = 256
 
@@ -61,6 +62,7 @@ class _Account:
     """What one second has seen so far, of one caller or of one sort of callers."""
 
     events: int = 0
+    kept: int = 0
     seconds: float = 0.0
 
 
@@ -96,10 +98,11 @@ class Flood:
         sort.events += 1
         return None
 
-    def whole(self, kind: Kind) -> bool:
-        """Whether the event that was just admitted may keep what was asked."""
-        caller = self._callers.get(kind[:2])
-        return caller is None or caller.events <= WHOLE_PER_CALLER
+    def keep(self, kind: Kind, size: int) -> bool:
+        """Whether the event that was just admitted may keep what was asked, in so many bytes."""
+        caller = self._callers.setdefault(kind[:2], _Account())
+        caller.kept += min(size, KEPT_AT_MOST)
+        return caller.kept <= KEPT_PER_CALLER
 
     def charge(self, kind: Kind, seconds: float) -> None:
         """Note what making an event took of the processor."""

@@ -63,6 +63,7 @@ class Refusal(NamedTuple):
     method: str
     target_kind: str
     tool_name: str
+    size: int = 0  # of the body
 
 
 class Admission(NamedTuple):
@@ -175,7 +176,7 @@ class AuditLogger:
         with self._lock:
             group = self._flood.admit(kind, refusal.reason, self._clock(), not journal.usable)
             if group is None:
-                return Admission(kind, None, self._flood.whole(kind))
+                return Admission(kind, None, self._flood.keep(kind, refusal.size))
             if group.event is None:
                 return Admission(kind, group, False)  # the first of its kind: its sample is still to be made
             self.refused += 1

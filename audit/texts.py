@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import html
 import re
+import unicodedata
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from audit import digits, escapes
-from audit.finding import lexical, wrapping
+from audit.finding import lexical, spelling, wrapping
 from audit.finding.effort import Effort, TooDear
 from audit.finding.matching import Found
 from audit.finding.prefilter import hinted
@@ -103,15 +104,15 @@ class Texts:
         return escapes.escape(text, again=self.again)
 
     def redacted(self, text: str, wrapped: int, cut: bool) -> str:
-        """Redact a text until it stays as it is; what cannot be seen does not hide what can."""
+        """Redact a text until it stays as it is; what cannot be seen or only looks otherwise does not hide what can."""
         new = self.settled(text, wrapped, cut)
         if new.isascii():
             return new
-        visible = escapes.visible(new)
-        if len(visible) == len(new):
+        plain = unicodedata.normalize("NFKC", escapes.visible(new))
+        if plain == new:
             return new
-        found = self.settled(visible, wrapped, cut)
-        return new if found == visible else found
+        found = self.settled(plain, wrapped, cut)
+        return new if found == plain else found
 
     def settled(self, text: str, wrapped: int, cut: bool) -> str:
         """Redact a text until it stays as it is; one that never does is replaced whole."""
@@ -148,9 +149,10 @@ class Texts:
             return raw
         if b"%" in raw:
             raw = _RUN.sub(lambda match: self.percent(match[0], wrapped), raw)
-        if b"\\u00" in raw:
-            plain = _UNICODE_ESCAPE.sub(lambda match: bytes([int(match[1], 16)]), raw)
+        if b"\\" in raw or b"%" in raw:
+            plain = spelling.plain(raw)
             if plain != raw:
+                self.effort.spend(8 * len(raw))
                 new = self.spans(plain, self.found(plain, cut))
                 raw = raw if new == plain else new
         if b"&" in raw and _ENTITY.search(raw):
@@ -267,8 +269,7 @@ def _own_kind(raw: bytes) -> str:
 _OWN_KINDS = frozenset(("text", "bearer", "basic"))
 _RUN = re.compile(rb"[^\s\"'<>]+")
 _PERCENT = re.compile(rb"%[0-9A-Fa-f]{2}")
-_ENTITY = re.compile(rb"&(?:quot|apos|lt|gt|amp|equals|colon|#[0-9]{2,4}|#x[0-9a-fA-F]{2,4});")
-_UNICODE_ESCAPE = re.compile(rb"\\u00([2-7][0-9a-fA-F])")
+_ENTITY = re.compile(rb"&(?:quot|apos|lt|gt|amp|equals|colon|lowbar|#[0-9]{2,9}|#[xX][0-9a-fA-F]{2,9});")
 _EVENT_STREAM = re.compile(rb"(?:(?:event|id|retry):[^\r\n]*\r?\n|:[^\r\n]*\r?\n){0,4}data:(?![a-z]{2,20}/)")
 _BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 _USER_PASSWORD = re.compile(rb"[A-Za-z0-9_.+@\-]{1,64}:(?=[^\s]*[0-9])(?=[^\s]*[A-Za-z])[^\s:/]{6,256}\Z")

@@ -8,6 +8,7 @@ from typing import Any
 
 from audit import digits, escapes
 from audit.blobs import blob_in, described
+from audit.finding import spelling
 from audit.finding.names import NOTHING, Name, fold
 from audit.finding.randomness import looks_random
 from audit.texts import Texts, as_bytes, keep
@@ -104,7 +105,8 @@ class Walk(Texts):
         """Give a name as it is judged: without escapes, and without what was replaced in it."""
         if "\\u{" in shown and self._escape is not keep:
             shown = escapes.unescape(shown)
-        return _TOKEN_TEXT.sub("", shown) if "[REDACTED:" in shown else shown
+        shown = _TOKEN_TEXT.sub("", shown) if "[REDACTED:" in shown else shown
+        return spelling.name(shown) if "\\" in shown or "%" in shown or "&" in shown else shown
 
     def items(self, value: list[Any], depth: int, parent: str) -> list[Any]:
         """Redact a list, in which one element may make a secret of the next."""

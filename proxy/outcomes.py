@@ -124,14 +124,26 @@ def admit(gateway: Gateway, call: Call, reason: str) -> Admission:
         key_id = call.principal.key_id if call.principal is not None else None
         method = call.known.method
         call.admission = gateway.logger.admit(
-            Refusal(key_id, call.client_ip, reason, call.slug, method, kind, name if kind != "method" else "")
+            Refusal(
+                key_id,
+                call.client_ip,
+                reason,
+                call.slug,
+                method,
+                kind,
+                name if kind != "method" else "",
+                len(call.body),
+            )
         )
     return call.admission
 
 
 @contextmanager
-def paying(gateway: Gateway, admission: Admission) -> Iterator[None]:
-    """Charge what is done here for a refusal to whoever was refused: work is bounded by its cost, not by its size."""
+def paying(gateway: Gateway, admission: Admission | None) -> Iterator[None]:
+    """Charge what this thread does for a refusal to whoever was refused: work is bounded by its cost, not by its size."""
+    if admission is None:
+        yield
+        return
     began = time.thread_time()
     try:
         yield
@@ -148,13 +160,9 @@ async def event(gateway: Gateway, call: Call, *, whole: bool = True) -> Event:
     Without `whole` what was asked leaves its size and digest alone.
     """
     request = await _request(gateway, call, whole)
-    admission = call.admission
     if len(call.header(b"user-agent")) + sum(map(len, (*_target(call), call.known.method, call.rpc_id))) > LONG_NAMES:
         return await gateway.heavy.run(call.key_id or call.client_ip, _made, gateway, call, request)
-    if admission is None:
-        return _made(gateway, call, request)
-    with paying(gateway, admission):
-        return _made(gateway, call, request)
+    return _made(gateway, call, request)
 
 
 async def _request(gateway: Gateway, call: Call, whole: bool) -> Any:
@@ -163,10 +171,7 @@ async def _request(gateway: Gateway, call: Call, whole: bool) -> Any:
     if not call.body:
         return MISSING
     if call.principal is None:
-        admission = call.admission
-        if admission is None:
-            return current_sanitizer().payload(raw=call.body[:STRANGER_PAYLOAD], level=level)
-        with paying(gateway, admission):
+        with paying(gateway, call.admission):
             return current_sanitizer().payload(raw=call.body[:STRANGER_PAYLOAD], level=level)
     parsed = call.message.value if call.message is not None else MISSING
     return await gateway.payload(call.body, parsed, caller=call.key_id, level=level)
@@ -180,6 +185,13 @@ def _target(call: Call) -> tuple[str, str]:
 
 
 def _made(gateway: Gateway, call: Call, request: Any) -> Event:
+    if call.admission is None:
+        return _event(gateway, call, request)
+    with paying(gateway, call.admission):
+        return _event(gateway, call, request)
+
+
+def _event(gateway: Gateway, call: Call, request: Any) -> Event:
     principal, auth, key = call.principal, call.auth, None
     if auth is not None:
         key = auth.key

@@ -43,6 +43,7 @@ _INEXACT = re.compile(rb"[0-9](?:[.eE]|[0-9]{15})")
 _SPACE = b" \t\r\n"
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
+_AT_ONCE = 1 << 14
 _STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -53,7 +54,13 @@ def too_deep(body: bytes) -> bool:
         return False
     # Each bracket is a step up (1) or down (-1 as a signed byte); how high the steps lead is how deep the text nests.
     steps = array("b", _STRINGS.sub(b"", body).translate(_STEPS, _NOT_BRACKETS))
-    return max(accumulate(steps), default=0) > MAX_DEPTH
+    depth = 0
+    for place in range(0, len(steps), _AT_ONCE):  # in pieces, between which other threads have their turn
+        heights = list(accumulate(steps[place : place + _AT_ONCE], initial=depth))
+        if max(heights) > MAX_DEPTH:
+            return True
+        depth = heights[-1]
+    return False
 
 
 def _integer(text: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 
 from django.conf import settings
 
@@ -19,6 +20,8 @@ from proxy.gateway import Gateway
 from proxy.mailbox import Mailboxes
 
 #: how long a start waits for the first snapshot before it serves 503s until there is one, in seconds
+#: seconds for which a thread that sanitises a large payload may keep the event loop waiting
+THREAD_TURN = 0.001
 FIRST_SNAPSHOT = 10.0
 
 
@@ -33,6 +36,7 @@ async def start_gateway() -> Gateway:
         fingerprint=current_sanitizer().fingerprint,
     )
     snapshot.install(holder)
+    sys.setswitchinterval(THREAD_TURN)
     gateway = Gateway(
         config=config,
         holder=holder,

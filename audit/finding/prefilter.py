@@ -17,7 +17,7 @@ __all__ = ("hinted", "suspicious")
 _PLACES = (
     r":[^\s@:/\"'<>(),;]{3,}@|(?:^|[^A-Za-z0-9])(?:-u|-U|--user|--proxy-user|--basic)(?:[^A-Za-z0-9]|$)|"
     r"[?&#;](?:amp;)?(?i:sig|sign|code|hmac|oauth_|code_|client_|hdn|policy|access|pass|pin|otp|pw|p|u|crumb|state|invite|t|k|s|m|l|x-amz|x-goog|auth|id_token|logout)[a-z_\-]*(?:=|%3)|"
-    r"://[^\s\"'<>]*@|%[0-9A-Fa-f]{2}|&(?:[a-z]{2,6}|#[0-9]{2,4}|#x[0-9a-fA-F]{2,4});|\\u00|\\u\{|\x7f|(?i:identified|connection[ \t]+string|(?:recovery|backup|verification|security|time|activation|factor)[ \t_\-]*codes?)|"
+    r"://[^\s\"'<>]*@|%[0-9A-Fa-f]{2}|&(?:[a-z]{2,6}|#[0-9]{2,9}|#[xX][0-9a-fA-F]{2,9});|\\[xuU01]|%u|\x7f|(?i:identified|connection[ \t]+string|(?:recovery|backup|verification|security|time|activation|factor)[ \t_\-]*codes?)|"
     r"/[^@\s\"']*@|[^\s/][ \t]{1,4}/[ \t]{1,4}[^\s\"'<>]{6}|[\s\"',](?:-p|-P|-a|-w|-pw|/p:|-passin|-k)|"
     r"PRIVATE KEY|(?i:bearer|basic)|data:"
 )

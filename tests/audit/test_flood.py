@@ -7,7 +7,19 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audit.flood import IDLE_SECONDS, WINDOW_SECONDS, Flood, kind_of
+from audit.flood import (
+    ALL_SHARE,
+    CALLER_SHARE,
+    FIRST_FEW,
+    IDLE_SECONDS,
+    KEPT_AT_MOST,
+    KEPT_PER_CALLER,
+    NAMES,
+    PER_CALLER,
+    WINDOW_SECONDS,
+    Flood,
+    kind_of,
+)
 
 
 def refusal(**values: Any) -> SimpleNamespace:
@@ -68,3 +80,59 @@ def test_whatever_comes_memory_and_events_are_bounded(calls: list[tuple[int, int
     assert own + counted == len(calls)
     assert len(flood.groups) <= 11
     assert own <= 30 * (int(now) + 1)
+
+
+def key_kind(name: str, reason: str = "no_rule", key: str = "k") -> tuple[str, ...]:
+    return ("key", key, reason, "crm", "tool", "tools/call", name)
+
+
+def test_ever_new_names_are_no_ever_new_kinds() -> None:
+    flood = Flood()
+    left: list[Any] = [flood.admit(key_kind(f"t{n}"), "no_rule", 100.0 + n / 10_000) for n in range(5_000)]
+    assert sum(one is None for one in left) <= PER_CALLER
+    assert len(flood.groups) <= NAMES + 1
+    nameless = flood.groups[("key", "k", "no_rule")]
+    assert nameless is left[-1]
+    other = flood.admit(key_kind("t1", key="other"), "no_rule", 100.6)
+    assert other is None, "another key has its own events"
+
+
+def test_a_caller_with_many_reasons_has_no_more_events() -> None:
+    flood = Flood()
+    kinds = [key_kind("x", f"reason{n % 50}") for n in range(2_000)]
+    own = sum(flood.admit(kind, kind[2], 100.0 + n / 10_000) is None for n, kind in enumerate(kinds))
+    assert own <= PER_CALLER
+
+
+def test_so_many_bytes_of_a_second_are_kept() -> None:
+    flood = Flood()
+    kept = sum(min(size, KEPT_AT_MOST) for size in [50_000] * 100 if flood.keep(key_kind("x"), size))
+    assert KEPT_PER_CALLER - KEPT_AT_MOST <= kept <= KEPT_PER_CALLER
+    small = Flood()
+    assert all(small.keep(key_kind("x"), 400) for _ in range(PER_CALLER)), "ordinary ones are kept whole"
+
+
+def test_what_is_dear_is_counted_sooner() -> None:
+    flood = Flood()
+    dear, cheap = ("source", "a", "r"), ("source", "b", "r")
+    own = 0
+    for n in range(15):
+        if flood.admit(dear, "r", 100.0 + n / 100) is None:
+            own += 1
+            flood.charge(dear, CALLER_SHARE / 3)
+    assert FIRST_FEW < own <= 4
+    assert flood.admit(cheap, "r", 100.5) is None, "who costs little feels nothing of it"
+    assert flood.admit(dear, "r", 101.0) is None, "and another second begins again"
+    for n in range(100):
+        source = ("source", f"s{n}", "r")
+        if flood.admit(source, "r", 102.0) is None:
+            flood.charge(source, ALL_SHARE / 10)
+    assert len(flood.groups) >= 80, "however many they are"
+    assert flood.admit(key_kind("x"), "no_rule", 102.1) is None, "callers with a key are another sort"
+
+
+def test_strangers_do_not_use_up_what_callers_with_a_key_have() -> None:
+    flood = Flood(total=50)
+    for n in range(500):
+        flood.admit(("source", str(n), "r"), "r", 100.0)
+    assert flood.admit(key_kind("x"), "no_rule", 100.1) is None

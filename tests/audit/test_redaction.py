@@ -461,3 +461,42 @@ class TestRules:
 def test_folding_is_idempotent_and_total(name):
     assert names.fold(names.fold(name)) == names.fold(name)
     names.judge(name)
+
+
+@pytest.mark.parametrize("name", ["password", "api_key", "accessToken"])
+@pytest.mark.parametrize(
+    "spell",
+    [
+        lambda c: f"\\u{ord(c):04x}", lambda c: f"\\u{ord(c):04X}", lambda c: f"\\x{ord(c):02x}", lambda c: f"\\U{ord(c):08x}",
+        lambda c: f"\\u{{{ord(c):x}}}", lambda c: f"\\{ord(c):03o}", lambda c: f"%{ord(c):02x}", lambda c: f"%25{ord(c):02X}",
+        lambda c: f"%2525{ord(c):02X}", lambda c: f"%u{ord(c):04x}", lambda c: f"&#{ord(c)};", lambda c: f"&#x{ord(c):x};",
+        lambda c: f"&#0000{ord(c)};", lambda c: chr(ord(c) + 0xFEE0) if c.isalpha() else c,
+    ],
+)  # fmt: skip
+def test_a_name_is_a_name_however_it_is_spelt(name, spell):
+    for place in (slice(0, 1), slice(4, 5), slice(None)):
+        written = "".join(spell(c) if at in range(len(name))[place] else c for at, c in enumerate(name))
+        objects = [
+            f'{{"{written}": "zq9hunterx7"}}',
+            f'see {{"{written}":"zq9hunterx7","b":1}} there',
+            f"x {written}=zq9hunterx7",
+        ]
+        for text in objects:
+            within = [
+                text, json.dumps({"t": text}), json.dumps({"t": json.dumps({"u": text})}), json.dumps(json.dumps([text])),
+                "said " + json.dumps({"u": text}), "said " + json.dumps(json.dumps({"u": text})),
+            ]  # fmt: skip
+            for one in within:
+                assert "zq9hunterx7" not in REDACTOR.text(one)[0], one
+                assert "zq9hunterx7" not in shown({"t": one}), one
+
+
+def test_escapes_alone_make_no_secret():
+    for text in (
+        r"C:\x86\users\u0041",
+        "100%25 of it",
+        "%41%42 are letters",
+        "caf\\u00e9 &#233; \\101",
+        "ｈｅｌｌｏ wörld",
+    ):
+        assert REDACTOR.text(text)[1] == 0, text

@@ -132,3 +132,21 @@ def test_what_is_read_is_what_a_plain_reader_reads(data: st.DataObject) -> None:
     if message.id_json is not None:
         assert message.id_json in body
         assert json.loads(message.id_json) == value["id"]
+
+
+@given(st.text('[]{}"\\x,:', max_size=400), st.integers(0, 3))
+def test_depth_in_one_look_is_depth_step_by_step(text: str, times: int) -> None:
+    text = "[" * 100 * times + text * 3
+    deepest = depth_now = 0
+    quoted = escaped = False
+    for char in text:
+        if quoted:
+            quoted, escaped = escaped or char != '"', char == "\\" and not escaped
+        elif char == '"':
+            quoted = True
+        elif char in "[{":
+            depth_now += 1
+            deepest = max(deepest, depth_now)
+        elif char in "]}":
+            depth_now -= 1
+    assert too_deep(text.encode()) == (deepest > MAX_DEPTH)
