@@ -27,8 +27,9 @@ from django.db import close_old_connections
 
 from policies import loading
 from proxy import upstreams
+from proxy.ledger import Ledger
 from proxy.transports.base import UpstreamError, UpstreamRequest, UpstreamResponse
-from proxy.transports.hosted import ANSWER, ERROR, FIRST_BYTE, IDLE, MARK, SOCKET, socket_path
+from proxy.transports.hosted import ANSWER, CALLER, ERROR, FIRST_BYTE, IDLE, MARK, SOCKET, socket_path
 
 log = logging.getLogger("sentinel.proxy")
 
@@ -39,7 +40,7 @@ GRACE_SECONDS = 2.0
 #: a difference that workers saw is looked into at most this often
 AGAIN_SECONDS = 10.0
 _INNER = frozenset(
-    (MARK, FIRST_BYTE, IDLE, *b"host accept-encoding content-length transfer-encoding connection".split())
+    (MARK, CALLER, FIRST_BYTE, IDLE, *b"host accept-encoding content-length transfer-encoding connection".split())
 )
 _OUTER = frozenset(b"content-length transfer-encoding connection keep-alive".split())
 
@@ -69,10 +70,10 @@ class Specs:
 class Host:
     """Serves transports to the workers."""
 
-    def __init__(self, config: Any = None) -> None:
+    def __init__(self, config: Any = None, ledger: Ledger | None = None) -> None:
         self._config = config or settings.SENTINEL
         self.specs = Specs(self._config.dsn)
-        self.registry = upstreams.UpstreamRegistry(self.specs, self._config, hosted=False)
+        self.registry = upstreams.UpstreamRegistry(self.specs, self._config, hosted=False, ledger=ledger)
         #: upstreams in whose lists workers have seen a difference, and when each was last looked into for that
         self._due: set[str] = set()
         self._looked: dict[str, float] = {}
@@ -126,6 +127,7 @@ class Host:
             body,
             float(headers[FIRST_BYTE]) if FIRST_BYTE in headers else None,
             float(headers[IDLE]) if IDLE in headers else None,
+            headers.get(CALLER, b"").decode("latin-1"),
         )
         gone = asyncio.ensure_future(_gone(receive))
         call = asyncio.ensure_future(self._relay(slug, request, send))
@@ -257,7 +259,7 @@ class _Server(uvicorn.Server):
 async def run(folder: Path, *, stopped: Callable[[], bool] = lambda: False) -> None:
     """Run the host until SIGTERM or SIGINT, or until `stopped` says so."""
     listener, lock = listen(folder)
-    host = Host()
+    host = Host(ledger=upstreams.ledger_of(settings.SENTINEL))
     server = _Server(
         uvicorn.Config(
             host, http="httptools", lifespan="off", log_config=None, access_log=False, server_header=False, date_header=False,

@@ -145,7 +145,9 @@ async def send(gateway: Gateway, call: Call) -> UpstreamResponse:
             raise UpstreamError("The upstream no longer speaks the transport this session was opened with.")
         return await sse.post(call.session, headers, call.body)
     if sse is None:
-        mailbox = gateway.mailboxes.create()
+        mailbox = gateway.mailboxes.create(
+            gateway.ledger.hold(call.key_id), lambda: call.exchange.end("too_much_waiting")
+        )
         sealed = _sealed(gateway, call, gateway.mailboxes.address(mailbox), MAILBOX)
         return MailboxResponse(gateway, call, mailbox, _endpoint(gateway, call, sealed))
     channel = await sse.open(headers)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,12 +16,14 @@ import orjson
 
 from audit.sanitizer import MISSING
 from policies.engine import Context, Target, decide, may_list
-from proxy import outcomes
+from proxy import answers, outcomes
 from proxy.call import Call
+from proxy.exchange import Departed
 from proxy.gateway import Gateway
 from proxy.headers import response_headers
 from proxy.listing import LIST_METHODS, FilteredList, Unfilterable, filter_event, filter_result
-from proxy.message import ABSENT, TargetKind
+from proxy.message import ABSENT, Refused, TargetKind
+from proxy.refusals import refuse
 from proxy.request import error_response
 from proxy.sse import KEEP_ALIVE, EventTooLarge, Item, SseEvent, SseReader, classify, encode, load, same_id
 from proxy.transports.base import Broken, Redirected, TimedOut, TooLarge, UpstreamError, UpstreamResponse
@@ -88,7 +91,10 @@ async def _plain(gateway: Gateway, call: Call, response: UpstreamResponse) -> No
                 break
             pieces.append(piece)
             size += len(piece)
+            if not call.holds(gateway.ledger, len(call.body) + size):
+                raise refuse("too_much_waiting", call=call, retry_after=5, data={"executed": True})
     body = b"".join(pieces)
+    pieces.clear()
     call.upstream_ns += time.perf_counter_ns() - since
     if not whole and lists:
         raise TooLarge("The upstream's list is too large.")
@@ -210,6 +216,8 @@ class _Stream:
         self.asked = call.message is not None and call.message.kind == "request"
         self.lists = call.message is not None and call.message.method in LIST_METHODS
         self.pending = bytearray()
+        #: bytes on their way to a client that has not read what went before
+        self.writing = 0
 
     async def run(self) -> None:
         call, exchange = self.call, self.call.exchange
@@ -218,6 +226,7 @@ class _Stream:
         ended = "complete"
         self.gateway.stream_opened(call)
         call.keep_alive = self._keep_alive
+        call.waiting = self._waiting
         call.last_write = time.monotonic()
         try:
             with exchange.interruptible():
@@ -232,6 +241,9 @@ class _Stream:
         except UpstreamError as error:
             ended = "cut"
             await self._broken(error)
+        except Refused as refused:
+            ended = refused.reason
+            await self._refused(refused)
         finally:
             call.keep_alive = None
             self.gateway.stream_closed(call)
@@ -244,30 +256,45 @@ class _Stream:
 
     async def _pump(self) -> None:
         exchange = self.call.exchange
-        while piece := await self.response.read():
-            for event in self.reader.feed(piece):
-                self.events += 1
-                if event.data:
-                    await self._event(event)
-                else:
-                    self.pending += event.raw
+        while await self._read():
+            self._count()
             await self._flush()
         if rest := self.reader.rest():
             await exchange.write(rest)
 
+    async def _read(self) -> bool:
+        """Take what has come; what it was read from is forgotten before it is written."""
+        piece = await self.response.read()
+        for event in self.reader.feed(piece):
+            self.events += 1
+            if event.data:
+                await self._event(event)
+            else:
+                self.pending += event.raw
+        return bool(piece)
+
+    def _waiting(self) -> int:
+        return len(self.pending) + self.writing + self.reader.pending + self.response.waiting
+
+    def _count(self) -> None:
+        if not self.call.holds(self.gateway.ledger, self._waiting()):
+            raise refuse("too_much_waiting", call=self.call, retry_after=5)
+
     async def _flush(self) -> None:
         if self.pending:
-            piece = bytes(self.pending)
-            self.pending.clear()
+            piece, self.pending = bytes(self.pending), bytearray()
+            self.writing = len(piece)
             self.call.last_write = time.monotonic()
             await self.call.exchange.write(piece)
+            self.writing = 0
             self.call.delivered = self.call.answered
 
     async def _keep_alive(self) -> None:
         # Between two events only; the bytes of an event still arriving are not written before it is whole.
         self.call.last_write = time.monotonic()
-        if self.call.keep_alive is not None and not self.pending:
-            await self.call.exchange.write(KEEP_ALIVE)
+        if self.call.keep_alive is not None and not self.pending and not self.writing:
+            with suppress(Departed):  # the stream itself sees that too
+                await self.call.exchange.write(KEEP_ALIVE)
 
     async def _event(self, event: SseEvent) -> None:
         item = classify(event.data)
@@ -331,15 +358,22 @@ class _Stream:
         """The head of the answer is out, so what went wrong is told as the stream's last event."""
         call = self.call
         outcomes.upstream_failed(call, error)
+        code = 504 if isinstance(error, TimedOut) else 502
+        await self._last_word(outcomes.stream_error(call, code, error, str(call.id)))
+
+    async def _refused(self, refused: Refused) -> None:
+        """The same, of what this key may not have here."""
+        outcomes.refused(self.call, refused)
+        await self._last_word(answers.refused(refused, audit_id=str(self.call.id)).body)
+
+    async def _last_word(self, body: bytes) -> None:
+        call = self.call
         call.answer_status = 200
         if not (self.asked and not call.answered and call.rpc_id):
             return
-        code = 504 if isinstance(error, TimedOut) else 502
-        audit_id = str(call.id)
         outcomes.complete(call)
         await self.gateway.logger.outcome(_event(call), final=False)
         call.answered = True
-        body = outcomes.stream_error(call, code, error, audit_id)
         await call.exchange.write(encode(body))
 
 

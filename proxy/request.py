@@ -25,6 +25,7 @@ def upstream_request(call: Call) -> UpstreamRequest:
         headers=request_headers(call.headers, call.session, call.presented.value),
         body=call.body if call.verb == "POST" else b"",
         idle_timeout=0 if listens else None,
+        caller=call.key_id,
     )
 
 
@@ -39,7 +40,7 @@ async def error_response(gateway: Gateway, call: Call, rpc_id: Any, method: str)
     headers = [*request_headers(kept, call.session, call.presented.value), (b"content-type", b"application/json")]
     try:
         transport = gateway.registry.transport(call.spec.slug)
-        response = await transport.send(UpstreamRequest(verb=b"POST", headers=headers, body=body))
+        response = await transport.send(UpstreamRequest(verb=b"POST", headers=headers, body=body, caller=call.key_id))
         response.abort()
     except UpstreamError as error:
         log.warning("a refused request of the server could not be answered", extra={"error": error.detail})

@@ -12,6 +12,7 @@ reason code and a sentence that may be shown to the caller (it names no address 
             Redirected       502 upstream_redirect   a 3xx: never followed
             TooLarge         502 upstream_too_large  the answer is over the limits
         Busy             503 upstream_busy           concurrency limit or open circuit; surely not executed
+        Unread           429 too_much_waiting        the caller does not read what was sent to it
 """
 
 from __future__ import annotations
@@ -91,6 +92,13 @@ class Busy(UpstreamError):
         super().__init__(message, detail=detail, executed=False, retry_after=retry_after)
 
 
+class Unread(UpstreamError):
+    """More waits for the caller than one may have waiting; the upstream did nothing wrong."""
+
+    status = 429
+    reason = "too_much_waiting"
+
+
 class UpstreamRequest(NamedTuple):
     """One request to an upstream: headers are already allow-listed (proxy.headers), names lower-case."""
 
@@ -100,6 +108,8 @@ class UpstreamRequest(NamedTuple):
     #: overrides of the transport's own limits, in seconds; None keeps them, 0 means no limit
     first_byte_timeout: float | None = None
     idle_timeout: float | None = None
+    #: whose request it is, so that nobody takes more than a share of what callers share; "" for the gateway's own
+    caller: str = ""
 
 
 class UpstreamResponse(ABC):
@@ -128,6 +138,11 @@ class UpstreamResponse(ABC):
     def streaming(self) -> bool:
         """Tell whether the body is an SSE stream."""
         return self.content_type == b"text/event-stream"
+
+    @property
+    def waiting(self) -> int:
+        """Give how many bytes of the body have come and were not read yet."""
+        return 0
 
     @abstractmethod
     async def read(self) -> bytes:

@@ -23,12 +23,13 @@ SOCKET = "upstreams.sock"
 ANSWER = b"x-upstream-answer"
 ERROR = b"x-upstream-error"
 MARK = b"x-upstream-mark"
+CALLER = b"x-upstream-caller"
 FIRST_BYTE = b"x-upstream-first-byte"
 IDLE = b"x-upstream-idle"
 _ERRORS: dict[str, type[UpstreamError]] = {
     kind.__name__: kind
     for kind in (
-        base.Unreachable, base.EgressRefused, base.TimedOut, base.Broken, base.Redirected, base.TooLarge, base.Busy
+        base.Unreachable, base.EgressRefused, base.TimedOut, base.Broken, base.Redirected, base.TooLarge, base.Busy, base.Unread,
     )
 }  # fmt: skip
 _folders: dict[str, int] = {}
@@ -65,7 +66,7 @@ class HostedTransport:
 
     async def send(self, request: UpstreamRequest) -> UpstreamResponse:
         """Send through the host; its errors are raised here as they were there."""
-        headers = [*request.headers, (MARK, self._mark)]
+        headers = [*request.headers, (MARK, self._mark), (CALLER, request.caller.encode("latin-1"))]
         if request.first_byte_timeout is not None:
             headers.append((FIRST_BYTE, b"%g" % request.first_byte_timeout))
         if request.idle_timeout is not None:

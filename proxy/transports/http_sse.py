@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urljoin
 
 from proxy.egress import BadUrl, Origin, parse_url
+from proxy.ledger import Ledger
 from proxy.sse import EventTooLarge, SseEvent, SseReader
 from proxy.transports.base import (
     Broken,
@@ -69,8 +70,9 @@ class Channel:
 class HttpSseTransport:
     """An HTTP+SSE server."""
 
-    def __init__(self, pool: StreamableHttpTransport) -> None:
+    def __init__(self, pool: StreamableHttpTransport, *, ledger: Ledger | None = None) -> None:
         self._pool = pool
+        self.ledger = ledger
         self._sessions: SessionTable[_Stream] = SessionTable(MAX_SESSIONS)
         self._closed = False
 
@@ -145,7 +147,7 @@ class HttpSseTransport:
         if self._sessions.get(session) is None:
             return refusal(404 if session else 400, -32600, "Session not found")
         if request.verb == b"GET":
-            return self._sessions.listen(session)
+            return self._sessions.listen(session, request.caller)
         self._sessions.end(session)
         return BufferedResponse(200, [])
 
@@ -165,7 +167,7 @@ class HttpSseTransport:
         if is_modern(message, dict(headers).get(b"mcp-protocol-version", b"")):
             return refusal(400, -32600, "Bad Request: this server only speaks HTTP+SSE (2024-11-05)", id=asked(message))
         if message.get("method") == "initialize" and "id" in message:
-            self._sessions.make_room()
+            self._sessions.make_room(request.caller)
             stream = _Stream(self, await self.open(headers), headers)
             token = new_token()
             try:
@@ -173,7 +175,7 @@ class HttpSseTransport:
             except BaseException:
                 self._sessions.dispose(stream)
                 raise
-            self._sessions.add(stream, token)
+            self._sessions.add(stream, token, request.caller)
             response.headers.append((SESSION, token))
             return response
         if not session:
@@ -199,14 +201,21 @@ class _Stream:
         ]
         self._first_byte = limits.first_byte
         self.alive = True
-        self.conversation = Conversation(self._write, private=True, idle=limits.idle, limit=limits.answer_bytes)
+        self.conversation = Conversation(
+            self._write, private=True, idle=limits.idle, limit=limits.answer_bytes, ledger=transport.ledger
+        )
         self._pump = asyncio.get_running_loop().create_task(self._receive())
 
     async def request(self, request: UpstreamRequest, message: dict[str, Any], session: bytes) -> UpstreamResponse:
         """Send a request; its answer comes on the stream."""
         limit = self._first_byte if request.first_byte_timeout is None else request.first_byte_timeout
         return await self.conversation.request(
-            request.body, message, session=session, first_byte=limit, idle=request.idle_timeout
+            request.body,
+            message,
+            session=session,
+            first_byte=limit,
+            idle=request.idle_timeout,
+            caller=request.caller,
         )
 
     async def close(self) -> None:

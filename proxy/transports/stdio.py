@@ -12,6 +12,7 @@ import asyncio
 import json
 from typing import Any
 
+from proxy.ledger import Ledger
 from proxy.transports.base import (
     Broken,
     BufferedResponse,
@@ -41,7 +42,16 @@ MAX_SESSIONS = 64
 class Process:
     """A command kept running: started when needed, again after it died, with growing pauses."""
 
-    def __init__(self, command: Command, limits: Limits, ring: Ring, *, private: bool, handshake: bool) -> None:
+    def __init__(
+        self,
+        command: Command,
+        limits: Limits,
+        ring: Ring,
+        *,
+        private: bool,
+        handshake: bool,
+        ledger: Ledger | None = None,
+    ) -> None:
         self._command = command
         self._limits = limits
         self._ring = ring
@@ -53,7 +63,9 @@ class Process:
         self._started_at = 0.0
         self._closed = False
         self.initialized: dict[str, Any] = {}
-        self.conversation = Conversation(self._write, private=private, idle=limits.idle, limit=limits.answer_bytes)
+        self.conversation = Conversation(
+            self._write, private=private, idle=limits.idle, limit=limits.answer_bytes, ledger=ledger
+        )
 
     @property
     def pid(self) -> int:
@@ -152,8 +164,11 @@ class Process:
 class StdioTransport:
     """A command as an upstream."""
 
-    def __init__(self, command: Command, *, mode: str = "shared", limits: Limits | None = None) -> None:
+    def __init__(
+        self, command: Command, *, mode: str = "shared", limits: Limits | None = None, ledger: Ledger | None = None
+    ) -> None:
         self._command = command
+        self._ledger = ledger
         self._limits = limits or Limits()
         self._per_session = mode == "session"
         self.ring = Ring()
@@ -214,7 +229,9 @@ class StdioTransport:
     # -- shared ------------------------------------------------------------------------------------------------
 
     def _process(self, *, private: bool, handshake: bool) -> Process:
-        return Process(self._command, self._limits, self.ring, private=private, handshake=handshake)
+        return Process(
+            self._command, self._limits, self.ring, private=private, handshake=handshake, ledger=self._ledger
+        )
 
     async def _pass(
         self,
@@ -228,7 +245,13 @@ class StdioTransport:
         limit = self._limits.first_byte if request.first_byte_timeout is None else request.first_byte_timeout
         if isinstance(message.get("method"), str) and "id" in message:
             return await process.conversation.request(
-                request.body, message, session=session, modern=modern, first_byte=limit, idle=request.idle_timeout
+                request.body,
+                message,
+                session=session,
+                modern=modern,
+                first_byte=limit,
+                idle=request.idle_timeout,
+                caller=request.caller,
             )
         await process.conversation.accept(request.body, message, session=session)
         return BufferedResponse(202, [])
@@ -248,7 +271,7 @@ class StdioTransport:
 
     async def _in_session(self, request: UpstreamRequest, message: dict[str, Any], session: bytes) -> UpstreamResponse:
         if message.get("method") == "initialize" and "id" in message:
-            self._sessions.make_room()
+            self._sessions.make_room(request.caller)
             process = self._process(private=True, handshake=False)
             token = new_token()
             try:
@@ -257,7 +280,7 @@ class StdioTransport:
             except BaseException:
                 self._sessions.dispose(process)
                 raise
-            self._sessions.add(process, token)
+            self._sessions.add(process, token, request.caller)
             response.headers.append((SESSION, token))
             return response
         if not session:
@@ -274,7 +297,7 @@ class StdioTransport:
             if self._sessions.get(session) is None:
                 return refusal(404 if session else 400, -32600, "Session not found")
             if request.verb == b"GET":
-                return self._sessions.listen(session)
+                return self._sessions.listen(session, request.caller)
             self._sessions.end(session)
             return BufferedResponse(200, [])
         if request.verb == b"DELETE":
@@ -284,7 +307,7 @@ class StdioTransport:
         if self._legacy is None:
             self._legacy = self._process(private=False, handshake=True)
         await self._legacy.ready()
-        return self._legacy.conversation.listen(session or new_token())
+        return self._legacy.conversation.listen(session or new_token(), request.caller)
 
 
 def refusal(
