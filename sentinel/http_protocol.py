@@ -96,7 +96,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     header_timeout = 10.0
     scheme_outside = ""  # how people reach it, when that is told: TLS ends in front of us
-    connections = Connections(1_000_000, 1_000_000)  # those of this worker
+    counted = Connections(1_000_000, 1_000_000)  # those of this worker, by source
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -116,8 +116,9 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin: the head is due."""
         super().connection_made(transport)
-        self._source = self.connections.source(self.client[0] if self.client else "")
-        if not self.connections.admit(self, self._source):
+        self._running: RequestResponseCycle | None = None  # what is answered now; `cycle` is what was read last
+        self._source = self.counted.source(self.client[0] if self.client else "")
+        if not self.counted.admit(self, self._source):
             refused["too_many_connections"] += 1
             transport.abort()
         if self.scheme_outside:
@@ -131,13 +132,18 @@ class GuardedProtocol(HttpToolsProtocol):
             if timer is not None:
                 timer.cancel()
         self._head_timer = self._reader_timer = self._leftover_timer = self._idle_timer = None
-        self.connections.forget(self, self._source)
+        self.counted.forget(self, self._source)
+        running = self._running
+        if running is not None and running is not self.cycle and not running.response_complete:
+            # More was sent before this was answered: uvicorn tells the last request alone that its client has left.
+            running.disconnected = True
+            running.message_event.set()
         super().connection_lost(exc)
 
     @property
     def busy(self) -> bool:
         """Tell whether a request on it waits for its answer."""
-        return self.cycle is not None and not self.cycle.response_complete
+        return self._running is not None and not self._running.response_complete
 
     @property
     def sending(self) -> bool:
@@ -175,6 +181,10 @@ class GuardedProtocol(HttpToolsProtocol):
         elif self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _head_overdue(self) -> None:
         self._head_timer = None

@@ -149,7 +149,7 @@ class Worker:
 
         for key in self._reported - states.keys():
             self.tally.set(key, 0)  # an upstream that is gone, a limiter that counts elsewhere
-        states = {**states, ("connections",): http_protocol.GuardedProtocol.connections.total}
+        states = {**states, ("connections",): http_protocol.GuardedProtocol.counted.total}
         self._reported = set(states)
         for key, value in states.items():
             self.tally.set(key, value)
