@@ -31,6 +31,8 @@ __all__ = ["Admission", "Limiter", "build_limiter"]
 log = logging.getLogger("sentinel.limits")
 
 _SECOND: Final = 1_000_000_000
+#: names that one key may be counted by anew within a limit's window, so that nobody fills the table with ever-new ones
+MOST_NAMES: Final = 2048
 
 
 class Admission(NamedTuple):
@@ -72,11 +74,16 @@ class Windows(Protocol):
 
 
 @lru_cache(maxsize=16384)
-def _windows(bucket: bytes, requests: int, seconds: float, burst: int | None) -> tuple[Window, ...]:
-    """What one limit asks of the table: its window, and a second one when only so many may come at once."""
+def _windows(bucket: bytes, requests: int, seconds: float, burst: int | None, namer: bytes) -> tuple[Window, ...]:
+    """What one limit asks of the table: its window, and a second one when only so many may come at once.
+
+    Where callers choose what is counted, a third counts how many such names one of them makes.
+    """
     name = blake2b(bucket, digest_size=16).digest()
     window = seconds * _SECOND
-    windows = (Window(name, requests, round(window)),)
+    windows: tuple[Window, ...] = (Window(name, requests, round(window)),)
+    if namer:
+        windows += (Window(blake2b(namer, digest_size=16, person=b"names").digest(), MOST_NAMES, round(window), 1),)
     if burst is None or burst >= requests:
         return windows
     # "At once" is as long as so many take at the limit's own pace: 120 a minute, 10 at once is 10 in any 5 seconds.
@@ -129,7 +136,7 @@ class Limiter:
         windows: list[Window] = []
         owners: list[LimitRef] = []
         for ref in refs:
-            asked = _windows(ref.bucket, ref.requests, ref.window, ref.burst)
+            asked = _windows(ref.bucket, ref.requests, ref.window, ref.burst, ref.namer)
             windows += asked
             owners += [ref] * len(asked)
         try:

@@ -29,6 +29,8 @@ _WAYS: Final = 8
 HEADER_WORDS: Final = 64
 _ZEROS = memoryview(array("I", [0] * _RING))
 _HINTS: Final = 65536
+_ABSENT: Final = -1
+_SKIPPED: Final = -2
 
 
 class Window(NamedTuple):
@@ -37,6 +39,8 @@ class Window(NamedTuple):
     bucket: bytes
     requests: int
     window: int
+    #: counts only what makes a bucket: that of the window so many places before this one, when it has none yet
+    makes: int = 0
 
 
 class Verdict(NamedTuple):
@@ -79,7 +83,10 @@ class Table:
         tightest = 0
         full = -1
         free_at = 0
-        for number, (bucket, requests, window) in enumerate(windows):
+        for number, (bucket, requests, window, makes) in enumerate(windows):
+            if makes and places[number - makes] >= 0:
+                places.append(_SKIPPED)
+                continue
             tag = self._tag(bucket, window)
             slot = self._find(tag)
             used = 0
@@ -89,19 +96,21 @@ class Table:
                     free_at = max(free_at, self._free_at(slot, used - requests + 1))
                     full = number if full < 0 else full
             left = requests - used - 1
-            if left < remaining:
+            if left < remaining and not makes:
                 remaining, tightest = left, number
             places.append(slot)
         if full >= 0:
             return Verdict(False, full, 0, free_at)
         for number, slot in enumerate(places):
-            if slot < 0:
-                bucket, _, window = windows[number]
+            if slot == _ABSENT:
+                bucket, _, window, _ = windows[number]
                 taken = self._take(self._tag(bucket, window), -(-window // CELLS), now)
                 if taken < 0:
                     return Verdict(False, -1, 0, now + 1_000_000_000)
                 places[number] = taken
         for slot in places:
+            if slot < 0:
+                continue
             word = self._slots_at + slot * _SLOT_WORDS
             self._cells[2 * word + 4 + self.words[word + 1] % _RING] += 1
         return Verdict(True, tightest, remaining, 0)

@@ -64,6 +64,8 @@ class LimitRef:
     window: int
     burst: int | None
     spec: LimitSpec
+    #: whose share of the table a bucket takes that is named by what the caller asks for; b"" where it is not
+    namer: bytes = b""
 
 
 def limits_for(snapshot: Snapshot, principal: Principal, target: Target | None) -> tuple[LimitRef, ...]:
@@ -76,7 +78,14 @@ def limits_for(snapshot: Snapshot, principal: Principal, target: Target | None) 
     else:
         specs = index.find(principal.role, principal.key_prefix, target.kind, target.upstream, target.name)
     return tuple(
-        LimitRef(bucket(spec, principal, target), spec.requests, spec.window_seconds, spec.burst, spec)
+        LimitRef(
+            bucket(spec, principal, target),
+            spec.requests,
+            spec.window_seconds,
+            spec.burst,
+            spec,
+            principal.key_prefix.encode() if "tool" in spec.per and target is not None else b"",
+        )
         for spec in specs
     )
 
