@@ -90,6 +90,7 @@ class QueueResponse(UpstreamResponse):
         piece = as_event(raw)
         if self._size > self._limit or not self._held.set(self._size + len(piece) + _EACH):
             self.fail(Unread("The caller reads too slowly for a stream shared with others."))
+            self._forget()
             return
         self._size += len(piece) + _EACH
         self._pieces.append(piece)
