@@ -6,7 +6,8 @@ import json
 import select
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime
 
 import pytest
 
@@ -20,32 +21,47 @@ SSE = {"Accept": "text/event-stream"}
 BEGUN = {"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": "begun"}}
 #: what is promised for a stream whose key is revoked holds for everything else that ends one; a test's machine is busy
 SECONDS = 15.0
-WIDE = "roles:\n  wide: {allow: ['*']}\n  other: {allow: ['*']}\n"
+ROLES = ("rotated", "narrowed", "kept", "denied", "stranded", "moved")
+
+
+@dataclass
+class Place:
+    """A gateway with two upstreams, and a role of its own for each key."""
+
+    gateway: Gateway
+    fake: FakeUpstream
+    keys: dict[str, Key]
+    roles: dict[str, str]
+
+    def change(self, role: str, rules: str) -> None:
+        """Change what one role may do."""
+        self.roles[role] = rules
+        self.gateway.apply_policy("roles:\n" + "".join(f"  {name}: {{{what}}}\n" for name, what in self.roles.items()))
 
 
 @pytest.fixture(scope="module")
-def place() -> Iterator[tuple[Gateway, FakeUpstream]]:
+def place() -> Iterator[Place]:
     with FakeUpstream() as fake, Gateway(workers=2, SENTINEL_CATALOGUE_REFRESH="0") as gateway:
-        gateway.commands(
+        roles = dict.fromkeys(ROLES, "allow: ['*']")
+        policy = gateway.home / "policy.yaml"
+        policy.write_text("roles:\n" + "".join(f"  {name}: {{{what}}}\n" for name, what in roles.items()))
+        _, _, _, *made = gateway.commands(
             ["upstreams", "add", "fake", "--url", fake.url],
             ["upstreams", "add", "other", "--url", fake.url],
+            ["policy", "apply", str(policy)],
+            *(["keys", "create", name, "--role", name, "--json"] for name in ROLES),
         )
+        told = dict(zip(ROLES, map(json.loads, made), strict=True))
         gateway.follow()
-        yield gateway, fake
+        time.sleep(1.0)
+        fake.script(sse([BEGUN], hold=300), verb="GET")
+        fake.script(sse([BEGUN], hold=300, answer={"content": []}), method="tools/call")
+        yield Place(gateway, fake, {name: Key(one["id"], one["key"], name) for name, one in told.items()}, roles)
 
 
-@pytest.fixture
-def gateway(place: tuple[Gateway, FakeUpstream]) -> Gateway:
-    gateway, fake = place
-    fake.forget()
-    fake.script(sse([BEGUN], hold=120), verb="GET")
-    fake.script(sse([BEGUN], hold=120, answer={"content": []}), method="tools/call")
-    gateway.apply_policy(WIDE)
-    return gateway
-
-
-def opened(gateway: Gateway, key: Key, upstream: str = "fake") -> list[Stream]:
+def opened(place: Place, name: str, upstream: str = "fake") -> list[Stream]:
     """A listening stream, one of the older transport, and a call that is answered as a stream."""
+    gateway, key = place.gateway, place.keys[name]
     client = gateway.client(key, upstream).initialize()
     older = Client(f"{gateway.url}/sse/{upstream}", key.key).ask("", verb="GET", headers=SSE, stream=True)
     found = [
@@ -67,78 +83,75 @@ def ends(streams: list[Stream]) -> None:
 
 
 def is_open(stream: Stream) -> bool:
-    sock = stream.response.fp.raw._sock if stream.connection.sock is None else stream.connection.sock
-    return not select.select([sock], [], [], 0)[0]
+    """Whether it has not ended; comments may have come."""
+    while select.select([stream._socket], [], [], 0)[0]:
+        if not stream.read():
+            return False
+    return True
 
 
-def reasons(gateway: Gateway, since, key: Key, count: int) -> list[str]:
-    found = gateway.events(since, count, key_name=key.name, outcome="cancelled")
-    assert all(event["status_code"] and event["details"]["stream"]["ended"] for event in found), found
+def reasons(place: Place, since: datetime, name: str, count: int) -> list[str]:
+    found = place.gateway.events(since, count, key_name=name, outcome="cancelled")
+    assert all(event["status_code"] and event["details"]["stream"]["ended"] == event["reason"] for event in found), (
+        found
+    )
     return [event["reason"] for event in found]
 
 
-def test_a_rotated_secret_ends_its_streams_when_its_overlap_is_over(gateway: Gateway) -> None:
-    key = gateway.create_key("rotated", role="wide")
+def test_a_rotated_secret_ends_its_streams_when_its_overlap_is_over(place: Place) -> None:
+    gateway, key = place.gateway, place.keys["rotated"]
     since = gateway.now()
-    streams = opened(gateway, key)
-    told = json.loads(gateway.manage("keys", "rotate", key.id, "--overlap", "4s", "--json").stdout)
-    fresh = gateway.client(told["key"]).initialize().ask("", verb="GET", headers=SSE, stream=True)
-    with ExitStack() as stack:
-        stack.callback(fresh.close)
+    streams = opened(place, "rotated")
+    told = json.loads(gateway.manage("keys", "rotate", key.id, "--overlap", "8s", "--json").stdout)
+    time.sleep(1.0)
+    with gateway.client(told["key"]).initialize().ask("", verb="GET", headers=SSE, stream=True) as fresh:
         fresh.until(b"begun", timeout=20)
         ends(streams)
         assert is_open(fresh)  # the same key by its new secret
-    assert reasons(gateway, since, key, 3)[:3] == ["revoked_during_stream"] * 3
+    assert reasons(place, since, "rotated", 3)[:3] == ["revoked_during_stream"] * 3
 
 
-def test_a_narrowed_role_ends_what_it_gives_no_more(gateway: Gateway) -> None:
-    key, other = gateway.create_key("narrowed", role="wide"), gateway.create_key("kept", role="other")
-    since = gateway.now()
-    streams, kept = opened(gateway, key), opened(gateway, other)
-    gateway.apply_policy(WIDE.replace("wide: {allow: ['*']}", "wide: {allow: ['@other/*']}"))
-    ends(streams)
+def test_a_narrowed_role_ends_what_it_gives_no_more(place: Place) -> None:
+    since = place.gateway.now()
+    streams, kept = opened(place, "narrowed"), opened(place, "kept")
+    place.change("narrowed", "allow: ['@other/*']")
+    ends(streams[1:2])
     assert all(map(is_open, kept))
-    for stream in kept:
+    assert reasons(place, since, "narrowed", 1) == ["denied_during_stream"]
+    for stream in [*streams, *kept]:
         stream.close()
-    assert reasons(gateway, since, key, 3) == ["denied_during_stream"] * 3
 
 
-def test_a_call_that_is_denied_meanwhile_ends_and_a_listening_stream_goes_on(gateway: Gateway) -> None:
-    key = gateway.create_key("denied", role="wide")
-    since = gateway.now()
-    listening, calling, older = opened(gateway, key)
-    gateway.apply_policy(WIDE.replace("wide: {allow: ['*']}", "wide: {allow: ['*'], deny: ['public.*']}"))
+def test_a_call_that_is_denied_meanwhile_ends_and_a_listening_stream_goes_on(place: Place) -> None:
+    since = place.gateway.now()
+    listening, calling, older = opened(place, "denied")
+    place.change("denied", "allow: ['*'], deny: ['public.*']")
     ends([calling])
     assert is_open(listening) and is_open(older)
-    assert reasons(gateway, since, key, 1) == ["denied_during_stream"]
+    assert reasons(place, since, "denied", 1) == ["denied_during_stream"]
     listening.close()
     older.close()
 
 
-def test_an_upstream_that_is_disabled_ends_its_streams(gateway: Gateway) -> None:
-    key = gateway.create_key("stranded", role="wide")
-    since = gateway.now()
-    streams, kept = opened(gateway, key, "other"), opened(gateway, key, "fake")
-    gateway.manage("upstreams", "disable", "other")
-    try:
-        ends(streams)
-        assert all(map(is_open, kept))
-        assert reasons(gateway, since, key, 3) == ["upstream_changed"] * 3
-    finally:
-        gateway.manage("upstreams", "enable", "other")
-        for stream in kept:
-            stream.close()
+def test_an_upstream_that_is_disabled_ends_its_streams(place: Place) -> None:
+    since = place.gateway.now()
+    streams, kept = opened(place, "stranded", "other"), opened(place, "stranded", "fake")
+    place.gateway.manage("upstreams", "disable", "other")
+    ends(streams)
+    assert all(map(is_open, kept))
+    assert reasons(place, since, "stranded", 3) == ["upstream_changed"] * 3
+    for stream in kept:
+        stream.close()
 
 
-def test_what_a_list_shows_on_an_open_stream_follows_the_role_of_now(gateway: Gateway, place) -> None:
+def test_what_a_list_shows_on_an_open_stream_follows_the_role_of_now(place: Place) -> None:
     """A stream that goes on is its key's as that is now, not as it was when it was opened."""
-    _, fake = place
     tools = {"tools": [{"name": n, "inputSchema": {"type": "object"}} for n in ("public.echo", "delete_customer")]}
-    fake.script(sse([BEGUN], hold=6, answer=tools), method="tools/list")
-    key = gateway.create_key("moved", role="wide")
-    client = gateway.client(key).initialize()
+    place.fake.script(sse([BEGUN], hold=30, answer=tools), method="tools/list")
+    client = place.gateway.client(place.keys["moved"]).initialize()
     with client.ask("tools/list", stream=True) as stream:
         stream.until(b"begun", timeout=20)
-        gateway.apply_policy(WIDE.replace("wide: {allow: ['*']}", "wide: {allow: ['public.*']}"))
-        stream.until(b'"result"', timeout=SECONDS)
+        place.change("moved", "allow: ['public.*']")
+        stream.connection.timeout = 60
+        stream.until(b'"result"', timeout=60)
         assert b"public.echo" in stream.received and b"delete_customer" not in stream.received
