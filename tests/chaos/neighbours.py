@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.gateway import Gateway, Key
-from tests.support.upstream import FakeUpstream, huge, sse
+from tests.support.upstream import FakeUpstream, huge, result, sse
 from tests.support.wire import request
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,16 +73,27 @@ def call(name: str, arguments: Any = None) -> bytes:
 
 
 async def unread(target: Target) -> None:
-    """Open streams of which nothing is read."""
-    opened = []
-    for number in range(30):
-        _, writer = await connected(target)
-        transport = writer.transport
-        transport.pause_reading()  # type: ignore[attr-defined]
-        path = "/sse/hostile" if number % 2 else "/mcp/hostile"
-        writer.write(head(target, 0, key=target.key, path=path, verb="GET"))
-        opened.append(writer)
-    await asyncio.sleep(3600)
+    """Open streams of which nothing is read, and have large answers sent to those of the older transport."""
+
+    async def one(older: bool) -> None:
+        reader, writer = await connected(target)
+        with contextlib.closing(writer):
+            path = "/sse/hostile" if older else "/mcp/hostile"
+            writer.write(head(target, 0, key=target.key, path=path, verb="GET"))
+            told = await reader.readuntil(b"\n\n\r\n") if older else b""
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            endpoint = told.partition(b"data: ")[2].partition(b"\n")[0].decode()
+            while endpoint and not writer.is_closing():
+                _, post = await connected(target)
+                with contextlib.closing(post):
+                    post.write(head(target, len(LARGE), key=target.key, path=endpoint) + LARGE)
+                    await asyncio.sleep(0.3)
+            await asyncio.sleep(3600)
+
+    await asyncio.gather(*(one(bool(number % 2)) for number in range(30)), return_exceptions=True)
+
+
+LARGE = call("large")
 
 
 async def dripping(target: Target) -> None:
@@ -138,6 +149,8 @@ def hostile() -> None:
         fake.script(sse([note] * 300, hold=600), verb="GET")
         fake.script(huge(20 << 20), method="tools/list")
         fake.script(sse([note] * 300), method="tools/call", name="endless")
+        large = {"content": [{"type": "text", "text": "x" * 1_500_000}]}
+        fake.script(result(large), method="tools/call", name="large")
         print(json.dumps({"url": fake.url}), flush=True)
         for line in sys.stdin:
             told = json.loads(line)
@@ -273,7 +286,7 @@ def place(workers: int = 2, **settings: str) -> Iterator[Place]:
             yield Place(gateway, {name: Key(one["id"], one["key"], name) for name, one in told.items()}, process)
     finally:
         process.kill()
-        process.wait(10)
+        process.communicate(timeout=10)
 
 
 def processes(gateway: Gateway) -> list[int]:
