@@ -159,6 +159,8 @@ def some_arguments(
 
 
 def _for_one(wanted: list[Pair], refused: list[list[Pair]], budget: list[int], work: list[int]) -> Reach:
+    if work[0] <= 0:
+        return Reach(None)
     by_path: dict[str, list[ConditionSpec]] = {}
     for spec, _ in [*wanted, *(pair for rule in refused for pair in rule)]:
         by_path.setdefault(spec.path, []).append(spec)
