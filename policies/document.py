@@ -25,6 +25,12 @@ from policies.specs import ALWAYS, AuditSpec, ConditionSpec, LimitSpec, PolicySp
 
 __all__ = ["Document", "DocumentError", "parse", "parse_short"]
 
+#: rules, short ones included, and what one of them may ask
+MOST_RULES: Final = 20_000
+MOST_CONDITIONS: Final = 100
+MOST_EXPRESSIONS: Final = 1_000
+#: looks at a condition that may be spent on finding rules that cannot match; what is left unasked is taken as it is
+WORK: Final = 1_000_000
 PER_TOOL: Final = ("key", "upstream", "tool")
 _SECTIONS: Final = ("version", "roles", "rules", "rate_limits", "audit")
 _TARGET: Final = (*vocabulary.KINDS, "kinds", "pattern")
@@ -87,6 +93,8 @@ class _Walk:
         self.rules: list[RuleSpec] = []
         self.names: set[str] = set()
         self.key_places: dict[str, str] = {}
+        self.work = [WORK]
+        self.expressions = 0
 
     def document(self, root: Node | None) -> Document:
         """The whole."""
@@ -128,7 +136,14 @@ class _Walk:
         except ValueError as error:
             self.read.wrong(node, str(error))
             return
-        self.rules.append(RuleSpec(effect, kinds, name, frozenset((role,)), upstreams=upstreams))
+        self.add(node, RuleSpec(effect, kinds, name, frozenset((role,)), upstreams=upstreams))
+
+    def add(self, node: Node, spec: RuleSpec) -> None:
+        """Take a rule, as long as there are not too many: each costs every worker time and memory."""
+        if len(self.rules) >= MOST_RULES:
+            self.read.wrong(node, f"a policy has at most {MOST_RULES} rules, short ones included")
+            self.read.finish()
+        self.rules.append(spec)
 
     def rule(self, node: Node) -> None:
         """One long rule."""
@@ -151,7 +166,7 @@ class _Walk:
             name=name,
             keys=self.some_keys(members.get("keys")),
             upstreams=tuple(sorted({self.slug(item) for item in read.items(members.get("upstreams"), "upstreams")})),
-            conditions=tuple(c for item in read.items(members.get("when"), "when") if (c := self.condition(item))),
+            conditions=self.conditions(members.get("when")),
             window=self.window(members.get("hours"), members.get("valid")),
             networks=self.networks(members.get("networks")),
             reason=read.text(members.get("reason"), "reason", most=vocabulary.MAX_REASON),
@@ -159,7 +174,7 @@ class _Walk:
             enabled=read.flag(members.get("enabled"), "enabled", default=True),
             observe=read.flag(members.get("observe"), "observe", default=False),
         )
-        self.rules.append(spec)
+        self.add(node, spec)
         self.possible(node, members, spec)
 
     def possible(self, node: Node, members: dict[str, Node], spec: RuleSpec) -> None:
@@ -167,7 +182,7 @@ class _Walk:
         asked = [parse_path(c.path)[0] for c in spec.conditions if c.subject == "arguments"]
         if len(set(asked)) < len(asked) and pattern_is_fine(spec):
             try:
-                never = some_arguments([CompiledRule(spec)], []).found is False
+                never = some_arguments([CompiledRule(spec)], [], self.work).found is False
             except PolicyError as error:
                 self.read.wrong(node, str(error))
             else:
@@ -231,6 +246,14 @@ class _Walk:
 
     # -- conditions, times, places
 
+    def conditions(self, node: Node | None) -> tuple[ConditionSpec, ...]:
+        """What a rule asks."""
+        items = self.read.items(node, "when")
+        if len(items) > MOST_CONDITIONS:
+            self.read.wrong(items[MOST_CONDITIONS], f"a rule has at most {MOST_CONDITIONS} conditions")
+            return ()
+        return tuple(c for item in items if (c := self.condition(item)))
+
     def condition(self, node: Node) -> ConditionSpec | None:
         """One condition: a subject, an operator with its value, and for paths with [] which items."""
         read = self.read
@@ -243,6 +266,10 @@ class _Walk:
             read.wrong(node, "a condition has one of argument, annotation or subject: name, and exactly one operator")
             return None
         operator = operators[0]
+        self.expressions += operator in ("matches", "not_matches")
+        if self.expressions > MOST_EXPRESSIONS:
+            read.wrong(node, f"a policy has at most {MOST_EXPRESSIONS} regular expressions")
+            read.finish()
         if vocabulary.OPERATORS[operator] is None:
             if read.flag(members[operator], operator, default=True) is not True:
                 read.wrong(members[operator], f"{operator} is true; the opposite has a name of its own")

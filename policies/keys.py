@@ -61,9 +61,14 @@ class KeyRecord:
         """The part of the key that may be shown."""
         return credentials.PREFIX + self.public_id
 
-    def is_live(self, now: float) -> bool:
-        """Neither revoked nor expired."""
-        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
+    def is_live(self, now: float, generation: int | None = None) -> bool:
+        """Neither revoked nor expired, nor (when it is told) that generation of its secret."""
+        if self.revoked_at is not None or (self.expires_at is not None and now >= self.expires_at):
+            return False
+        return generation is None or any(
+            secret.generation == generation and (secret.not_after is None or now < secret.not_after)
+            for secret in self.secrets
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,8 @@ __all__ = ["Admission", "Limiter", "build_limiter"]
 log = logging.getLogger("sentinel.limits")
 
 _SECOND: Final = 1_000_000_000
+#: names that one key may be counted by anew within a limit's window, so that nobody fills the table with ever-new ones
+MOST_NAMES: Final = 2048
 
 
 class Admission(NamedTuple):
@@ -72,11 +74,19 @@ class Windows(Protocol):
 
 
 @lru_cache(maxsize=16384)
-def _windows(bucket: bytes, requests: int, seconds: float, burst: int | None, count: int) -> tuple[Window, ...]:
-    """What one limit asks of the table: its window, and a second one when only so many may come at once."""
+def _windows(
+    bucket: bytes, requests: int, seconds: float, burst: int | None, count: int, namer: bytes
+) -> tuple[Window, ...]:
+    """What one limit asks of the table: its window, and a second one when only so many may come at once.
+
+    Where callers choose what is counted, a third counts how many such names one of them makes.
+    """
     name = blake2b(bucket, digest_size=16).digest()
     window = seconds * _SECOND
-    windows = (Window(name, requests, round(window), count),)
+    windows: tuple[Window, ...] = (Window(name, requests, round(window), count),)
+    if namer:
+        names = blake2b(namer, digest_size=16, person=b"names").digest()
+        windows += (Window(names, MOST_NAMES, round(window), makes=1),)
     if burst is None or burst >= requests:
         return windows
     # "At once" is as long as so many take at the limit's own pace: 120 a minute, 10 at once is 10 in any 5 seconds.
@@ -129,7 +139,7 @@ class Limiter:
         windows: list[Window] = []
         owners: list[LimitRef] = []
         for ref in refs:
-            asked = _windows(ref.bucket, ref.requests, ref.window, ref.burst, ref.count)
+            asked = _windows(ref.bucket, ref.requests, ref.window, ref.burst, ref.count, ref.namer)
             windows += asked
             owners += [ref] * len(asked)
         try:

@@ -34,16 +34,18 @@ PATIENCE: Final = 0.25  # seconds that a connection, or an answer that is late, 
 BATCH: Final = 8  # decisions asked for at once: so few that other workers' batches before ours still leave time for it
 REST: Final = 0.5  # seconds without a try after a failure
 
-# KEYS: one hash per window. ARGV: for each its places, its cell length in microseconds, and how many places are asked for.
+# KEYS: one hash per window. ARGV: for each its places, its cell length in microseconds, how many places are asked for, and (0, or
+# how many windows before it) the window that it counts the making of: only when that has counted nothing yet.
 # Returns {1, number of the tightest, places left in it} or {0, number of the first full one, microseconds until all are free}.
 _SCRIPT: Final = """
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 local ring = 65
 local full, wait, tightest, left = 0, 0, 1, nil
-local current = {}
+local current, counted, takes = {}, {}, {}
 for i = 1, #KEYS do
-  local places, cell, count = tonumber(ARGV[3 * i - 2]), tonumber(ARGV[3 * i - 1]), tonumber(ARGV[3 * i])
+  local places, cell, count = tonumber(ARGV[4 * i - 3]), tonumber(ARGV[4 * i - 2]), tonumber(ARGV[4 * i - 1])
+  local makes = tonumber(ARGV[4 * i])
   current[i] = math.floor(now / cell)
   local stored = redis.call('HGETALL', KEYS[i])
   local used, live = 0, {}
@@ -56,7 +58,9 @@ for i = 1, #KEYS do
       redis.call('HDEL', KEYS[i], stored[f])
     end
   end
-  if used + count > places then
+  counted[i] = used
+  takes[i] = makes == 0 or counted[i - makes] == 0
+  if takes[i] and used + count > places then
     if full == 0 then full = i end
     table.sort(live, function(a, b) return a[1] < b[1] end)
     local excess = math.min(used, used + count - places)
@@ -68,15 +72,17 @@ for i = 1, #KEYS do
         break
       end
     end
-  elseif left == nil or places - used - count < left then
+  elseif makes == 0 and (left == nil or places - used - count < left) then
     tightest, left = i, places - used - count
   end
 end
 if full > 0 then return {0, full - 1, wait} end
 for i = 1, #KEYS do
-  local cell, count = tonumber(ARGV[3 * i - 1]), tonumber(ARGV[3 * i])
-  redis.call('HINCRBY', KEYS[i], string.format('%.0f', current[i]), count)
-  redis.call('PEXPIRE', KEYS[i], math.ceil((ring + 1) * cell / 1000) + 1)
+  if takes[i] then
+    local cell, count = tonumber(ARGV[4 * i - 2]), tonumber(ARGV[4 * i - 1])
+    redis.call('HINCRBY', KEYS[i], string.format('%.0f', current[i]), count)
+    redis.call('PEXPIRE', KEYS[i], math.ceil((ring + 1) * cell / 1000) + 1)
+  end
 end
 return {1, tightest - 1, left}
 """
@@ -129,9 +135,9 @@ class RedisWindows:
             raise RedisDown("Redis has not answered yet")
         keys: list[str] = []
         arguments: list[int] = []
-        for bucket, requests, window, count in windows:
+        for bucket, requests, window, count, makes in windows:
             keys.append(f"{{{self._prefix}}}:limit:{bucket.hex()}:{window}")
-            arguments += (requests, -(-window // (CELLS * 1000)), count)
+            arguments += (requests, -(-window // (CELLS * 1000)), count, makes)
         asked = _Asked(keys, arguments, asyncio.get_running_loop().create_future())
         self._waiting.append(asked)
         self._start()

@@ -29,6 +29,8 @@ _WAYS: Final = 8
 HEADER_WORDS: Final = 64
 _ZEROS = memoryview(array("I", [0] * _RING))
 _HINTS: Final = 65536
+_ABSENT: Final = -1
+_SKIPPED: Final = -2
 
 
 class Window(NamedTuple):
@@ -38,6 +40,8 @@ class Window(NamedTuple):
     requests: int
     window: int
     places: int = 1
+    #: counts only what makes a bucket: that of the window so many places before this one, when it has none yet
+    makes: int = 0
 
 
 class Verdict(NamedTuple):
@@ -80,7 +84,10 @@ class Table:
         tightest = 0
         full = -1
         free_at = 0
-        for number, (bucket, requests, window, asked) in enumerate(windows):
+        for number, (bucket, requests, window, asked, makes) in enumerate(windows):
+            if makes and places[number - makes] >= 0:
+                places.append(_SKIPPED)
+                continue
             tag = self._tag(bucket, window)
             slot = self._find(tag)
             used = 0
@@ -92,19 +99,21 @@ class Table:
                 needed = min(used, used + asked - requests)
                 free_at = max(free_at, self._free_at(slot, needed) if needed else now + window)
             left = requests - used - asked
-            if left < remaining:
+            if left < remaining and not makes:
                 remaining, tightest = left, number
             places.append(slot)
         if full >= 0:
             return Verdict(False, full, 0, free_at)
         for number, slot in enumerate(places):
-            if slot < 0:
-                bucket, _, window, _ = windows[number]
+            if slot == _ABSENT:
+                bucket, _, window, *_ = windows[number]
                 taken = self._take(self._tag(bucket, window), -(-window // CELLS), now)
                 if taken < 0:
                     return Verdict(False, -1, 0, now + 1_000_000_000)
                 places[number] = taken
         for slot, taken_of in zip(places, windows, strict=True):
+            if slot < 0:
+                continue
             word = self._slots_at + slot * _SLOT_WORDS
             self._cells[2 * word + 4 + self.words[word + 1] % _RING] += taken_of.places
         return Verdict(True, tightest, remaining, 0)

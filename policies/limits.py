@@ -68,6 +68,8 @@ class LimitRef:
     burst: int | None
     spec: LimitSpec
     count: int = 1  # places that the request takes
+    #: whose share of the table a bucket takes that is named by what the caller asks for; b"" where it is not
+    namer: bytes = b""
 
 
 def limits_for(
@@ -102,7 +104,17 @@ def _refs(index: LimitIndex, principal: Principal, target: Target | None, kind: 
         specs = index.find(principal.role, principal.key_prefix, "", "", "")
     else:
         specs = index.find(principal.role, principal.key_prefix, kind or target.kind, target.upstream, target.name)
-    return tuple(LimitRef(bucket(s, principal, target), s.requests, s.window_seconds, s.burst, s) for s in specs)
+    return tuple(
+        LimitRef(
+            bucket(spec, principal, target),
+            spec.requests,
+            spec.window_seconds,
+            spec.burst,
+            spec,
+            namer=principal.key_prefix.encode() if "tool" in spec.per and target is not None else b"",
+        )
+        for spec in specs
+    )
 
 
 def bucket(spec: LimitSpec, principal: Principal, target: Target | None) -> bytes:

@@ -15,6 +15,7 @@ import yaml
 
 MAX_BYTES: Final = 16 * 1024 * 1024
 MAX_DEPTH: Final = 16
+MAX_NODES: Final = 400_000
 MAX_PROBLEMS: Final = 20
 
 _NAMES: Final = {
@@ -258,7 +259,7 @@ def _compose(text: str) -> Node | None:
     root: Node | None = None
     stack: list[Node] = []  # the lists and mappings that are open
     flat: list[list[Node]] = []  # what was read of each
-    documents = 0
+    documents = nodes = 0
     event: Any
     for event in yaml.parse(text, Loader=_LOADER):
         kind_of = type(event)
@@ -284,6 +285,9 @@ def _compose(text: str) -> Node | None:
             if documents > 1:
                 raise DocumentError([f"{_mark(event.start_mark)}: one document is expected, and here begins another"])
             continue
+        nodes += 1
+        if nodes > MAX_NODES:
+            raise DocumentError([f"{place(node)}: a policy has at most {MAX_NODES} names, values and lists in all"])
         if flat:
             flat[-1].append(node)
         else:

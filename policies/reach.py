@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 EXACT_OPERATORS: Final = frozenset(("eq", "ne", "in", "not_in", "lt", "le", "gt", "ge", "present", "absent", "type"))
 BUDGET: Final = 4000  # whole argument objects tried for one question
+MOST_PATHS: Final = 200  # more arguments than these are not looked at together
+WORK: Final = 200_000  # looks at a condition, for one question
 BEYOND: Final = MAX_EXACT * 128  # a number that no condition can read
 
 
@@ -137,23 +139,33 @@ def _spread(values: list[Any]) -> list[Any]:
     ]
 
 
-def some_arguments(allows: Sequence[CompiledRule], denies: Sequence[CompiledRule]) -> Reach:
-    """Look for arguments for which one of `allows` holds and none of `denies` does."""
+def some_arguments(
+    allows: Sequence[CompiledRule], denies: Sequence[CompiledRule], work: list[int] | None = None
+) -> Reach:
+    """Look for arguments for which one of `allows` holds and none of `denies` does, as far as the work goes.
+
+    `work` (one number, which is counted down) is for whoever asks many questions and has so much for all.
+    """
     undecided = False
+    work = [WORK] if work is None else work
     refused = [_conditions(rule) for rule in denies]
     budget = [BUDGET]
     for allow in allows:
-        reach = _for_one(_conditions(allow), refused, budget)
+        reach = _for_one(_conditions(allow), refused, budget, work)
         if reach.found:
             return reach
         undecided = undecided or reach.found is None
     return Reach(None if undecided else False)
 
 
-def _for_one(wanted: list[Pair], refused: list[list[Pair]], budget: list[int]) -> Reach:
+def _for_one(wanted: list[Pair], refused: list[list[Pair]], budget: list[int], work: list[int]) -> Reach:
+    if work[0] <= 0:
+        return Reach(None)
     by_path: dict[str, list[ConditionSpec]] = {}
     for spec, _ in [*wanted, *(pair for rule in refused for pair in rule)]:
         by_path.setdefault(spec.path, []).append(spec)
+    if len(by_path) > MOST_PATHS:
+        return Reach(None)
     steps = {path: parse_path(path) for path in by_path}
     exact = _is_exact(by_path, steps)
     choices: list[tuple[tuple[Step, ...], list[Any]]] = []
@@ -161,11 +173,18 @@ def _for_one(wanted: list[Pair], refused: list[list[Pair]], budget: list[int]) -
         values = _values(specs)
         if ITEMS in steps[path]:
             values = _spread(values)
+        work[0] -= len(values) * len(specs)
+        if work[0] < 0:
+            return Reach(None)
         kept = _order(path, steps[path], values, wanted, refused)
         if not kept:
             return Reach(False if exact or _path_exact(specs, steps[path]) else None)
         choices.append((steps[path], kept))
+    each = len(wanted) + sum(map(len, refused))
     for arguments in _combinations(choices, budget):
+        work[0] -= each
+        if work[0] < 0:
+            return Reach(None)
         if all(check(arguments) == YES for _, check in wanted) and not any(
             all(check(arguments) != NO for _, check in rule) for rule in refused
         ):

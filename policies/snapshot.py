@@ -68,10 +68,10 @@ class Snapshot:
         """Authenticate a caller of the API, who needs an administrative key."""
         return self.ring.authenticate_administrator(presented, now, client_ip, via)
 
-    def key_is_live(self, key_id: UUID | str, now: float) -> bool:
-        """Whether streams that this key opened may go on."""
+    def key_is_live(self, key_id: UUID | str, now: float, generation: int | None = None) -> bool:
+        """Whether streams that this key (this generation of its secret) opened may go on."""
         key = self.ring.by_id.get(str(key_id))
-        return key is not None and key.is_live(now)
+        return key is not None and key.is_live(now, generation)
 
 
 class SnapshotHolder:

@@ -113,6 +113,9 @@ REFUSALS: Final[Mapping[str, Refusal]] = {
     # rate limit
     "rate_limited": Refusal(429, 429, "The rate limit is used up."),
     "too_many_streams": Refusal(429, 429, "Too many open streams."),
+    "too_much_waiting": Refusal(
+        429, 429, "Too much of this key's data waits in the gateway: read what is open, or try again later."
+    ),
     "limiter_unavailable": Refusal(503, 503, "The rate limit could not be checked; try again later."),
     # forward
     "upstream_unreachable": Refusal(502, 502, "The upstream cannot be reached."),
@@ -126,6 +129,8 @@ REFUSALS: Final[Mapping[str, Refusal]] = {
     "upstream_error": Refusal(502, 502, "The upstream failed."),
     "egress_refused": Refusal(502, 502, "The upstream's address is not one the gateway may connect to."),
     "revoked_during_stream": Refusal(401, 401, _INVALID, (CHALLENGE,)),
+    "denied_during_stream": Refusal(403, 403, "The policy does not allow this any longer."),
+    "upstream_changed": Refusal(503, 503, "The upstream was changed or removed."),
     "era_mismatch": Refusal(400, UNSUPPORTED_VERSION, "The upstream does not speak this protocol version."),
     # audit
     "audit_unavailable": Refusal(503, 503, "The audit log cannot record this now, so it was not done."),

@@ -16,6 +16,7 @@ from policies.keys import AuthResult
 from proxy.credentials import NOTHING, Presented
 from proxy.era import Era
 from proxy.exchange import Exchange, Headers
+from proxy.ledger import SMALL, Hold, Ledger
 from proxy.mailbox import Link
 from proxy.message import Known, Message, Refused
 from proxy.upstreams import UpstreamSpec
@@ -41,6 +42,7 @@ class Call:
         "exchange",
         "executed",
         "headers",
+        "held",
         "id",
         "intended",
         "keep_alive",
@@ -71,6 +73,7 @@ class Call:
         "unrecordable",
         "upstream_ns",
         "verb",
+        "waiting",
         "within",
     )
 
@@ -140,6 +143,10 @@ class Call:
         #: writes a keep-alive comment; set while a stream is open and between two events
         self.keep_alive: Callable[[], Awaitable[None]] | None = None
         self.last_write = 0.0
+        #: how many bytes of an open stream wait for somebody to read them
+        self.waiting: Callable[[], int] = lambda: 0
+        #: what is counted of that against the key's share of memory, once it is worth counting
+        self.held: Hold | None = None
 
     @property
     def key_id(self) -> str:
@@ -157,6 +164,14 @@ class Call:
         if len(self.lookup) == len(self.headers):
             return [self.lookup[name]]
         return [value for key, value in self.headers if key == name]
+
+    def holds(self, ledger: Ledger, size: int) -> bool:
+        """Say how many bytes wait on this call's behalf; False when that is more than its key's share."""
+        if self.held is None:
+            if size <= SMALL:
+                return True
+            self.held = ledger.hold(self.key_id)
+        return self.held.set(size)
 
     def stage(self, name: str, result: str, since_ns: int) -> None:
         """Note how a stage ended and what it took, for the event's decision."""

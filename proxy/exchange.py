@@ -10,11 +10,15 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from proxy.ledger import SMALL
+
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
+#: an answer goes out in pieces of this size, each once the client has read what went before: no more of it is copied
+PIECE = 64 * 1024
 #: how long one piece of an answer may wait for a client that does not read, in seconds
 WRITE_TIMEOUT = 60.0
 #: how long a request has run before its body's deadline is kept and its client's departure looked for, in seconds
@@ -104,15 +108,18 @@ class Exchange:
         self.started = False
         self.finished = False
         self.sent_bytes = 0
-        #: complete | too_large | timed_out | gone
+        #: complete | too_large | over_share | timed_out | gone
         self.body_state = "complete"
         #: why the exchange is over early: client_gone, or the reason given to end()
         self.ended_by = ""
 
     # -- in
 
-    async def read_body(self, limit: int, seconds: float) -> bytes:
-        """Read the body up to a limit and a deadline; what could be read is returned, `body_state` says how it ended."""
+    async def read_body(self, limit: int, seconds: float, fits: Callable[[int], bool] = lambda size: True) -> bytes:
+        """Read the body up to a limit and a deadline; what could be read is returned, `body_state` says how it ended.
+
+        `fits` is asked of a body that is no longer small whether so much of it may wait here.
+        """
         pieces: list[bytes] = []
         size = 0
         self._task = task = asyncio.current_task()
@@ -132,6 +139,9 @@ class Exchange:
                 if size > limit:
                     self.body_state = "too_large"
                     pieces.append(piece[: limit - (size - len(piece))])
+                    break
+                if size > SMALL and not fits(size):
+                    self.body_state = "over_share"
                     break
                 if not message.get("more_body", False):
                     if not pieces:
@@ -211,6 +221,14 @@ class Exchange:
 
     async def write(self, piece: bytes) -> None:
         """Send a piece of the body; waits for a client that is slow, gives one up that does not read."""
+        if len(piece) <= PIECE:
+            await self._write(piece)
+            return
+        view = memoryview(piece)
+        for at in range(0, len(view), PIECE):
+            await self._write(bytes(view[at : at + PIECE]))
+
+    async def _write(self, piece: bytes) -> None:
         self.sent_bytes += len(piece)
         try:
             async with asyncio.timeout(WRITE_TIMEOUT):
@@ -223,13 +241,18 @@ class Exchange:
             raise Departed(self.ended_by) from None
 
     async def finish(self, piece: bytes = b"") -> None:
-        """Send the last piece of the body."""
+        """Send the last of the body; a client that does not take it is given up."""
         self.finished = True
-        self.sent_bytes += len(piece)
         try:
+            if len(piece) > PIECE:
+                await self.write(piece)
+                piece = b""
+            self.sent_bytes += len(piece)
             await self._send({"type": "http.response.body", "body": piece, "more_body": False})
         except OSError:
             self.ended_by = self.ended_by or "client_gone"
+        except Departed:
+            return
 
     async def answer(self, status: int, headers: Headers, body: bytes) -> None:
         """Send a whole answer."""

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from audit.logger import AuditLogger
@@ -23,8 +24,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("sentinel.proxy")
 
-#: how often streams are looked at: keep-alive comments, expiry of their keys
+#: how often streams are looked at: keep-alive comments, what they hold, expiry of their keys
 TICK = 1.0
+#: how often streams are judged again although nothing was changed: hours of rules begin and end
+JUDGE_SECONDS = 30.0
+#: so many are judged before others get their turn
+JUDGED_AT_ONCE = 50
 
 
 class Gateway:
@@ -49,6 +54,8 @@ class Gateway:
         self.mailboxes = mailboxes
         self.heavy = Heavy()
         self.sealer = SessionSealer(config.secret_key)
+        #: bytes that wait in this worker, by key
+        self.ledger = registry.ledger
         self.query_keys = query_keys and config.query_keys
         #: open streams by the id of the key they were opened with
         self.streams: dict[str, set[Call]] = {}
@@ -59,6 +66,9 @@ class Gateway:
         #: called with each finished call; sentinel.metrics listens here
         self.observers: list[Callable[[Call], None]] = []
         self._ticker: asyncio.Task[None] | None = None
+        self._judge: asyncio.Task[None] | None = None
+        self._changed = asyncio.Event()
+        self._changed_ns = 0
         self._background: set[asyncio.Task[Any]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -70,6 +80,7 @@ class Gateway:
         self._loop = asyncio.get_running_loop()
         self.holder.subscribe(self._snapshot_changed)
         self._ticker = self._loop.create_task(self._tick())
+        self._judge = self._loop.create_task(self._judge_streams())
 
     async def stop(self) -> None:
         """End: close what is still open, once its outcome is recorded."""
@@ -77,8 +88,9 @@ class Gateway:
         deadline = time.monotonic() + 5
         while self.calls and time.monotonic() < deadline:  # noqa: ASYNC110 - a bounded wait at the very end
             await asyncio.sleep(0.02)
-        if self._ticker is not None:
-            self._ticker.cancel()
+        for task in (self._ticker, self._judge):
+            if task is not None:
+                task.cancel()
         await self.mailboxes.stop()
         await self.registry.close()
         self.heavy.close()
@@ -123,6 +135,8 @@ class Gateway:
         """Note an open stream, so that a revocation or a stop can find it."""
         self.streams.setdefault(call.key_id, set()).add(call)
         self.stream_count += 1
+        if call.started_ns < self._changed_ns:  # it was let in by what has changed since
+            self._changed.set()
 
     def stream_closed(self, call: Call) -> None:
         """Forget a stream."""
@@ -139,7 +153,12 @@ class Gateway:
 
     def _snapshot_changed(self, *_: object) -> None:
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._close_revoked)
+            self._loop.call_soon_threadsafe(self._look_again)
+
+    def _look_again(self) -> None:
+        self._changed_ns = time.perf_counter_ns()
+        self._close_revoked()
+        self._changed.set()
 
     def _close_revoked(self) -> None:
         snapshot = self.snapshot
@@ -147,9 +166,29 @@ class Gateway:
             return
         now = time.time()
         for key_id, calls in list(self.streams.items()):
-            if not snapshot.key_is_live(key_id, now):
-                for call in list(calls):
+            for call in list(calls):
+                if not snapshot.key_is_live(key_id, now, call.auth.generation if call.auth is not None else None):
                     call.exchange.end("revoked_during_stream")
+
+    async def _judge_streams(self) -> None:
+        """Judge every open stream again, whenever keys, policy or upstreams have changed, and now and then."""
+        from proxy.rejudging import judge  # which knows the pipeline, as that knows this module
+
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(JUDGE_SECONDS):
+                    await self._changed.wait()
+            self._changed.clear()
+            for number, call in enumerate([call for calls in self.streams.values() for call in calls], 1):
+                try:
+                    reason = judge(self, call)
+                except Exception:
+                    log.exception("an open stream could not be judged again", extra={"audit_id": str(call.id)})
+                    reason = "denied_during_stream"
+                if reason:
+                    call.exchange.end(reason)
+                if not number % JUDGED_AT_ONCE:
+                    await asyncio.sleep(0)
 
     async def _tick(self) -> None:
         while True:
@@ -159,7 +198,9 @@ class Gateway:
             now = time.monotonic()
             for calls in list(self.streams.values()):
                 for call in list(calls):
-                    if call.keep_alive is not None and now - call.last_write >= self.config.keepalive_interval:
+                    if not call.holds(self.ledger, call.waiting()):
+                        call.exchange.end("too_much_waiting")
+                    elif call.keep_alive is not None and now - call.last_write >= self.config.keepalive_interval:
                         self.spawn(call.keep_alive())
 
 

@@ -28,6 +28,7 @@ from django.db import close_old_connections
 
 from policies import loading
 from proxy import upstreams
+from proxy.ledger import Ledger
 from proxy.transports import confine, descendants
 from proxy.transports.base import UpstreamError, UpstreamRequest, UpstreamResponse
 from proxy.transports.hosted import ANSWER, CALLER, ERROR, FIRST_BYTE, IDLE, KEY, MARK, SOCKET, host_key, socket_path
@@ -71,10 +72,10 @@ class Specs:
 class Host:
     """Serves transports to the workers."""
 
-    def __init__(self, config: Any = None) -> None:
+    def __init__(self, config: Any = None, ledger: Ledger | None = None) -> None:
         self._config = config or settings.SENTINEL
         self.specs = Specs(self._config.dsn)
-        self.registry = upstreams.UpstreamRegistry(self.specs, self._config, hosted=False)
+        self.registry = upstreams.UpstreamRegistry(self.specs, self._config, hosted=False, ledger=ledger)
         #: upstreams in whose lists workers have seen a difference, and when each was last looked into for that
         self._due: set[str] = set()
         self._looked: dict[str, float] = {}
@@ -133,7 +134,7 @@ class Host:
             body,
             float(headers[FIRST_BYTE]) if FIRST_BYTE in headers else None,
             float(headers[IDLE]) if IDLE in headers else None,
-            headers.get(CALLER, b""),
+            headers.get(CALLER, b"").decode("latin-1"),
         )
         gone = asyncio.ensure_future(_gone(receive))
         call = asyncio.ensure_future(self._relay(slug, request, send))
@@ -269,6 +270,7 @@ async def run(folder: Path, *, stopped: Callable[[], bool] = lambda: False) -> N
     host = Host()
     if not confine.landlock_version():
         log.warning("this kernel has no Landlock: commands of upstreams are held back less (see THREAT_MODEL.md)")
+    host = Host(ledger=upstreams.ledger_of(settings.SENTINEL))
     server = _Server(
         uvicorn.Config(
             host, http="httptools", lifespan="off", log_config=None, access_log=False, server_header=False, date_header=False,

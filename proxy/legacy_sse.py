@@ -141,7 +141,9 @@ async def send(gateway: Gateway, call: Call) -> UpstreamResponse:
             raise UpstreamError("The upstream no longer speaks the transport this session was opened with.")
         return await sse.post(call.session, upstream_headers(call), call.body)
     if sse is None:
-        mailbox = gateway.mailboxes.create()
+        mailbox = gateway.mailboxes.create(
+            gateway.ledger.hold(call.key_id), lambda: call.exchange.end("too_much_waiting")
+        )
         sealed = _sealed(gateway, call, gateway.mailboxes.address(mailbox), MAILBOX)
         return MailboxResponse(gateway, call, mailbox, _endpoint(gateway, call, sealed))
     channel = await sse.open(upstream_headers(call))
@@ -170,7 +172,7 @@ async def _end_session(gateway: Gateway, call: Call, session: bytes) -> None:
     try:
         headers = [(b"mcp-session-id", session)]
         response = await gateway.registry.transport(call.slug).send(
-            UpstreamRequest(b"DELETE", headers, first_byte_timeout=5, caller=call.key_id.encode())
+            UpstreamRequest(b"DELETE", headers, first_byte_timeout=5, caller=call.key_id)
         )
         response.abort()
     except UpstreamError:

@@ -21,10 +21,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
+from proxy.ledger import Hold
+
 log = logging.getLogger("sentinel.proxy")
 
-#: what a stream's client may leave unread before its stream is closed, in bytes
-MOST_UNREAD = 16 * 1024 * 1024
+#: what an event takes beside its bytes
+_EACH = 64
 _FRAME = struct.Struct("!cI")
 _EVENT, _SESSION = b"E", b"S"
 
@@ -48,7 +50,7 @@ class Link(Protocol):
 class Mailbox:
     """What waits to be written into one open stream."""
 
-    def __init__(self, name: str, forget: Callable[[], None]) -> None:
+    def __init__(self, name: str, forget: Callable[[], None], held: Hold, overflown: Callable[[], None]) -> None:
         self.name = name
         self.session = b""
         self.closed = False
@@ -56,16 +58,20 @@ class Mailbox:
         self._unread = 0
         self._arrived = asyncio.Event()
         self._forget = forget
+        self._held = held
+        self._overflown = overflown
 
     async def push(self, event: bytes) -> None:
-        """Put one event into the stream; a client that leaves too much unread loses its stream."""
+        """Put one event into the stream; it ends when the client leaves more unread than its key may have waiting."""
         if self.closed:
             return
-        self._events.append(event)
-        self._unread += len(event)
-        if self._unread > MOST_UNREAD:
+        self._unread += len(event) + _EACH
+        if self._held.set(self._unread):
+            self._events.append(event)
+            self._arrived.set()
+        else:
             self.shut()
-        self._arrived.set()
+            self._overflown()
 
     async def remember(self, session: bytes) -> None:
         """Note the upstream's session id."""
@@ -78,6 +84,7 @@ class Mailbox:
         """End the mailbox with its stream."""
         self.closed = True
         self._events.clear()
+        self._held.close()
         self._arrived.set()
         self._forget()
 
@@ -89,7 +96,8 @@ class Mailbox:
             self._arrived.clear()
             await self._arrived.wait()
         event = self._events.popleft()
-        self._unread -= len(event)
+        self._unread -= len(event) + _EACH
+        self._held.set(self._unread)
         return event
 
 
@@ -156,10 +164,10 @@ class Mailboxes:
             os.close(self._here)
             self._here = -1
 
-    def create(self) -> Mailbox:
-        """Make the mailbox of a stream that opens."""
+    def create(self, held: Hold, overflown: Callable[[], None]) -> Mailbox:
+        """Make the mailbox of a stream that opens; `overflown` is told when more waits in it than `held` takes."""
         name = secrets.token_hex(16)
-        mailbox = Mailbox(name, lambda: self._forget(name))
+        mailbox = Mailbox(name, lambda: self._forget(name), held, overflown)
         self._held[name] = mailbox
         return mailbox
 

@@ -39,8 +39,8 @@ _OUTCOME_OF = {
     **dict.fromkeys(("missing_credential", *answers.CREDENTIAL_REASONS), "unauthenticated"),
     **dict.fromkeys(("no_rule", "denied_by_rule", "policy_error", "policy_stale", "tool_definition_changed"), "denied"),
     **dict.fromkeys(("ambiguous_target", "nested_call"), "denied"),
-    **dict.fromkeys(("rate_limited", "too_many_streams", "limiter_unavailable"), "limited"),
-    **dict.fromkeys(("client_gone", "revoked_during_stream"), "cancelled"),
+    **dict.fromkeys(("rate_limited", "too_many_streams", "too_much_waiting", "limiter_unavailable"), "limited"),
+    **dict.fromkeys(("client_gone", "revoked_during_stream", "denied_during_stream", "upstream_changed"), "cancelled"),
     **dict.fromkeys(("server_stopping", "internal_error"), "interrupted"),
 }
 _TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -91,7 +91,7 @@ def departed(call: Call, reason: str) -> None:
     call.reason = reason
     call.answer_status = call.answer_status or (499 if reason == "client_gone" else 503)
     if reason != "client_gone":
-        call.refusal = refuse("revoked_during_stream" if reason == "revoked_during_stream" else "internal_error")
+        call.refusal = refuse(reason if reason in answers.REFUSALS else "internal_error")
 
 
 def unrecordable(call: Call, error: AuditUnavailable) -> None:

@@ -90,6 +90,8 @@ async def handle(gateway: Gateway, exchange: Exchange, *, endpoint: str, slug: s
     finally:
         await outcomes.record(gateway, call)
         gateway.calls.discard(call)
+        if call.held is not None:
+            call.held.close()
 
 
 # -- authenticate
@@ -143,7 +145,9 @@ async def read_body(gateway: Gateway, call: Call, failure: Refused | None) -> No
     """Read the body in bounds: narrow ones for a stranger, whose request ends here with what could be known of it."""
     exchange = call.exchange
     if failure is None:
-        call.body = await exchange.read_body(gateway.config.max_body_bytes, gateway.config.body_timeout)
+        call.body = await exchange.read_body(
+            gateway.config.max_body_bytes, gateway.config.body_timeout, lambda size: call.holds(gateway.ledger, size)
+        )
         exchange.watch()
         return
     call.body = await exchange.read_body(STRANGER_BYTES, STRANGER_SECONDS)
@@ -191,6 +195,8 @@ async def _parse_message(gateway: Gateway, call: Call) -> None:
         raise refuse("body_too_large", call=call)
     if state == "timed_out":
         raise refuse("body_timeout", call=call)
+    if state == "over_share":
+        raise refuse("too_much_waiting", call=call, retry_after=5)
     if not is_plain(call.header_values(b"content-encoding")):
         raise refuse("unsupported_encoding", call=call)
     if not is_json(call.header_values(b"content-type")):

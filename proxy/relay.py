@@ -10,15 +10,19 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
 from policies.engine import Context, Target, decide
 from proxy import answers, outcomes
 from proxy.call import Call
+from proxy.exchange import Departed
 from proxy.gateway import Gateway
 from proxy.headers import response_headers
 from proxy.judging import Judged, judge, keep_head
+from proxy.message import Refused
+from proxy.refusals import refuse
 from proxy.replies import Reply, same_id
 from proxy.request import error_response
 from proxy.sse import KEEP_ALIVE, EventTooLarge, SseEvent, SseReader, encode, frame
@@ -81,7 +85,7 @@ async def _plain(gateway: Gateway, call: Call, response: UpstreamResponse) -> No
     asked = message is not None and message.kind == "request" and (call.endpoint != "messages" or call.link is not None)
     since = time.perf_counter_ns()
     with call.exchange.interruptible():
-        body = await response.body(_largest(gateway, call))
+        body = await response.body(_largest(gateway, call), lambda size: _count(gateway, call, len(call.body) + size))
     call.upstream_ns += time.perf_counter_ns() - since
     if asked and _misplaced(call, response):
         await keep_head(gateway, call, body)
@@ -108,6 +112,12 @@ async def _plain(gateway: Gateway, call: Call, response: UpstreamResponse) -> No
     await gateway.logger.outcome(_event(call))
     call.completed = True
     await call.exchange.answer(status, headers, body)
+
+
+def _count(gateway: Gateway, call: Call, size: int) -> None:
+    """Count what waits for the record of an answer as its caller's."""
+    if not call.holds(gateway.ledger, size):
+        raise refuse("too_much_waiting", call=call, retry_after=5, data={"executed": True})
 
 
 def _largest(gateway: Gateway, call: Call) -> int:
@@ -189,6 +199,8 @@ class _Stream:
         self.asked = call.message is not None and call.message.kind == "request"
         self.pending = bytearray()
         self.since = 0.0
+        #: bytes on their way to a client that has not read what went before
+        self.writing = 0
 
     async def run(self) -> None:
         call, exchange = self.call, self.call.exchange
@@ -197,6 +209,7 @@ class _Stream:
         ended = "complete"
         self.gateway.stream_opened(call)
         call.keep_alive = self._keep_alive
+        call.waiting = self._waiting
         call.last_write = time.monotonic()
         try:
             with exchange.interruptible():
@@ -215,6 +228,9 @@ class _Stream:
         except UpstreamError as error:
             ended = "cut"
             await self._broken(error)
+        except Refused as refused:
+            ended = refused.reason
+            await self._refused(refused)
         finally:
             call.keep_alive = None
             self.gateway.stream_closed(call)
@@ -230,13 +246,8 @@ class _Stream:
             call.details["stream"] = stream
 
     async def _pump(self) -> None:
-        while piece := await self.response.read():
-            self.since = time.monotonic()
-            for start in range(0, len(piece), SLICE_BYTES):
-                for event in self.reader.feed(piece[start : start + SLICE_BYTES]):
-                    self.events += 1
-                    await self._take(event)
-                await self._give_way()
+        while await self._read():
+            self._count()
             await self._flush()
 
     async def _give_way(self) -> None:
@@ -245,19 +256,39 @@ class _Stream:
             await asyncio.sleep(0)
             self.since = time.monotonic()
 
+    async def _read(self) -> bool:
+        """Take what has come; what it was read from is forgotten before it is written."""
+        piece = await self.response.read()
+        self.since = time.monotonic()
+        for start in range(0, len(piece), SLICE_BYTES):
+            for event in self.reader.feed(piece[start : start + SLICE_BYTES]):
+                self.events += 1
+                await self._take(event)
+            await self._give_way()
+        return bool(piece)
+
+    def _waiting(self) -> int:
+        return len(self.pending) + self.writing + self.reader.pending + self.response.waiting
+
+    def _count(self) -> None:
+        if not self.call.holds(self.gateway.ledger, self._waiting()):
+            raise refuse("too_much_waiting", call=self.call, retry_after=5)
+
     async def _flush(self) -> None:
         if self.pending:
-            piece = bytes(self.pending)
-            self.pending.clear()
+            piece, self.pending = bytes(self.pending), bytearray()
+            self.writing = len(piece)
             self.call.last_write = time.monotonic()
             await self.call.exchange.write(piece)
+            self.writing = 0
             self.call.delivered = self.call.answered
 
     async def _keep_alive(self) -> None:
         # Between two events only; the bytes of an event still arriving are not written before it is whole.
         self.call.last_write = time.monotonic()
-        if self.call.keep_alive is not None and not self.pending:
-            await self.call.exchange.write(KEEP_ALIVE)
+        if self.call.keep_alive is not None and not self.pending and not self.writing:
+            with suppress(Departed):  # the stream itself sees that too
+                await self.call.exchange.write(KEEP_ALIVE)
 
     async def _take(self, event: SseEvent) -> None:
         """Take one event: a message is judged, anything else may keep a stream alive but says nothing."""
@@ -369,15 +400,22 @@ class _Stream:
         call = self.call
         await self._flush()  # what came before it was in order
         outcomes.upstream_failed(call, error)
+        code = 504 if isinstance(error, TimedOut) else 502
+        await self._last_word(outcomes.stream_error(call, code, error, str(call.id)))
+
+    async def _refused(self, refused: Refused) -> None:
+        """The same, of what this key may not have here."""
+        outcomes.refused(self.call, refused)
+        await self._last_word(answers.refused(refused, audit_id=str(self.call.id)).body)
+
+    async def _last_word(self, body: bytes) -> None:
+        call = self.call
         call.answer_status = 200
         if not (self.asked and not call.answered and call.rpc_id):
             return
-        code = 504 if isinstance(error, TimedOut) else 502
-        audit_id = str(call.id)
         outcomes.complete(call)
         await self.gateway.logger.outcome(_event(call), final=False)
         call.answered = True
-        body = outcomes.stream_error(call, code, error, audit_id)
         await call.exchange.write(encode(body))
 
 

@@ -26,7 +26,7 @@ def upstream_request(call: Call) -> UpstreamRequest:
         headers=upstream_headers(call, call.session),
         body=call.body if call.verb == "POST" else b"",
         idle_timeout=0 if listens else None,
-        caller=call.key_id.encode(),
+        caller=call.key_id,
     )
 
 
@@ -48,7 +48,7 @@ async def error_response(gateway: Gateway, call: Call, rpc_id: Any, method: str)
     headers = request_headers("POST", protocol=version, session=call.session)
     try:
         transport = gateway.registry.transport(call.spec.slug)
-        response = await transport.send(UpstreamRequest(b"POST", headers, body, caller=call.key_id.encode()))
+        response = await transport.send(UpstreamRequest(b"POST", headers, body, caller=call.key_id))
         response.abort()
     except UpstreamError as error:
         log.warning("a refused request of the server could not be answered", extra={"error": error.detail})

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from django.conf import settings
 
 from proxy.egress import BadUrl, Egress, parse_url
+from proxy.ledger import Ledger
 from proxy.specs import UpstreamSpec, Way, load, spec_of
 from proxy.transports.base import Transport, Unreachable, UpstreamError, UpstreamRequest, UpstreamResponse
 from proxy.transports.child import Command
@@ -26,7 +27,7 @@ from proxy.transports.stdio import StdioTransport
 from proxy.transports.streamable_http import Limits, StreamableHttpTransport
 from proxy.transports.tls import BadCertificate, client_context
 
-__all__ = ["UpstreamRegistry", "UpstreamSpec", "Way", "build_transport", "host_folder", "load", "spec_of"]
+__all__ = ["UpstreamRegistry", "UpstreamSpec", "Way", "build_transport", "host_folder", "ledger_of", "load", "spec_of"]
 
 log = logging.getLogger("sentinel.proxy")
 
@@ -68,7 +69,14 @@ def limits_of(way: Way, config: Any) -> Limits:
     )
 
 
-def build_transport(spec: UpstreamSpec, config: Any = None, *, hosted: bool = False) -> Transport:
+def ledger_of(config: Any) -> Ledger:
+    """Give what counts the bytes that wait in one process, as configured."""
+    return Ledger(config.buffer_bytes, max(config.buffer_bytes_per_key, config.max_answer_bytes))
+
+
+def build_transport(
+    spec: UpstreamSpec, config: Any = None, *, hosted: bool = False, ledger: Ledger | None = None
+) -> Transport:
     """Make the transport of a spec, without its guard; `hosted` has what is shared live in the host process."""
     config = config or settings.SENTINEL
     way = spec.way
@@ -79,7 +87,7 @@ def build_transport(spec: UpstreamSpec, config: Any = None, *, hosted: bool = Fa
         return HostedTransport(spec.slug, spec.mark, host_folder(config), limits)
     if way.transport == "stdio":
         command = Command(way.argv, dict(way.environment), way.directory, way.memory_bytes, state=str(config.var))
-        return StdioTransport(command, mode=way.process_mode, limits=limits)
+        return StdioTransport(command, mode=way.process_mode, limits=limits, ledger=ledger)
     try:
         origin = parse_url(way.url)
         context = client_context(way.ca_pem, way.client_cert_pem, way.client_key_pem) if origin.secure else None
@@ -92,7 +100,7 @@ def build_transport(spec: UpstreamSpec, config: Any = None, *, hosted: bool = Fa
         )
     except (BadUrl, BadCertificate, ValueError) as error:
         return Unusable(str(error))
-    return HttpSseTransport(pool) if way.transport == "sse" else pool
+    return HttpSseTransport(pool, ledger=ledger) if way.transport == "sse" else pool
 
 
 class Source(Protocol):
@@ -104,11 +112,15 @@ class Source(Protocol):
 class UpstreamRegistry:
     """One worker's upstreams and their transports."""
 
-    def __init__(self, source: Source, config: Any = None, *, hosted: bool | None = None) -> None:
+    def __init__(
+        self, source: Source, config: Any = None, *, hosted: bool | None = None, ledger: Ledger | None = None
+    ) -> None:
         self._source = source
         self._config = config or settings.SENTINEL
         #: whether a host process runs beside the workers (`serve` says so in their environment)
         self._hosted = HOST_VARIABLE in os.environ if hosted is None else hosted
+        #: bytes that wait in this process, by the key on whose behalf
+        self.ledger = ledger or Ledger(256 * 1024 * 1024)
         self._seen: Mapping[str, UpstreamSpec] = {}
         self._transports: dict[str, tuple[Way, Guard]] = {}
         self._streams: dict[str, HttpSseTransport] = {}
@@ -137,7 +149,7 @@ class UpstreamRegistry:
         kept = self._transports.get(slug)
         if kept is not None:
             return kept[1]
-        inner = build_transport(spec, self._config, hosted=self._hosted)
+        inner = build_transport(spec, self._config, hosted=self._hosted, ledger=self.ledger)
         guard = Guard(inner, max_concurrent=spec.way.max_concurrent)
         self._transports[slug] = (spec.way, guard)
         return guard
@@ -155,7 +167,7 @@ class UpstreamRegistry:
         if spec is None or spec.transport != "sse":
             return None
         if slug not in self._streams:  # sessions behind /mcp live in the host, streams passed through live here
-            made = build_transport(spec, self._config)
+            made = build_transport(spec, self._config, ledger=self.ledger)
             if not isinstance(made, HttpSseTransport):
                 return None
             self._streams[slug] = made

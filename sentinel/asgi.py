@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -23,7 +24,10 @@ from audit.api.problems import Problem  # noqa: E402 - Django's settings and app
 from proxy.answers import not_found  # noqa: E402
 from proxy.consumer import McpConsumer, matches  # noqa: E402
 from proxy.credentials import take_query_credentials  # noqa: E402
+from proxy.peers import host_allowed  # noqa: E402
 from sentinel import health, processes, runtime  # noqa: E402
+
+log = logging.getLogger("sentinel.http")
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -56,6 +60,8 @@ class Application:
                 await health.respond(scope, receive, send)
             elif path.startswith("/.well-known/") or path == "/register":
                 await _json_404(send)
+            elif not _host_is_ours(scope):
+                await _bad_host(send)
             else:
                 await django_application(scope, _bounded(scope, receive, send), send)
         elif kind == "lifespan":
@@ -122,6 +128,23 @@ def _bounded(scope: Scope, receive: Receive, send: Send) -> Receive:
         return {"type": "http.disconnect"}
 
     return bounded
+
+
+def _host_is_ours(scope: Scope) -> bool:
+    hosts = [value for name, value in scope["headers"] if name == b"host"]
+    return not hosts or host_allowed(hosts, settings.SENTINEL.allowed_hosts)
+
+
+async def _bad_host(send: Send) -> None:
+    """Refuse what is meant for another host before Django writes a page and a traceback about it."""
+    from sentinel.http_protocol import refused  # where it serves; other servers have no use for it
+
+    refused["bad_host"] += 1
+    log.warning("a request for a host that is not this gateway's was refused")
+    body = json.dumps(Problem("malformed", "The Host header does not name this gateway.").as_dict()).encode()
+    headers = [(b"content-type", b"application/problem+json"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 400, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 async def _json_404(send: Send) -> None:

@@ -167,6 +167,14 @@ class Config:
         "SENTINEL_MAX_ANSWER_BYTES", parsers.size(1024), 64 * 1024**2,
         "Largest answer that is not a stream, and largest event within a stream.", shown="64MiB",
     )  # fmt: skip
+    buffer_bytes: int = setting(
+        "SENTINEL_BUFFER_BYTES", parsers.size(1024**2), 256 * 1024**2,
+        "Bodies, answers and events that may wait in one worker for a slow peer, in all. What would go beyond is ended, and nothing else.", shown="256MiB",
+    )  # fmt: skip
+    buffer_bytes_per_key: int = setting(
+        "SENTINEL_BUFFER_BYTES_PER_KEY", parsers.size(1024**2), 64 * 1024**2,
+        "The same for one API key in one worker. At least `SENTINEL_MAX_ANSWER_BYTES`, and never more than is left over for other keys.", shown="64MiB",
+    )  # fmt: skip
     refusals: str = setting(
         "SENTINEL_REFUSALS", parsers.choice("auto", "http", "in-band"), "auto",
         "How 403 and 429 are told: with their HTTP status, in a JSON-RPC answer with 200, or (`auto`) in-band within a live legacy session only. Each upstream may say otherwise.",
@@ -234,6 +242,14 @@ class Config:
     max_streams_per_key: int = setting(
         "SENTINEL_MAX_STREAMS_PER_KEY", parsers.integer(1, 1_000_000), 200, "Open streams of one API key in one worker."
     )
+    max_connections: int = setting(
+        "SENTINEL_MAX_CONNECTIONS", parsers.integer(64, 1_000_000), 10_000,
+        "Open connections of clients to one worker (`serve` only); no more than half of the files it may have open.",
+    )  # fmt: skip
+    max_connections_per_source: int = setting(
+        "SENTINEL_MAX_CONNECTIONS_PER_SOURCE", parsers.integer(1, 1_000_000), 1_000,
+        "Open connections of one address (of IPv6: one /64) to one worker, never more than are left over for others; then its oldest idle one gives way. Trusted proxies are exempt.",
+    )  # fmt: skip
     limiter_fail: str = setting(
         "SENTINEL_LIMITER_FAIL", parsers.choice("closed", "local"), "closed",
         "When Redis does not answer: refuse (503), or count on this machine alone.",

@@ -5,6 +5,7 @@ beside chunks. Refused here, before any application runs:
   a head that is not complete in time, is too large, or has too many lines
   a transfer coding other than one `chunked`, or any in HTTP/1.0; versions other than 1.0 and 1.1
   a target that is not a path of this server; a body that an upgrade would hide
+  more connections than one source may have, more requests at once than one connection may have
   a missing, doubled or malformed Host, outside the gateway's own addresses (there the gateway refuses and records it)
 After that: trailers are dropped (they would join the headers while the application reads them), what is left of a
 body after its answer is read in bounds, and a peer that stops reading is cut off. An answer goes out in one write where
@@ -23,6 +24,8 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from sentinel.connections import Connections
+
 HEAD_MOST = 64 * 1024
 TARGET_MOST = 16 * 1024
 HEADERS_MOST = 128
@@ -30,6 +33,7 @@ JOINED_MOST = 64 * 1024
 LEFTOVER_MOST = 64 * 1024 * 1024
 LEFTOVER_TIME = 10.0
 READER_PATIENCE = 60.0
+PIPELINED_MOST = 256  # requests that have come before the one in front of them was answered
 # Here the application itself refuses a bad Host, because it records each of its requests, or does not look at the host.
 HOST_IS_ITS_OWN = (b"/mcp", b"/sse", b"/messages", b"/livez", b"/readyz")
 _HOST = re.compile(rb"(?:[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_.])?|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
@@ -62,6 +66,8 @@ class Outgoing:
 
     def write(self, data: bytes) -> None:
         """Write at once, but for what looks like a head (if it is none, it is only a moment late)."""
+        if self.is_closing():  # the client has left, and nobody was told yet
+            return
         if self._head:
             if len(data) <= JOINED_MOST:
                 data, self._head = self._head + data, b""
@@ -90,6 +96,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     header_timeout = 10.0
     scheme_outside = ""  # how people reach it, when that is told: TLS ends in front of us
+    counted = Connections(1_000_000, 1_000_000)  # those of this worker, by source
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -109,6 +116,11 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin: the head is due."""
         super().connection_made(transport)
+        self._running: RequestResponseCycle | None = None  # what is answered now; `cycle` is what was read last
+        self._source = self.counted.source(self.client[0] if self.client else "")
+        if not self.counted.admit(self, self._source):
+            refused["too_many_connections"] += 1
+            transport.abort()
         if self.scheme_outside:
             self.scheme = self.scheme_outside  # type: ignore[assignment]
         self._outgoing = Outgoing(transport, self.loop)
@@ -120,7 +132,28 @@ class GuardedProtocol(HttpToolsProtocol):
             if timer is not None:
                 timer.cancel()
         self._head_timer = self._reader_timer = self._leftover_timer = self._idle_timer = None
+        self.counted.forget(self, self._source)
+        running = self._running
+        if running is not None and running is not self.cycle and not running.response_complete:
+            # More was sent before this was answered: uvicorn tells the last request alone that its client has left.
+            running.disconnected = True
+            running.message_event.set()
         super().connection_lost(exc)
+
+    @property
+    def busy(self) -> bool:
+        """Tell whether a request on it waits for its answer."""
+        return self._running is not None and not self._running.response_complete
+
+    @property
+    def sending(self) -> bool:
+        """Tell whether a request on it has not arrived as a whole."""
+        return self.cycle is not None and self.cycle.more_body
+
+    def give_way(self) -> None:
+        """Close at once, for a newer connection of the same source."""
+        refused["too_many_connections"] += 1
+        self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser; refuse in one place whatever cannot be read."""
@@ -148,6 +181,10 @@ class GuardedProtocol(HttpToolsProtocol):
         elif self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _head_overdue(self) -> None:
         self._head_timer = None
@@ -232,6 +269,8 @@ class GuardedProtocol(HttpToolsProtocol):
                 upgrade = True
         if not self.url.startswith(b"/") or b"#" in self.url:
             self._raise(400, "target")
+        if len(self.pipeline) >= PIPELINED_MOST:
+            self._raise(400, "pipelined")
         if upgrade and has_body:
             self._raise(400, "upgrade_with_body")
         if not self.url.startswith(HOST_IS_ITS_OWN):
@@ -322,5 +361,6 @@ _MESSAGES = {
     "transfer_coding": b"The only transfer coding is chunked.",
     "target": b"The address must be a path.",
     "upgrade_with_body": b"A request to upgrade may have no body.",
+    "pipelined": b"Too many requests were sent before the first was answered.",
     "host": b"Exactly one valid Host header is needed.",
 }

@@ -35,6 +35,7 @@ HELP = {
     "http_refused": "Connections cut off because their bytes were no HTTP request, or came or were read too slowly.",
     "limiter_decisions": "Decisions about rate limits: where the windows were counted, and what was decided.",
     "open_streams": "Streams open to clients.",
+    "connections": "Connections of clients that are open.",
     "requests_in_flight": "Requests that have arrived and whose outcome is not recorded yet.",
     "snapshot_age_seconds": "Time since keys and policies were last confirmed with the database; the oldest worker's.",
     "policy_version": "Version of the policy that is applied; the oldest worker's.",
@@ -67,6 +68,7 @@ class State(NamedTuple):
 
 STATES = {
     "open_streams": State(),
+    "connections": State(),
     "requests_in_flight": State(),
     "snapshot_age_seconds": State(max, scale=1000),
     "policy_version": State(min),
@@ -147,6 +149,7 @@ class Worker:
 
         for key in self._reported - states.keys():
             self.tally.set(key, 0)  # an upstream that is gone, a limiter that counts elsewhere
+        states = {**states, ("connections",): http_protocol.GuardedProtocol.counted.total}
         self._reported = set(states)
         for key, value in states.items():
             self.tally.set(key, value)

@@ -11,7 +11,8 @@ from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils import timezone
 
-from audit.people import record
+from audit.flood import source_of
+from audit.people import client_ip, record
 from sentinel.acts import Flood
 
 Handler = Callable[[HttpRequest], HttpResponseBase]
@@ -100,12 +101,14 @@ class RefusalsMiddleware:
 
     def __init__(self, get_response: Handler) -> None:
         self.get_response = get_response
-        self._flood = Flood(per_second=20)
+        self._flood = Flood()
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:  # noqa: D102
         response = self.get_response(request)
         if response.status_code == 403 and request.path.startswith("/admin/") and isinstance(response, HttpResponse):
-            dropped = self._flood.admit()
+            user = getattr(request, "user", None)
+            who = user.pk if user is not None and user.is_authenticated else None
+            dropped = self._flood.admit(who or source_of(client_ip(request)), "refused", known=who is not None)
             if dropped is not None:
                 details: dict[str, object] = {"http": {"verb": request.method, "path": request.path[:300]}}
                 if dropped:

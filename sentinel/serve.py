@@ -28,6 +28,7 @@ from proxy.transports import descendants
 from proxy.upstreams import HOST_VARIABLE
 from sentinel import conf, runtime
 from sentinel.conf import PROJECT, Config, ConfigError
+from sentinel.connections import raise_limit
 from sentinel.postgres import EmbeddedPostgres, PostgresError
 
 BACKLOG = 2048
@@ -36,6 +37,7 @@ FIRST_DELAY, MOST_DELAY = 0.1, 5.0
 START_ATTEMPTS = 2  # how often a child may fail before the installation was ever ready
 DRAIN_PATIENCE = 15.0
 DATABASE_PATIENCE, MOST_DATABASE_DELAY = 10.0, 30.0  # of one try to bring PostgreSQL back, and between two; seconds
+FEW_DESCRIPTORS = 4096
 
 
 @dataclass
@@ -116,6 +118,10 @@ class Supervisor:
         """Start everything, keep it running, stop it in order; return the exit status."""
         self._listen_to_signals()
         descendants.adopt()
+        if raise_limit() < FEW_DESCRIPTORS:
+            self._say(
+                f"only {raise_limit()} files may be open at once (ulimit -n), which bounds connections; raise it."
+            )
         self.children = [Child("drain", lambda child: ["drain", "--parent", str(os.getpid())], ready=True)]
         self.children += [Child("upstreams", lambda child: ["upstreamhost", "--parent", str(os.getpid())], ready=True)]
         self.children += [Child(f"worker {slot}", self._worker(slot)) for slot in range(1, self.workers + 1)]

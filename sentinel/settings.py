@@ -85,3 +85,6 @@ REST_FRAMEWORK = api_config.REST_FRAMEWORK
 SPECTACULAR_SETTINGS = api_config.SPECTACULAR_SETTINGS
 
 globals().update(admin_settings.settings_for(SENTINEL))
+
+# sentinel.logs does it, once: Django would do it again, and undo that, whenever it is set up.
+LOGGING_CONFIG = None

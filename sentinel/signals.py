@@ -8,11 +8,12 @@ from django.contrib.auth.signals import user_logged_in, user_logged_out, user_lo
 from django.http import HttpRequest
 
 from audit import proof
-from audit.people import record
+from audit.flood import source_of
+from audit.people import client_ip, record
 from sentinel import people
 from sentinel.acts import Flood
 
-_failures = Flood(per_second=20)
+_failures = Flood()
 
 
 def connect() -> None:
@@ -36,7 +37,7 @@ def _logged_out(sender: Any, request: HttpRequest | None, user: Any, **kwargs: A
 def _login_failed(sender: Any, credentials: dict[str, Any], request: HttpRequest | None = None, **kwargs: Any) -> None:
     if request is None:
         return
-    dropped = _failures.admit()
+    dropped = _failures.admit(source_of(client_ip(request)), "login_failed")
     if dropped is not None:
         details = {"not_recorded_before": dropped} if dropped else None
         name = people.login_name(str(credentials.get("username", "")))

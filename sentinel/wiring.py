@@ -42,7 +42,7 @@ async def start_gateway() -> Gateway:
         holder=holder,
         logger=logger,
         limiter=build_limiter(config),
-        registry=upstreams.UpstreamRegistry(holder),
+        registry=upstreams.UpstreamRegistry(holder, ledger=upstreams.ledger_of(config)),
         mailboxes=Mailboxes(upstreams.host_folder(config), os.environ.get("SENTINEL_WORKER", "0")),
         # Only `serve` writes no access log of its own; any other server would print a key in the query.
         query_keys="SENTINEL_WORKER" in os.environ,

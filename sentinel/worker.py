@@ -12,6 +12,7 @@ import uvicorn
 
 from sentinel import processes, runtime
 from sentinel.conf import Config
+from sentinel.connections import Connections, raise_limit
 from sentinel.http_protocol import GuardedProtocol
 
 
@@ -43,6 +44,9 @@ def uvicorn_config(config: Config, application: Any = "sentinel.asgi:application
     """Return uvicorn's configuration: nothing is logged per request, no header of a client is believed."""
     GuardedProtocol.header_timeout = config.header_timeout
     GuardedProtocol.scheme_outside = config.public_url.partition(":")[0]
+    GuardedProtocol.counted = Connections.fitting(
+        config.max_connections, config.max_connections_per_source, config.trusted_proxies, raise_limit()
+    )
     return uvicorn.Config(
         application,
         http=GuardedProtocol,

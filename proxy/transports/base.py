@@ -12,12 +12,13 @@ reason code and a sentence that may be shown to the caller (it names no address 
             Redirected       502 upstream_redirect   a 3xx: never followed
             TooLarge         502 upstream_too_large  the answer is over the limits
         Busy             503 upstream_busy           concurrency limit or open circuit; surely not executed
+        Unread           429 too_much_waiting        the caller does not read what was sent to it
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 Headers = list[tuple[bytes, bytes]]
@@ -95,6 +96,13 @@ class Busy(UpstreamError):
         super().__init__(message, detail=detail, executed=False, retry_after=retry_after)
 
 
+class Unread(UpstreamError):
+    """More waits for the caller than one may have waiting; the upstream did nothing wrong."""
+
+    status = 429
+    reason = "too_much_waiting"
+
+
 class UpstreamRequest(NamedTuple):
     """One request to an upstream: headers are already allow-listed (proxy.headers), names lower-case."""
 
@@ -104,8 +112,9 @@ class UpstreamRequest(NamedTuple):
     #: overrides of the transport's own limits, in seconds; None keeps them, 0 means no limit
     first_byte_timeout: float | None = None
     idle_timeout: float | None = None
-    #: who asks: what a caller names by ids of its own choice is looked up for that caller alone
-    caller: bytes = b""
+    #: who asks: what a caller names by ids of its own choice is looked up for that caller alone, and nobody takes more than a
+    #: share of what callers share; "" for the gateway itself
+    caller: str = ""
 
 
 class UpstreamResponse(ABC):
@@ -140,6 +149,11 @@ class UpstreamResponse(ABC):
         """Tell whether the body is an SSE stream."""
         return self.content_type == b"text/event-stream"
 
+    @property
+    def waiting(self) -> int:
+        """Give how many bytes of the body have come and were not read yet."""
+        return 0
+
     @abstractmethod
     async def read(self) -> bytes:
         """Give the next piece of the body, b"" at its end; raises UpstreamError when it breaks off."""
@@ -148,13 +162,10 @@ class UpstreamResponse(ABC):
     def abort(self) -> None:
         """Give the exchange up at once; safe at any time, any number of times, also after the end."""
 
-    async def body(self, limit: int) -> bytes:
-        """Read the rest of the body whole, within a limit."""
-        first = await self.read()
-        if not first:
-            return b""
-        pieces = [first]
-        size = len(first)
+    async def body(self, limit: int, grown: Callable[[int], None] | None = None) -> bytes:
+        """Read the rest of the body whole, within a limit; `grown` is told how much of it there is so far, and may raise."""
+        pieces: list[bytes] = []
+        size = 0
         while piece := await self.read():
             size += len(piece)
             if size > limit:
@@ -162,10 +173,10 @@ class UpstreamResponse(ABC):
                 raise TooLarge(
                     "The upstream's answer is larger than this gateway accepts.", detail=f"over {limit} bytes"
                 )
+            if grown is not None:
+                grown(size)
             pieces.append(piece)
-        if size > limit:
-            raise TooLarge("The upstream's answer is larger than this gateway accepts.", detail=f"over {limit} bytes")
-        return first if len(pieces) == 1 else b"".join(pieces)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 class BufferedResponse(UpstreamResponse):

@@ -56,6 +56,11 @@ class Exchange(UpstreamResponse):
         self.head_done = False
         self.done = False
 
+    @property
+    def waiting(self) -> int:
+        """Give how many bytes of the body have come and were not read yet."""
+        return self._size
+
     async def head(self) -> None:
         """Wait for the head."""
         if not self.head_done and self._error is None:

@@ -23,13 +23,14 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from proxy.ledger import Hold, Ledger
 from proxy.replies import LARGE_BYTES, crowded
-from proxy.transports.base import Broken, BufferedResponse, TimedOut, TooLarge, UpstreamError, UpstreamResponse
+from proxy.transports.base import Broken, BufferedResponse, TimedOut, Unread, UpstreamError, UpstreamResponse
 from proxy.transports.splice import Path, Span, find, one_line, replace
 
 JSON_HEADERS = [(b"content-type", b"application/json")]
 #: whose something is: the caller's key, and its session if it has one
-Owner = tuple[bytes, bytes]
+Owner = tuple[str, bytes]
 STREAM_HEADERS = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")]
 SUBSCRIPTION = "io.modelcontextprotocol/subscriptionId"
 VERSION = "io.modelcontextprotocol/protocolVersion"
@@ -42,6 +43,8 @@ _RESULT_SUBSCRIPTION: Path = ("result", "_meta", SUBSCRIPTION)
 _SPANS = (_ID, _PROGRESS, _SUBSCRIPTION, _RESULT_SUBSCRIPTION)
 #: subscriptions to resources that a pipe remembers: clients vanish without a word, so the oldest have to go
 MOST_SUBSCRIPTIONS = 10_000
+#: what a message that waits takes beside its bytes
+_EACH = 64
 
 
 def parse(raw: bytes) -> dict[str, Any] | None:
@@ -91,9 +94,9 @@ def as_event(raw: bytes) -> bytes:
 class QueueResponse(UpstreamResponse):
     """An SSE answer fed message by message."""
 
-    __slots__ = ("_abandoned", "_error", "_idle", "_limit", "_pieces", "_size", "_waiter", "done")
+    __slots__ = ("_abandoned", "_error", "_held", "_idle", "_limit", "_pieces", "_size", "_waiter", "done")
 
-    def __init__(self, *, idle: float, limit: int, abandoned: Callable[[], None]) -> None:
+    def __init__(self, *, idle: float, limit: int, abandoned: Callable[[], None], held: Hold) -> None:
         super().__init__(200, list(STREAM_HEADERS))
         self._pieces: deque[bytes] = deque()
         self._size = 0
@@ -102,17 +105,19 @@ class QueueResponse(UpstreamResponse):
         self._abandoned: Callable[[], None] | None = abandoned
         self._idle = idle
         self._limit = limit
+        self._held = held
         self.done = False
 
     def push(self, raw: bytes) -> None:
         """Add a message; a reader who is far behind loses the stream, since others wait on the same pipe."""
         if self.done:
             return
-        if self._size > self._limit:
-            self.fail(TooLarge("The caller reads too slowly for a stream shared with others."))
-            return
         piece = as_event(raw)
-        self._size += len(piece)
+        if self._size > self._limit or not self._held.set(self._size + len(piece) + _EACH):
+            self.fail(Unread("The caller reads too slowly for a stream shared with others."))
+            self._forget()
+            return
+        self._size += len(piece) + _EACH
         self._pieces.append(piece)
         self._wake()
 
@@ -155,15 +160,19 @@ class QueueResponse(UpstreamResponse):
                 self.abort()
                 raise TimedOut("The upstream stopped sending its answer.") from None
         data = b"".join(self._pieces)
+        self._forget()
+        return data
+
+    def _forget(self) -> None:
         self._pieces.clear()
         self._size = 0
-        return data
+        self._held.set(0)
 
     def abort(self) -> None:
         """Give up; whoever fed this learns of it."""
         abandoned, self._abandoned = self._abandoned, None
         self.done = True
-        self._pieces.clear()
+        self._forget()
         if self._error is None:
             self._error = Broken("The exchange with the upstream was given up.")
         if abandoned is not None:
@@ -196,8 +205,17 @@ class _Call:
 class Conversation:
     """One pipe's calls and listeners."""
 
-    def __init__(self, write: Callable[[bytes], Awaitable[None]], *, private: bool, idle: float, limit: int) -> None:
+    def __init__(
+        self,
+        write: Callable[[bytes], Awaitable[None]],
+        *,
+        private: bool,
+        idle: float,
+        limit: int,
+        ledger: Ledger | None = None,
+    ) -> None:
         self._write = write
+        self._ledger = ledger or Ledger(limit)
         self._private = private
         self._idle = idle
         self._limit = limit
@@ -226,7 +244,7 @@ class Conversation:
         message: dict[str, Any],
         *,
         session: bytes = b"",
-        caller: bytes = b"",
+        caller: str = "",
         modern: bool = False,
         first_byte: float = 60.0,
         idle: float | None = None,
@@ -253,7 +271,8 @@ class Conversation:
                 self._cancel(serial)  # on HTTP the stream's end would say it
 
         silence = self._idle if idle is None else idle
-        response = call.response = QueueResponse(idle=silence, limit=self._limit, abandoned=abandoned)
+        held = self._ledger.hold(caller)
+        response = call.response = QueueResponse(idle=silence, limit=self._limit, abandoned=abandoned, held=held)
         self._calls[serial] = call
         try:
             async with asyncio.timeout(first_byte or None):
@@ -271,7 +290,7 @@ class Conversation:
             return BufferedResponse(200, list(JSON_HEADERS), whole)
         return response
 
-    async def accept(self, raw: bytes, message: dict[str, Any], *, session: bytes = b"", caller: bytes = b"") -> None:
+    async def accept(self, raw: bytes, message: dict[str, Any], *, session: bytes = b"", caller: str = "") -> None:
         """Pass on what expects no answer: a notification, or the client's answer to the server."""
         method = message.get("method")
         if method == "notifications/cancelled":
@@ -286,7 +305,7 @@ class Conversation:
         if self._private or (isinstance(method, str) and not method.startswith("notifications/")):
             await self._write(raw)
 
-    def listen(self, session: bytes = b"", caller: bytes = b"") -> QueueResponse:
+    def listen(self, session: bytes = b"", caller: str = "") -> QueueResponse:
         """Open the stream of what belongs to no call; a newer one of the same owner replaces it."""
         owner = (caller, session)
         older = self._listeners.pop(owner, None)
@@ -298,11 +317,12 @@ class Conversation:
                 del self._listeners[owner]
 
         # it may be silent for as long as it likes
-        response = QueueResponse(idle=0.0, limit=self._limit, abandoned=abandoned)
+        held = self._ledger.hold(caller)
+        response = QueueResponse(idle=0.0, limit=self._limit, abandoned=abandoned, held=held)
         self._listeners[owner] = response
         return response
 
-    def forget(self, session: bytes, caller: bytes = b"") -> None:
+    def forget(self, session: bytes, caller: str = "") -> None:
         """End the listener and the subscriptions of a session."""
         owner = (caller, session)
         listener = self._listeners.pop(owner, None)

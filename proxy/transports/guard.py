@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from proxy.ledger import Ledger
 from proxy.transports.base import (
     Busy,
     TimedOut,
@@ -33,6 +34,8 @@ class Guard:
         self.inner = inner
         self.max_concurrent = max_concurrent
         self.waiting = 0
+        #: who has how many of the calls that wait; the gateway's own are not counted
+        self.shares = Ledger(max_concurrent)
         self._slow = slow
         self._failures = 0
         self._pause = FIRST_PAUSE
@@ -50,6 +53,12 @@ class Guard:
         """Send through the inner transport, unless it is full or the circuit is open."""
         if self.waiting >= self.max_concurrent:
             raise Busy("The upstream has as many calls waiting as it may have.", detail=f"{self.waiting} waiting")
+        caller = request.caller
+        if caller and not self.shares.room(caller):
+            raise Busy(
+                "This key has its share of the calls that may wait for the upstream.",
+                detail=f"{self.shares.of(caller)} of {self.waiting} waiting are this key's",
+            )
         trial = False
         if self._failures >= FAILURES_TO_OPEN:
             now = asyncio.get_running_loop().time()
@@ -57,6 +66,8 @@ class Guard:
                 raise self._error(self._message, detail="circuit open: not tried", executed=False)
             trial = self._trying = True
         self.waiting += 1
+        if caller:
+            self.shares.add(caller)
         started = asyncio.get_running_loop().time()
         try:
             response = await self.inner.send(request, *args)
@@ -69,6 +80,8 @@ class Guard:
             return response
         finally:
             self.waiting -= 1
+            if caller:
+                self.shares.give(caller)
             if trial:
                 self._trying = False
 

@@ -32,7 +32,7 @@ CALLER = b"x-upstream-caller"
 _ERRORS: dict[str, type[UpstreamError]] = {
     kind.__name__: kind
     for kind in (
-        base.Unreachable, base.EgressRefused, base.TimedOut, base.Broken, base.Redirected, base.TooLarge, base.Busy
+        base.Unreachable, base.EgressRefused, base.TimedOut, base.Broken, base.Redirected, base.TooLarge, base.Busy, base.Unread,
     )
 }  # fmt: skip
 _folders: dict[str, int] = {}
@@ -79,7 +79,7 @@ class HostedTransport:
 
     async def send(self, request: UpstreamRequest) -> UpstreamResponse:
         """Send through the host; its errors are raised here as they were there."""
-        headers = [*request.headers, (MARK, self._mark), (CALLER, request.caller)]
+        headers = [*request.headers, (MARK, self._mark), (CALLER, request.caller.encode("latin-1"))]
         if request.first_byte_timeout is not None:
             headers.append((FIRST_BYTE, b"%g" % request.first_byte_timeout))
         if request.idle_timeout is not None:

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urljoin
 
 from proxy.egress import BadUrl, Origin, parse_url
+from proxy.ledger import Ledger
 from proxy.replies import LARGE_BYTES
 from proxy.sse import EventTooLarge, SseEvent, SseReader
 from proxy.transports.base import (
@@ -70,8 +71,9 @@ class Channel:
 class HttpSseTransport:
     """An HTTP+SSE server."""
 
-    def __init__(self, pool: StreamableHttpTransport) -> None:
+    def __init__(self, pool: StreamableHttpTransport, *, ledger: Ledger | None = None) -> None:
         self._pool = pool
+        self.ledger = ledger
         self._sessions: SessionTable[_Stream] = SessionTable(MAX_SESSIONS)
         self._closed = False
 
@@ -166,7 +168,7 @@ class HttpSseTransport:
         if is_modern(message, dict(headers).get(b"mcp-protocol-version", b"")):
             return refusal(400, -32600, "Bad Request: this server only speaks HTTP+SSE (2024-11-05)", id=asked(message))
         if message.get("method") == "initialize" and "id" in message:
-            self._sessions.make_room()
+            self._sessions.make_room(request.caller)
             stream = _Stream(self, await self.open(headers), headers)
             token = new_token()
             try:
@@ -174,7 +176,7 @@ class HttpSseTransport:
             except BaseException:
                 self._sessions.dispose(stream)
                 raise
-            self._sessions.add(stream, token)
+            self._sessions.add(stream, token, request.caller)
             response.headers.append((SESSION, token))
             return response
         if not session:
@@ -200,7 +202,9 @@ class _Stream:
         ]
         self._first_byte = limits.first_byte
         self.alive = True
-        self.conversation = Conversation(self._write, private=True, idle=limits.idle, limit=limits.answer_bytes)
+        self.conversation = Conversation(
+            self._write, private=True, idle=limits.idle, limit=limits.answer_bytes, ledger=transport.ledger
+        )
         self._pump = asyncio.get_running_loop().create_task(self._receive())
 
     async def request(self, request: UpstreamRequest, message: dict[str, Any], session: bytes) -> UpstreamResponse:

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from typing import Generic, Protocol, TypeVar
 
+from proxy.ledger import Ledger
 from proxy.transports.base import Busy, UpstreamResponse
 from proxy.transports.conversation import Conversation
 
@@ -31,10 +32,11 @@ PeerT = TypeVar("PeerT", bound=Peer)
 
 
 class _State(Generic[PeerT]):
-    __slots__ = ("last_used", "listened", "peer")
+    __slots__ = ("caller", "last_used", "listened", "peer")
 
-    def __init__(self, peer: PeerT, now: float) -> None:
+    def __init__(self, peer: PeerT, now: float, caller: str) -> None:
         self.peer = peer
+        self.caller = caller
         self.last_used = now
         self.listened = False
 
@@ -43,7 +45,7 @@ class SessionTable(Generic[PeerT]):
     """Session ids of a transport's own making, and what each stands for."""
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self._shares = Ledger(limit)
         self._states: dict[bytes, _State[PeerT]] = {}
         self._sweeper: asyncio.TimerHandle | None = None
         self._closing: set[asyncio.Task[None]] = set()
@@ -55,20 +57,31 @@ class SessionTable(Generic[PeerT]):
         """Give what the sessions stand for."""
         return [state.peer for state in self._states.values()]
 
-    def make_room(self) -> None:
-        """End the longest unused session when there are as many as there may be; raises Busy when all are in use."""
-        if len(self._states) < self._limit:
+    def make_room(self, caller: str = "") -> None:
+        """End a caller's own longest unused session when it has its share of them; raises Busy when all are in use.
+
+        Only when there is no room at all is it another's, of the caller that has most.
+        """
+        if self._shares.room(caller) or (not caller and self._shares.total < self._shares.most):
             return
-        quiet = [(state.last_used, token) for token, state in self._states.items() if not state.peer.conversation.busy]
+        most = caller
+        if not self._shares.of(caller):
+            most = max((state.caller for state in self._states.values()), key=self._shares.of, default="")
+        quiet = [
+            (state.last_used, token)
+            for token, state in self._states.items()
+            if state.caller == most and not state.peer.conversation.busy
+        ]
         if not quiet:
             raise Busy("The upstream has as many sessions as it may have.", detail=f"{len(self._states)} sessions")
         self.end(min(quiet)[1])
 
-    def add(self, peer: PeerT, token: bytes = b"") -> bytes:
+    def add(self, peer: PeerT, token: bytes = b"", caller: str = "") -> bytes:
         """Keep a session; gives its id."""
         loop = asyncio.get_running_loop()
         token = token or new_token()
-        self._states[token] = _State(peer, loop.time())
+        self._states[token] = _State(peer, loop.time(), caller)
+        self._shares.add(caller)
         if self._sweeper is None:
             self._sweeper = loop.call_later(ORPHAN_SECONDS / 6, self._sweep)
         return token
@@ -84,7 +97,7 @@ class SessionTable(Generic[PeerT]):
         state.last_used = asyncio.get_running_loop().time()
         return state.peer
 
-    def listen(self, token: bytes, caller: bytes = b"") -> UpstreamResponse:
+    def listen(self, token: bytes, caller: str = "") -> UpstreamResponse:
         """Open the stream of a known session."""
         state = self._states[token]
         state.listened = True
@@ -94,6 +107,7 @@ class SessionTable(Generic[PeerT]):
         """End a session; False when it was not known."""
         state = self._states.pop(token, None)
         if state is not None:
+            self._shares.give(state.caller)
             self.dispose(state.peer)
         return state is not None
 

@@ -13,6 +13,7 @@ import contextlib
 import json
 from typing import Any
 
+from proxy.ledger import Ledger
 from proxy.transports.base import (
     Broken,
     BufferedResponse,
@@ -43,7 +44,16 @@ MAX_SAID = 1000  # characters of its last words that go with a failure
 class Process:
     """A command kept running: started when needed, again after it died, with growing pauses."""
 
-    def __init__(self, command: Command, limits: Limits, ring: Ring, *, private: bool, handshake: bool) -> None:
+    def __init__(
+        self,
+        command: Command,
+        limits: Limits,
+        ring: Ring,
+        *,
+        private: bool,
+        handshake: bool,
+        ledger: Ledger | None = None,
+    ) -> None:
         self._command = command
         self._limits = limits
         self._ring = ring
@@ -55,7 +65,9 @@ class Process:
         self._started_at = 0.0
         self._closing = asyncio.Event()
         self.initialized: dict[str, Any] = {}
-        self.conversation = Conversation(self._write, private=private, idle=limits.idle, limit=limits.answer_bytes)
+        self.conversation = Conversation(
+            self._write, private=private, idle=limits.idle, limit=limits.answer_bytes, ledger=ledger
+        )
 
     @property
     def pid(self) -> int:
@@ -166,8 +178,11 @@ class Process:
 class StdioTransport:
     """A command as an upstream."""
 
-    def __init__(self, command: Command, *, mode: str = "shared", limits: Limits | None = None) -> None:
+    def __init__(
+        self, command: Command, *, mode: str = "shared", limits: Limits | None = None, ledger: Ledger | None = None
+    ) -> None:
         self._command = command
+        self._ledger = ledger
         self._limits = limits or Limits()
         self._per_session = mode == "session"
         self.ring = Ring()
@@ -231,7 +246,9 @@ class StdioTransport:
     # -- shared ------------------------------------------------------------------------------------------------
 
     def _process(self, *, private: bool, handshake: bool) -> Process:
-        return Process(self._command, self._limits, self.ring, private=private, handshake=handshake)
+        return Process(
+            self._command, self._limits, self.ring, private=private, handshake=handshake, ledger=self._ledger
+        )
 
     async def _pass(
         self,
@@ -266,7 +283,7 @@ class StdioTransport:
 
     async def _in_session(self, request: UpstreamRequest, message: dict[str, Any], session: bytes) -> UpstreamResponse:
         if message.get("method") == "initialize" and "id" in message:
-            self._sessions.make_room()
+            self._sessions.make_room(request.caller)
             process = self._process(private=True, handshake=False)
             token = new_token()
             self._opening.add(process)
@@ -280,7 +297,7 @@ class StdioTransport:
                 raise
             finally:
                 self._opening.discard(process)
-            self._sessions.add(process, token)
+            self._sessions.add(process, token, request.caller)
             response.headers.append((SESSION, token))
             return response
         if not session:

@@ -13,13 +13,14 @@ from rest_framework.response import Response
 from audit.acts import Actor, record_act
 from audit.api import problems
 from audit.api.base import actor_of
+from audit.flood import source_of
 from audit.people import client_ip
 from sentinel.acts import Flood
 
 log = logging.getLogger("sentinel.api")
 
 RECORDED = frozenset((401, 403, 429))
-_flood = Flood(per_second=20)
+_flood = Flood()
 
 
 def handle(error: Exception, context: Mapping[str, Any]) -> Response:
@@ -35,7 +36,9 @@ def handle(error: Exception, context: Mapping[str, Any]) -> Response:
 
 def record(request: Request, problem: problems.Problem) -> None:
     """Leave the event; one that cannot be written must not turn a refusal into something else."""
-    dropped = _flood.admit()
+    actor = problem.actor or _actor(request, problem)
+    who = actor.key_id or actor.user_id
+    dropped = _flood.admit(who or source_of(actor.ip), problem.reason or str(problem.status), known=bool(who))
     if dropped is None:
         return
     details: dict[str, Any] = {"http": {"verb": request.method, "path": request.path[:300]}}
@@ -47,7 +50,7 @@ def record(request: Request, problem: problems.Problem) -> None:
         with transaction.atomic():
             record_act(
                 method="api.refused",
-                actor=problem.actor or _actor(request, problem),
+                actor=actor,
                 target=request.path[:300],
                 details=details,
                 reason=problem.reason,

@@ -1,5 +1,6 @@
 """Policy as YAML: what is read, what is refused and where, and that writing and reading are each other's inverse."""
 
+import re
 import time
 from dataclasses import replace
 
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from policies import glob
 from policies.document import DocumentError, parse, parse_short
 from policies.planning import plan
 from policies.rendering import render, scalar
@@ -220,3 +222,51 @@ def test_time_grows_with_the_number_of_rules_and_not_with_its_square():
 
     few = min(seconds(250) for _ in range(3))
     assert seconds(4000) < 16 * few * 4
+
+
+ROLE = "roles: {a: {allow: []}}\nrules:\n  - {name: r, effect: allow, roles: [a], tool: t, when: ["
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("roles: {a: {allow: [" + "b*c*d," * 150_000 + "]}}", "at most 20000 rules"),
+        ("roles:\n" + "".join(f"  r{n}: {{allow: [a]}}\n" for n in range(25_000)), "at most 20000 rules"),
+        (ROLE + ",".join(f"{{argument: x, ne: {n}}}" for n in range(20_000)) + "]}\n", "at most 100 conditions"),
+        (ROLE + ",".join(f"{{argument: x{n}, ne: {n}}}" for n in range(20_000)) + "]}\n", "at most 100 conditions"),
+        ("roles: [" + "a," * 850_000 + "]", "at most 400000 names"),
+        (
+            "roles: {a: {allow: []}}\nrules:\n"
+            + "".join(
+                f"  - {{effect: allow, roles: [a], tool: t{n}, when: [{{argument: x, matches: '(a{{1,50}}){{1,9}}{n}'}}]}}\n"
+                for n in range(1100)
+            ),
+            "at most 1000 regular expressions",
+        ),
+    ],
+    ids=["patterns", "roles", "conditions-on-one", "conditions-on-many", "nodes", "expressions"],
+)
+def test_what_would_take_long_is_refused_soon(text: str, said: str) -> None:
+    since = time.process_time()
+    with pytest.raises(DocumentError, match=said):
+        parse(text)
+    assert time.process_time() - since < 15, "of a second or two"
+
+
+def test_impossible_conditions_are_looked_for_within_bounds() -> None:
+    """Rules whose conditions cut one argument into very many regions, as many as there may be."""
+    conditions = ",".join(
+        f"{{argument: x.y{m % 9}, not_in: [{','.join(map(str, range(m, m + 90)))}]}}" for m in range(100)
+    )
+    text = "roles: {a: {allow: []}}\nrules:\n" + "".join(
+        f"  - {{effect: allow, roles: [a], tool: t{n}, when: [{conditions}]}}\n" for n in range(35)
+    )
+    since = time.process_time()
+    assert len(parse(text).spec.rules) == 35
+    assert time.process_time() - since < 15, "of a second or two"
+
+
+@given(st.text("ab*", min_size=1, max_size=12), st.text("ab", max_size=12))
+def test_a_pattern_of_stars_matches_as_its_expression_does(pattern: str, name: str) -> None:
+    expected = re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name) is not None
+    assert glob.matcher(pattern)(name) is expected

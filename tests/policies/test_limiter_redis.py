@@ -297,3 +297,15 @@ async def test_nobody_listens() -> None:
 def test_by_setting(tmp_path: Path) -> None:
     assert Limiter.open(tmp_path, redis_url="redis://127.0.0.1:1/0")._fallback is None
     assert Limiter.open(tmp_path, redis_url="redis://127.0.0.1:1/0", fail="local")._fallback is not None
+
+
+async def test_what_makes_no_new_name_needs_no_place_among_names(server: Server) -> None:
+    windows = RedisWindows(server.url, timeout=1.0)
+    names = Window(b"names", 2, 60 * SECOND, makes=1)
+
+    async def admitted(bucket: bytes) -> bool:
+        return (await windows.decide([Window(bucket, 3, 60 * SECOND), names]))[0].allowed
+
+    told = [await admitted(bucket) for bucket in (b"a", b"b", b"c", b"a", b"a", b"a", b"b")]
+    assert told == [True, True, False, True, True, False, True]
+    await windows.close()

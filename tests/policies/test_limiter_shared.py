@@ -11,13 +11,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from policies import limiter_shared
-from policies.limiter import Admission, Limiter, build_limiter
+from policies.limiter import MOST_NAMES, Admission, Limiter, build_limiter
 from policies.limiter_shared import LocalTable, Locked, SharedTable
 from policies.limiter_table import Window, table_bytes
 from policies.limits import LimitRef
@@ -278,3 +279,41 @@ async def test_limits_by_name(tmp_path: Path) -> None:
     assert (await limiter.admit([limit(1, 60)])).allowed
     await limiter.close()
     assert (tmp_path / "limiter" / "windows.v1").exists()
+
+
+async def test_one_key_cannot_fill_the_table_with_names(tmp_path: Path) -> None:
+    """Whoever makes up names has so many of them; others are counted as before, the same key's known names too."""
+    limiter = Limiter(SharedTable(tmp_path))
+    counted = [0, 0]
+    for number in range(3 * MOST_NAMES):
+        ref = replace(limit(5, 3600, b"tool %d" % number, burst=2 if number % 2 else None), namer=b"mcps_loud")
+        admission = await limiter.admit([ref])
+        counted[admission.allowed] += 1
+        assert admission.reason in ("", "rate_limited"), admission
+    assert counted == [2 * MOST_NAMES, MOST_NAMES]
+    assert admission.retry_after > 0
+    again = replace(limit(5, 3600, b"tool 0"), namer=b"mcps_loud")
+    assert (await limiter.admit([again])).allowed
+    for number in range(200):
+        ref = replace(limit(5, 3600, b"other %d" % number), namer=b"mcps_quiet")
+        assert (await limiter.admit([ref])).allowed
+    assert not limiter.alarm
+    await limiter.close()
+
+
+def test_what_makes_no_new_name_needs_no_place_among_names() -> None:
+    table = LocalTable(64)
+    names = Window(b"names", 2, 60 * SECOND, makes=1)
+
+    def admitted(bucket: bytes) -> bool:
+        return table.decide_now([Window(bucket, 3, 60 * SECOND), names])[0].allowed
+
+    assert [admitted(b) for b in (b"a", b"b", b"c", b"a", b"a", b"a", b"b")] == [
+        True,
+        True,
+        False,
+        True,
+        True,
+        False,
+        True,
+    ]

@@ -31,11 +31,11 @@ class Pipe:
         answer = {"jsonrpc": "2.0", "id": said["id"], "result": {}}
         asyncio.get_running_loop().call_soon(self.conversation.deliver, json.dumps(answer).encode())
 
-    async def ask(self, method: str, uri: str, session: bytes, caller: bytes = b"") -> None:
+    async def ask(self, method: str, uri: str, session: bytes, caller: str = "") -> None:
         value = message(method, uri)
         await self.conversation.request(json.dumps(value).encode(), value, session=session, caller=caller)
 
-    async def cancel(self, rpc_id: object, session: bytes, caller: bytes) -> None:
+    async def cancel(self, rpc_id: object, session: bytes, caller: str) -> None:
         value = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": rpc_id}}
         await self.conversation.accept(json.dumps(value).encode(), value, session=session, caller=caller)
 
@@ -80,7 +80,7 @@ async def test_subscriptions_of_clients_that_vanish_are_bounded(monkeypatch) -> 
     assert await heard(oldest) == b""
 
 
-OTHERS = [(b"A", b"other"), (b"B", b""), (b"B", b"one"), (b"", b"one"), (b"", b"")]
+OTHERS = [("A", b"other"), ("B", b""), ("B", b"one"), ("", b"one"), ("", b"")]
 
 
 @pytest.mark.parametrize("modern", [False, True])
@@ -94,15 +94,15 @@ async def test_nobody_cancels_anothers_call(session: bytes, modern: bool) -> Non
         asyncio.create_task(
             pipe.conversation.request(raw, value, session=session, caller=caller, modern=modern, first_byte=5)
         )
-        for caller in (b"A", b"C")
+        for caller in ("A", "C")
     ]
     await asyncio.sleep(0)
     for caller, its in OTHERS:
-        if (caller, its) != (b"A", session):
+        if (caller, its) != ("A", session):
             await pipe.cancel(1, its, caller)
-    await pipe.cancel("1", session, b"A")  # another id
+    await pipe.cancel("1", session, "A")  # another id
     assert [said["method"] for said in pipe.heard] == ["tools/call"] * 2
-    await pipe.cancel(1, session, b"A")
+    await pipe.cancel(1, session, "A")
     assert pipe.heard[-1]["params"]["requestId"] == pipe.heard[0]["id"]
     for task in running:
         task.cancel()
@@ -111,27 +111,27 @@ async def test_nobody_cancels_anothers_call(session: bytes, modern: bool) -> Non
 
 async def test_one_session_id_of_two_callers_is_two_listeners() -> None:
     pipe = Pipe()
-    one, two = pipe.conversation.listen(b"s", b"A"), pipe.conversation.listen(b"s", b"B")
-    await pipe.ask("resources/subscribe", "test://a", b"s", b"A")
+    one, two = pipe.conversation.listen(b"s", "A"), pipe.conversation.listen(b"s", "B")
+    await pipe.ask("resources/subscribe", "test://a", b"s", "A")
     pipe.updated("test://a")
     assert b"test://a" in await heard(one)
     assert await heard(two) == b""
-    pipe.conversation.forget(b"s", b"B")
+    pipe.conversation.forget(b"s", "B")
     pipe.updated("test://a")
     assert two.done and b"test://a" in await heard(one)
 
 
 async def test_one_that_unsubscribes_ends_nobody_elses_updates() -> None:
     pipe = Pipe()
-    listeners = [pipe.conversation.listen(b"s", caller) for caller in (b"A", b"B")]
-    for caller in (b"A", b"B"):
+    listeners = [pipe.conversation.listen(b"s", caller) for caller in ("A", "B")]
+    for caller in ("A", "B"):
         await pipe.ask("resources/subscribe", "test://a", b"s", caller)
-    await pipe.ask("resources/unsubscribe", "test://a", b"s", b"B")
+    await pipe.ask("resources/unsubscribe", "test://a", b"s", "B")
     assert [said["method"] for said in pipe.heard] == ["resources/subscribe"] * 2
     pipe.updated("test://a")
     assert b"test://a" in await heard(listeners[0])
     assert await heard(listeners[1]) == b""
-    await pipe.ask("resources/unsubscribe", "test://a", b"s", b"A")
+    await pipe.ask("resources/unsubscribe", "test://a", b"s", "A")
     assert pipe.heard[-1]["method"] == "resources/unsubscribe"
 
 
@@ -152,6 +152,7 @@ async def test_what_stands_behind_a_large_line_is_taken_after_it() -> None:
         ended=ends.append,
         ring=Ring(),
         max_line=1 << 20,
+        mark=0,
     )
     big = b'"' + b"x" * LARGE_BYTES + b'"'
     child.pipe_data_received(1, b"1\n" + big + b"\n2\n")

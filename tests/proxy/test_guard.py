@@ -49,6 +49,21 @@ async def test_no_more_wait_than_may():
     await guard.send(REQUEST)
 
 
+async def test_one_caller_leaves_room_for_the_next():
+    inner = Fake()
+    inner.delay = 0.2
+    guard = Guard(inner, max_concurrent=8)
+    running = [asyncio.create_task(guard.send(REQUEST._replace(caller="loud"))) for _ in range(20)]
+    await asyncio.sleep(0.01)
+    assert guard.waiting == inner.sent == 4
+    quiet = [asyncio.create_task(guard.send(REQUEST._replace(caller="quiet"))) for _ in range(2)]
+    own = asyncio.create_task(guard.send(REQUEST))  # the gateway's own is nobody's share
+    answers = await asyncio.gather(*running, return_exceptions=True)
+    assert sum(isinstance(answer, Busy) and not answer.executed for answer in answers) == 16
+    assert [answer.status for answer in await asyncio.gather(*quiet, own)] == [200] * 3
+    assert guard.waiting == guard.shares.total == 0
+
+
 async def test_cancelled_calls_give_their_place_back():
     inner = Fake()
     inner.delay = 5
