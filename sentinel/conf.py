@@ -159,6 +159,7 @@ class Config:
     upstream_env: dict[str, str] = setting(
         "SENTINEL_UPSTREAM_ENV", parsers.variables, {},
         "Environment variables that headers and commands of upstreams may take their values from (`env:NAME`), such as `CRM_TOKEN,GIT_TOKEN@https://git.example.com,MAIL_TOKEN@stdio`. Without `@`, whoever configures upstreams decides where the value is sent; with it, it goes to that origin (`stdio`: to commands) and nowhere else. Variables named `MCP_UPSTREAM_…` need no listing. What the gateway itself reads cannot be listed.",
+        secret=True,  # a value may have slipped in beside a name
     )  # fmt: skip
     max_body_bytes: int = setting(
         "SENTINEL_MAX_BODY_BYTES", parsers.size(1024), 4 * 1024**2, "Largest request body (413 above).", shown="4MiB"

@@ -101,6 +101,12 @@ def test_the_command_says_so_in_one_line(var, name):
     assert f"secrets/{name} is empty" in line
 
 
+def test_a_value_that_slipped_into_a_list_of_names_is_not_repeated():
+    with pytest.raises(conf.ConfigError, match="SENTINEL_UPSTREAM_ENV must list names") as refused:
+        conf.load({"SENTINEL_VAR": "/nowhere", "SENTINEL_UPSTREAM_ENV": "CRM_TOKEN=s3cr3t"})
+    assert "s3cr3t" not in str(refused.value)
+
+
 def test_an_empty_pepper_is_refused_wherever_it_comes_from():
     with pytest.raises(conf.ConfigError, match="number 1 is empty"):
         conf.load({"SENTINEL_VAR": "/nowhere", "SENTINEL_KEY_PEPPERS": "1:"})
