@@ -21,7 +21,7 @@ class Pipe:
     def __init__(self) -> None:
         self.heard: list[dict] = []
         self.silent = False
-        self.conversation = Conversation(self.write, private=False, idle=5, limit=1 << 20)
+        self.conversation = Conversation(self.write, private=False, idle=5, limit=1 << 22)
 
     async def write(self, raw: bytes) -> None:
         said = json.loads(raw)
