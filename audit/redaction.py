@@ -28,7 +28,7 @@ class Redactor:
     def __init__(self, key: bytes, rules: Rules | None = None) -> None:
         self.rules = rules or Rules()
         self._key = hmac.digest(key, b"fingerprint", "sha256")
-        self._more = self.rules.more
+        self.more = self.rules.more
 
     def fingerprint(self, value: bytes) -> str:
         """Fingerprint a value: the 8 hex of its replacement."""
@@ -36,7 +36,7 @@ class Redactor:
 
     def suspicious(self, document: bytes) -> bool:
         """Whether the compact JSON text of a payload might hold anything that is redacted or escaped."""
-        return (self._more and self.rules.suspicious(document)) or prefilter.suspicious(document)
+        return (self.more and self.rules.suspicious(document)) or prefilter.suspicious(document)
 
     def value(self, value: Any, *, again: bool = False) -> tuple[Any, int]:
         """Redact and escape a plain JSON value; also say how many replacements there are."""

@@ -72,7 +72,7 @@ def test_a_stranger_with_dear_names_is_soon_counted(stage: Stage, unit: str) -> 
 
 
 def test_what_an_upstream_says_when_it_fails_is_a_payload(stage: Stage, fake: FakeUpstream) -> None:
-    fake.script(status(503, b'{"secret_row": "canary-of-a-row", "n": 1.10}', "application/json"), name="broken_json")
+    fake.script(status(503, b'{"row": "canary-of-a-row", "n": 1.10}', "application/json"), name="broken_json")
     fake.script(status(500, b"Traceback: canary-of-a-row in line 5", "text/plain"), name="broken_text")
     since = stage.gateway.now()
     for name in ("broken_json", "broken_text"):

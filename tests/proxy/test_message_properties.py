@@ -150,3 +150,9 @@ def test_depth_in_one_look_is_depth_step_by_step(text: str, times: int) -> None:
         elif char in "]}":
             depth_now -= 1
     assert too_deep(text.encode()) == (deepest > MAX_DEPTH)
+
+
+def test_depth_is_carried_on_over_a_long_body() -> None:
+    for before, after, wanted in ((100, 28, False), (100, 29, True), (0, 128, False), (0, 129, True)):
+        body = "[" * before + "[]," * 40_000 + "[" * after + "]" * (before + after)
+        assert too_deep(body.encode()) is wanted
