@@ -84,12 +84,15 @@ class SentinelAdminSite(AdminSite):
 
     def get_urls(self) -> list[URLResolver | URLPattern]:
         """Put the site's own pages before those of the models."""
-        from sentinel import pages
+        from sentinel import pages, second_factor_pages
 
         wrap = self.admin_view
         own = [
             path("preferences/", wrap(pages.preferences), name="preferences"),
-            path("second-factor/", wrap(pages.second_factor), name="second_factor"),
+            path("second-factor/", wrap(second_factor_pages.ask), name="second_factor"),
+            path("second-factor/codes/", wrap(second_factor_pages.codes), name="second_factor_codes"),
+            path("second-factor/codes/file/", wrap(second_factor_pages.codes_file), name="second_factor_codes_file"),
+            path("second-factor/off/", wrap(second_factor_pages.turn_off), name="second_factor_off"),
             path("components/", wrap(pages.components), name="components"),
             path("views/", wrap(pages.save_view), name="save_view"),
             path("health/", wrap(pages.health), name="health"),
@@ -132,6 +135,25 @@ class SentinelAdminSite(AdminSite):
                 :most
             ]
         ]
+
+    def asks_code(self, user: Any) -> bool:
+        """Tell whether a log-in asks this person for a second factor."""
+        from sentinel import second_factor
+
+        return second_factor.enrolled(user)
+
+    def give_code(self, request: HttpRequest, code: str) -> str:
+        """Take a code of the second factor; return what is wrong with it."""
+        from sentinel import second_factor
+
+        return second_factor.give(request, code).problem
+
+    def password_change(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponseBase:
+        """Let somebody change their own password."""
+        from sentinel.second_factor_pages import OwnPassword
+
+        context = {**self.each_context(request), **(extra_context or {})}
+        return OwnPassword.as_view(extra_context=context)(request)
 
     def grantable(self, user: Any) -> list[str]:
         """Return the duties this person may give to others."""

@@ -9,7 +9,7 @@ from django.http import HttpRequest
 
 from audit import proof
 from audit.people import record
-from sentinel import people
+from sentinel import people, second_factor
 from sentinel.acts import Flood
 
 _failures = Flood(per_second=20)
@@ -25,7 +25,8 @@ def connect() -> None:
 def _logged_in(sender: Any, request: HttpRequest | None, user: Any, **kwargs: Any) -> None:
     if request is not None:
         proof.note(request)
-        record("admin.login", request, user=user, target=user.get_username())
+        details = {"second_factor": "asked for"} if second_factor.enrolled(user) else None
+        record("admin.login", request, user=user, target=user.get_username(), details=details)
 
 
 def _logged_out(sender: Any, request: HttpRequest | None, user: Any, **kwargs: Any) -> None:

@@ -19,6 +19,7 @@ from policies import credentials, loading
 from policies.keys import AuthResult, KeyRecord, KeyRing
 from policies.snapshot import shared
 from proxy.credentials import SCOPE_KEY, presented
+from sentinel import second_factor
 from sentinel.duties import DUTIES
 
 __all__ = ["AdminSession", "AdministrativeKey", "KeyUser"]
@@ -129,9 +130,6 @@ class AdminSession(SessionAuthentication):
         if user is None or not user.is_active or not user.is_staff:
             return None
         self.enforce_csrf(request)
-        demanded = settings.SENTINEL.second_factor_groups
-        if demanded and not user.is_verified():
-            names = set(user.groups.values_list("name", flat=True))
-            if names.intersection(demanded) or (user.is_superuser and "administrator" in demanded):
-                raise Problem("second_factor_required")
+        if second_factor.owed(user):
+            raise Problem("second_factor_required")
         return user, None
