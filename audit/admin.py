@@ -36,11 +36,6 @@ def suggestions() -> dict[str, list[tuple[str, str]]]:
     return ask() if ask else {}
 
 
-def read_filters(request: HttpRequest, known: dict[str, list[tuple[str, str]]]) -> Filters:
-    """Read the conditions of a request, with names of keys turned into ids."""
-    return Filters.read(request.GET, {label: value for value, label in known.get("key", [])})
-
-
 @admin.register(AuditEvent)
 class AuditEventAdmin(Pages):
     """Events: a list by key pages, one page for each, live view and export."""
@@ -91,7 +86,7 @@ class AuditEventAdmin(Pages):
             raise PermissionDenied
         known = suggestions()
         place = reverse("admin:audit_auditevent_changelist")
-        filters = read_filters(request, known)
+        filters = Filters.read(request.GET, besides=("before", "after", "longer"))
         problems = list(filters.problems)
         before, after = _cursor(request, "before", problems), _cursor(request, "after", problems)
         budget = LONGER_MS if request.GET.get("longer") else BUDGET_MS

@@ -30,10 +30,9 @@ MOST_SHOWN = 20
 def page(request: HttpRequest) -> HttpResponse:
     """Ask for the format and say what will be in the file."""
     _demand(request)
-    from audit.admin import read_filters, suggestions
+    from audit.admin import suggestions
 
-    known = suggestions()
-    return _ask(request, read_filters(request, known), known)
+    return _ask(request, Filters.read(request.GET), suggestions())
 
 
 def download(request: HttpRequest) -> HttpResponseBase:
@@ -44,7 +43,7 @@ def download(request: HttpRequest) -> HttpResponseBase:
     fmt = request.POST.get("format", "")
     if fmt not in FORMATS:
         raise PermissionDenied
-    filters = Filters.read(request.POST)
+    filters = Filters.read(request.POST, besides=("csrfmiddlewaretoken", "format", "how"))
     if filters.problems:
         return _ask(request, filters, {}, status=400)
     about = export_jobs.estimate(filters)

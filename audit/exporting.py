@@ -14,7 +14,6 @@ from django.utils import timezone
 from audit.acts import Actor, record_act
 from audit.filters import Filters
 from audit.models import AuditEvent
-from audit.search import _pattern
 
 __all__ = ["FORMATS", "PERMISSIONS", "as_file", "matching", "stream"]
 
@@ -67,12 +66,8 @@ def matching(filters: Filters) -> Any:
         events = events.filter(id__gte=low)
     if high:
         events = events.filter(id__lt=high)
-    for name in filters.values:
-        sql, params = filters.conditions(name)
-        events = events.extra(where=[sql], params=params)  # noqa: S610 - constants of audit.filters
-    if filters.text:
-        events = events.extra(where=["search ILIKE %s"], params=[_pattern(filters.text)])
-    return events
+    conditions, params = filters.where()
+    return events.extra(where=conditions, params=params)  # noqa: S610 - constants of audit.filters
 
 
 class _Counted:

@@ -22,7 +22,7 @@ from django.utils import timezone
 from audit.filters import Filters
 from audit.ids import uuid7
 from audit.models import Outcome
-from audit.search import COLUMNS, Row, _pattern
+from audit.search import COLUMNS, Row
 
 POLL_SECONDS = 0.7
 QUIET_SECONDS = 15.0
@@ -37,10 +37,10 @@ def page(request: HttpRequest) -> HttpResponse:
     """Show the page that follows the log."""
     if not request.user.has_perm("audit.view_auditevent"):
         raise PermissionDenied
-    from audit.admin import read_filters, suggestions
+    from audit.admin import suggestions
 
     known = suggestions()
-    filters = read_filters(request, known)
+    filters = Filters.read(request.GET)
     context = {
         **admin.site.each_context(request),
         "title": "Live",
@@ -59,6 +59,8 @@ async def stream(request: HttpRequest) -> HttpResponseBase:
     if not await _may(user):
         raise PermissionDenied
     filters = await sync_to_async(Filters.read)(request.GET)
+    if filters.problems:
+        return HttpResponse("\n".join(filters.problems), status=400, content_type="text/plain; charset=utf-8")
     response = StreamingHttpResponse(_follow(user, filters, _since(request)), content_type="text/event-stream")
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Accel-Buffering"] = "no"
@@ -131,15 +133,10 @@ def uuid7_at(ts_us: int) -> UUID:
 
 
 def _fetch(filters: Filters, floor: UUID) -> list[Row]:
-    conditions: list[str] = ["id > %s"]
-    params: list[Any] = [floor]
-    for name in filters.values:
-        sql, values = filters.conditions(name)
-        conditions.append(sql)
-        params += values
-    if filters.text:
-        conditions.append("search ILIKE %s")
-        params.append(_pattern(filters.text))
+    own, values = filters.where()
+    low, high = filters.bounds()
+    bounds = [("id > %s", floor), *(("id >= %s", low),) * (low is not None), *(("id < %s", high),) * (high is not None)]
+    conditions, params = [*(sql for sql, _ in bounds), *own], [*(value for _, value in bounds), *values]
     sql = f"SELECT {COLUMNS} FROM audit_auditevent WHERE {' AND '.join(conditions)} ORDER BY id DESC LIMIT {MOST}"  # noqa: S608
     try:
         with connection.cursor() as cursor:

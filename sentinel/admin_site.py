@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from django.contrib.admin import AdminSite
+from django.db.models import Q
 from django.http import HttpRequest, HttpResponseBase
 from django.urls import NoReverseMatch, URLPattern, URLResolver, path, reverse
 
@@ -123,6 +125,15 @@ class SentinelAdminSite(AdminSite):
         for kind, value, label in rows:
             found[kind].append((value, label))
         return found | {"reason": [(word, word) for word in REASONS]}
+
+    def keys_named(self, names: Sequence[str]) -> list[tuple[str, str, str]]:
+        """Return all keys that have one of these names or prefixes: (id, name, prefix)."""
+        from policies.models import ApiKey
+
+        public = [name.rpartition("_")[2] for name in names]
+        keys = ApiKey.objects.filter(Q(name__in=names) | Q(public_id__in=public))
+        found = [(str(key.pk), key.name, key.prefix) for key in keys.only("pk", "name", "public_id")]
+        return [key for key in found if key[1] in names or key[2] in names]
 
     def known_tools(self, most: int) -> list[tuple[str, str, Any, bool]]:
         """Return the tools that upstreams list: (upstream, tool, annotations, waits for approval)."""

@@ -58,8 +58,13 @@ def save_view(request: HttpRequest) -> HttpResponseBase:
         SavedView.objects.filter(user=user, pk=int(forget)).delete()
         return redirect(events)
     name = request.POST.get("name", "").replace("\0", "").strip()[:80]
-    query = Filters.read(QueryDict(request.POST.get("query", "").removeprefix("?")[:4000])).query().removeprefix("?")
-    if not name:
+    filters = Filters.read(
+        QueryDict(request.POST.get("query", "").removeprefix("?")[:4000]), besides=("before", "after")
+    )
+    query = filters.query().removeprefix("?")
+    if filters.problems:
+        messages.warning(request, f"The view was not saved. {filters.problems[0]}")
+    elif not name:
         messages.warning(request, "Give the view a name.")
     elif user.saved_views.count() >= 50:
         messages.warning(request, "Fifty views are kept for each person; remove one first.")

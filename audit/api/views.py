@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterable
 from typing import Any
 from uuid import UUID
 
-from django.contrib import admin
 from django.db import transaction
 from django.db.models import F, TextField
 from django.db.models.functions import Cast
@@ -35,7 +34,7 @@ ALSO = {
     "client_ip": "ip", "rpc_id": "rpc",
 }  # fmt: skip
 WORDS = {
-    "key": "Made with this key: its id, or its name.",
+    "key": "Made with this key: its id, its prefix, or its name, now or when the event was recorded.",
     "rule": "Settled by the rule of this id.",
     "slower": "Took longer than so many milliseconds.",
     "session": "Of this session, as events name it.",
@@ -186,26 +185,10 @@ def read_filters(query: dict[str, Any]) -> Filters:
         raise invalid(wrong("to", "It is after `from`."), detail="The start lies after the end.")
     if asked.get("range") and ("from" in asked or "to" in asked):
         raise invalid(wrong("range", "Give this or from and to."), detail="Give a range, or from and to.")
-    filters = Filters.read(asked, _names(asked.getlist("key")))
+    filters = Filters.read(asked)
     if filters.problems:
         raise invalid(*(wrong("", words) for words in filters.problems))
     return filters
-
-
-def _names(wanted: list[str]) -> dict[str, str]:
-    """Return the ids of keys that are given by name; the site knows them."""
-    if all(_is_uuid(value) for value in wanted):
-        return {}
-    ask = getattr(admin.site, "suggestions", None)
-    return {label: value for value, label in ask().get("key", [])} if ask else {}
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        UUID(text)
-    except ValueError:
-        return False
-    return True
 
 
 def read(ids: list[UUID], *, payloads: bool, only: Collection[str] = ()) -> Iterable[dict[str, Any]]:
