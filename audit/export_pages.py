@@ -17,7 +17,7 @@ from django.http import StreamingHttpResponse as Stream
 from django.shortcuts import redirect, render
 from django.utils import timezone
 
-from audit import export_jobs, jobs
+from audit import export_jobs, jobs, standing
 from audit.exporting import FORMATS, PERMISSIONS, as_file, stream
 from audit.filters import Filters
 from audit.models import ExportJob
@@ -48,7 +48,7 @@ def download(request: HttpRequest) -> HttpResponseBase:
         return _ask(request, filters, {}, status=400)
     about = export_jobs.estimate(filters)
     if about < export_jobs.LARGE or request.POST.get("how") == "stream":
-        return stream(request, filters, fmt, actor(request))
+        return stream(request, filters, fmt, actor(request), standing.of_request(request, PERMISSIONS))
     try:
         job = export_jobs.ask(filters, fmt, actor(request), about)
     except export_jobs.Busy:

@@ -14,12 +14,12 @@ from django.core.paginator import Paginator
 from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Coalesce
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect, render
 from django.urls import URLPattern, path
 from django.utils import timezone
 
-from audit.pages import Pages
+from audit.pages import Pages, asked
 from audit.people import actor
 from audit.proof import ProofForm
 from policies import preview
@@ -88,11 +88,8 @@ class ApiKeyAdmin(Pages):
         """List keys by state."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        state = request.GET.get("state", "")
-        state = state if state in STATES else ""
-        text = request.GET.get("q", "").strip()[:200].replace("\0", "")
-        role = request.GET.get("role", "")
-        keys = self.found(state, text, role)
+        roles = list(Role.objects.values_list("name", flat=True))
+        keys, (state, text, role) = self.found(request, request.GET, roles)
         pages = Paginator(keys, PAGE)
         page = pages.get_page(request.GET.get("page"))
         context = {
@@ -104,7 +101,7 @@ class ApiKeyAdmin(Pages):
             "state": state,
             "text": text,
             "role": role,
-            "roles": list(Role.objects.values_list("name", flat=True)),
+            "roles": roles,
             "number": pages.count,
             "now": timezone.now(),
             "soon": timezone.now() + timedelta(days=14),
@@ -114,15 +111,19 @@ class ApiKeyAdmin(Pages):
         }
         return render(request, "admin/policies/keys.html", context)
 
-    def found(self, state: str, text: str, role: str) -> QuerySet[ApiKey]:
-        """Return the keys that a filter means."""
+    def found(
+        self, request: HttpRequest, query: QueryDict, roles: list[str]
+    ) -> tuple[QuerySet[ApiKey], tuple[str, str, str]]:
+        """Return the keys that a filter means, and the filter; none where it cannot be understood."""
+        words, fits = asked(request, query, {"state": STATES, "q": None, "role": roles})
+        state, text, role = words["state"], words["q"], words["role"]
         keys = in_state(ApiKey.objects.select_related("role", "usage"), state)
         if text:
             public = text.removeprefix("mcps_live_")[:12]
             keys = keys.filter(Q(name__icontains=text) | Q(owner__icontains=text) | Q(public_id__startswith=public))
         if role:
             keys = keys.filter(role__name=role)
-        return keys.order_by("name", "created_at", "pk")
+        return keys.order_by("name", "created_at", "pk") if fits else keys.none(), (state, text, role)
 
     def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
         """Create a key, and show its secret this once."""
@@ -283,7 +284,7 @@ class ApiKeyAdmin(Pages):
         if not self.may_revoke(request) or request.method != "POST":
             raise PermissionDenied
         if request.POST.get("every"):
-            found = self.found(request.POST.get("state", ""), request.POST.get("q", ""), request.POST.get("role", ""))
+            found, _ = self.found(request, request.POST, list(Role.objects.values_list("name", flat=True)))
             keys = list(found.filter(revoked_at=None)[:1000])
         else:
             chosen = []

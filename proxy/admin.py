@@ -14,7 +14,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import URLPattern, path
 
-from audit.pages import Pages
+from audit.pages import Pages, asked
 from audit.people import actor
 from proxy import definitions, vault
 from proxy.forms import UpstreamForm, pairs_as_text
@@ -253,9 +253,11 @@ class CatalogueItemAdmin(Pages):
             .annotate(number=Count("pk"))
             .order_by("status")
         )
-        state = request.GET.get("state")
-        if state not in STATES:
-            state = "waiting" if any(counts.get(word) for word in WAITING) else ""
+        upstreams = list(Upstream.objects.values_list("slug", flat=True))
+        words, fits = asked(request, request.GET, {"state": STATES, "q": None, "upstream": upstreams})
+        state, text, upstream = words["state"], words["q"], words["upstream"]
+        if "state" not in request.GET and any(counts.get(word) for word in WAITING):
+            state = "waiting"
         items = CatalogueItem.objects.select_related("upstream").defer("pinned_definition")
         if state == "waiting":
             items = items.filter(present=True, status__in=WAITING)
@@ -263,7 +265,8 @@ class CatalogueItemAdmin(Pages):
             items = items.filter(present=True, status="pinned")
         elif state == "gone":
             items = items.filter(present=False)
-        text, upstream = request.GET.get("q", "").strip()[:200].replace("\0", ""), request.GET.get("upstream", "")
+        if not fits:
+            items = items.none()
         if text:
             items = items.filter(name__icontains=text)
         if upstream:
@@ -281,7 +284,7 @@ class CatalogueItemAdmin(Pages):
             "number": pages.count,
             "text": text,
             "upstream": upstream,
-            "upstreams": list(Upstream.objects.values_list("slug", flat=True)),
+            "upstreams": upstreams,
             "may_approve": request.user.has_perm("proxy.approve_item"),
             "may_check": request.user.has_perm("proxy.check_upstream"),
         }

@@ -16,7 +16,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils.decorators import method_decorator
 from django.views.decorators.debug import sensitive_post_parameters
 
-from audit.pages import Pages
+from audit.pages import Pages, asked
 from audit.people import record
 from audit.proof import ProofForm
 from sentinel import duties, second_factor
@@ -54,7 +54,8 @@ class UserAdmin(Pages):
         """List people."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        text = request.GET.get("q", "").strip()[:150].replace("\0", "")
+        words, fits = asked(request, request.GET, {"q": None})
+        text = words["q"]
         people = User.objects.prefetch_related("groups", "totpdevice_set").order_by("username")
         if text:
             people = people.filter(
@@ -63,7 +64,7 @@ class UserAdmin(Pages):
         context = {
             **self.admin_site.each_context(request),
             "title": "Users",
-            "people": list(people[:500]),
+            "people": list(people[:500]) if fits else [],
             "text": text,
             "duties": duties.DUTIES.values(),
             "may_add": self.has_add_permission(request),

@@ -147,6 +147,12 @@ class SentinelAdminSite(AdminSite):
             ]
         ]
 
+    def session_stands(self, session_key: str, permissions: Sequence[str]) -> bool:
+        """Tell whether a session is still good for these permissions."""
+        from sentinel import sessions
+
+        return sessions.stands(session_key, permissions)
+
     def asks_code(self, user: Any) -> bool:
         """Tell whether a log-in asks this person for a second factor."""
         from sentinel import second_factor

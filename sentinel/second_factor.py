@@ -17,7 +17,9 @@ from django.conf import settings
 from django.db import transaction
 from django.http import HttpRequest
 from django.utils import timezone
+from django_otp import DEVICE_ID_SESSION_KEY
 from django_otp import login as otp_login
+from django_otp.models import Device
 from django_otp.plugins.otp_totp.models import TOTPDevice
 
 from audit.people import record
@@ -60,6 +62,14 @@ def owed(user: Any) -> bool:
     if not user.is_authenticated or user.is_verified():
         return False
     return enrolled(user) or _demanded(user)
+
+
+def stands(session: Any, user: Any) -> bool:
+    """Tell whether a session, as it is stored, has given what `owed` asks for."""
+    device = Device.from_persistent_id(session.get(DEVICE_ID_SESSION_KEY) or "")
+    if device is not None and device.user_id == user.pk and device.confirmed:
+        return True
+    return not (enrolled(user) or _demanded(user))
 
 
 def _demanded(user: Any) -> bool:

@@ -13,7 +13,7 @@ from django.http import HttpResponseBase, QueryDict
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from audit import exporting
+from audit import exporting, standing
 from audit.acts import record_act
 from audit.api.base import FIELDS as ONLY
 from audit.api.base import LIMIT, ApiView, Operation, Parameter, actor_of, named
@@ -167,7 +167,13 @@ class EventExport(ApiView):
     def get(self, request: Request) -> HttpResponseBase:
         """Stream them."""
         filters = read_filters(self.query)
-        return exporting.stream(request._request, filters, self.query["format"], actor_of(request))
+        user: Any = request.user
+        stands = (
+            standing.Standing(user.stands)
+            if hasattr(user, "stands")
+            else standing.of_request(request._request, exporting.PERMISSIONS)
+        )
+        return exporting.stream(request._request, filters, self.query["format"], actor_of(request), stands)
 
 
 def read_filters(query: dict[str, Any]) -> Filters:

@@ -260,3 +260,48 @@ def test_the_stream_says_why_it_does_not_begin(as_duty, kept):
     answer = as_duty("viewer").get(f"{LIST}live/stream/?outcome=x")
     assert answer.status_code == 400 and "is not an outcome" in answer.content.decode()
     assert asyncio.iscoroutinefunction(live.stream)
+
+
+# -- the other lists -----------------------------------------------------------------------------------------------------
+
+LISTS = {
+    "/admin/policies/apikey/": ["state=expird", "role=nobody", "q=" + "x" * 201, "rolle=user", "state=all&state=", "q=a&q=b", "q=a%00b"],
+    "/admin/policies/rule/": ["effect=permit", "role=nobody", "efect=deny"],
+    "/admin/proxy/catalogueitem/": ["state=waitin", "upstream=none", "stat=gone"],
+    "/admin/sentinel/user/": ["name=x", "q=" + "x" * 201],
+    "/admin/policies/role/matrix/": ["tool=x", "q=" + "x" * 201],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("page", "query"), [(page, query) for page, queries in LISTS.items() for query in queries])
+def test_other_lists_show_nothing_either(page, query, admin_client):
+    key = made("shown-key")
+    services.create_rule(_rule(), actor=Actor.system())
+    text = admin_client.get(f"{page}?{query}").content.decode()
+    if query == "state=all&state=":
+        assert "shown-key" in text
+        return
+    assert "messagelist" in text
+    for thing in ("shown-key", str(key.pk), "shown_tool", "/admin/sentinel/user/1"):
+        assert thing not in text.partition("messagelist")[2]
+
+
+def _rule() -> Any:
+    from policies.specs import RuleSpec
+
+    return RuleSpec("deny", ("tool",), "shown_tool", None)
+
+
+@pytest.mark.parametrize("query", [{"state": "expird"}, {"role": "nobody"}, {"q": "x" * 201}, {"rolle": "user"}])
+def test_revoking_all_that_a_filter_finds_revokes_nothing_by_one_that_is_not_understood(query, admin_client):
+    made("a"), made("b")
+    fields = {"every": "1", "reason": "x", "own_password": "correct-horse-battery-7", **query}
+    admin_client.post("/admin/policies/apikey/revoke/", fields)
+    assert not ApiKey.objects.filter(revoked_at__isnull=False).exists()
+
+
+def test_the_api_shows_no_rules_of_a_role_that_is_not_there(as_duty):
+    services.create_rule(_rule(), actor=Actor.system())
+    client = as_duty("administrator")
+    assert client.get("/api/v1/rules/?role=nobody").json()["results"] == []
+    assert client.get("/api/v1/rules/?role=user").json()["results"]
