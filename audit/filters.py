@@ -227,8 +227,8 @@ class Filters:
         if self.text:
             found.append(Chip("text", self.text, replace(self, text="").query()))
         for pair in self.rejected:
-            rest = tuple(other for other in self.rejected if other != pair)
-            found.append(Chip(pair[0], pair[1], replace(self, rejected=rest).query()))
+            kept_pairs = tuple(other for other in self.rejected if other != pair)
+            found.append(Chip(pair[0], pair[1], replace(self, rejected=kept_pairs).query()))
         return found
 
     def where(self, names: Iterable[str] | None = None) -> tuple[list[str], list[Any]]:
