@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -11,7 +12,7 @@ from django.conf import settings
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.core.paginator import Paginator
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Coalesce
 from django.http import Http404, HttpRequest, HttpResponse, QueryDict
@@ -24,7 +25,7 @@ from audit.people import actor
 from audit.proof import ProofForm
 from policies import preview
 from policies.key_forms import KeyForm, NewKeyForm, RevokeForm, RotateForm
-from policies.models import ApiKey, Role
+from policies.models import ApiKey, IdempotentRequest, Role
 
 PAGE = 50
 STATES = {
@@ -55,6 +56,23 @@ def in_state(keys: QuerySet[ApiKey], state: str) -> QuerySet[ApiKey]:
     if state == "revoked":
         return keys.filter(revoked_at__isnull=False)
     return keys if state == "all" else keys.filter(live)
+
+
+class SentBeforeError(Exception):
+    """A form whose answer shows a secret was sent a second time: the page was loaded again, or the button pressed twice."""
+
+
+def spend(request: HttpRequest) -> None:
+    """Take a form's token, which is good once, in the transaction of the act; whoever comes second waits, and is refused."""
+    token = request.POST.get("once", "")[:64]
+    if not token:
+        return
+    IdempotentRequest.objects.filter(created_at__lt=timezone.now() - timedelta(days=1)).delete()
+    try:
+        with transaction.atomic():
+            IdempotentRequest.objects.create(caller=f"form {request.user.pk}", key=token, digest="")
+    except IntegrityError:
+        raise SentBeforeError from None
 
 
 @admin.register(ApiKey)
@@ -136,18 +154,25 @@ class ApiKeyAdmin(Pages):
 
             data = form.cleaned_data
             try:
-                made = services.create_key(
-                    name=data["name"],
-                    role=data["role"].name if data["role"] else None,
-                    duty=data["duty"] or None,
-                    owner=data["owner"],
-                    description=data["description"],
-                    expires_at=data["expires_at"],
-                    networks=data["networks"],
-                    upstreams=data["upstreams"],
-                    query_allowed=data["query_allowed"],
-                    actor=actor(request),
+                with transaction.atomic():
+                    spend(request)
+                    made = services.create_key(
+                        name=data["name"],
+                        role=data["role"].name if data["role"] else None,
+                        duty=data["duty"] or None,
+                        owner=data["owner"],
+                        description=data["description"],
+                        expires_at=data["expires_at"],
+                        networks=data["networks"],
+                        upstreams=data["upstreams"],
+                        query_allowed=data["query_allowed"],
+                        actor=actor(request),
+                    )
+            except SentBeforeError:
+                messages.warning(
+                    request, "This form was sent before: the key was made then, and its secret shown once."
                 )
+                return redirect("admin:policies_apikey_changelist")
             except (ValidationError, ValueError) as error:
                 form.add_error(None, _words(error))
             else:
@@ -160,6 +185,7 @@ class ApiKeyAdmin(Pages):
             "form": form,
             "duties": duties,
             "known": self.known(),
+            "once": secrets.token_hex(16),
         }
         return render(request, "admin/policies/key_new.html", context)
 
@@ -262,7 +288,14 @@ class ApiKeyAdmin(Pages):
 
             overlap = timedelta(seconds=int(form.cleaned_data["overlap"]))
             try:
-                made = services.rotate_key(key.pk, overlap=overlap, actor=actor(request))
+                with transaction.atomic():
+                    spend(request)
+                    made = services.rotate_key(key.pk, overlap=overlap, actor=actor(request))
+            except SentBeforeError:
+                messages.warning(
+                    request, "This form was sent before: the key was rotated then, and its secret shown once."
+                )
+                return redirect("admin:policies_apikey_change", key.pk)
             except (ValidationError, ValueError) as error:
                 form.add_error(None, _words(error))
             else:
@@ -270,6 +303,7 @@ class ApiKeyAdmin(Pages):
                 self.log_change(request, rotated, "rotated")
                 return self.secret_page(request, rotated, secret, "rotated", timezone.now() + overlap)
         context = {**self.admin_site.each_context(request), "title": f"Rotate {key.name}", "key": key, "form": form}
+        context["once"] = secrets.token_hex(16)
         return render(request, "admin/policies/key_rotate.html", context)
 
     def revoke_view(self, request: HttpRequest, key_id: UUID) -> HttpResponse:
