@@ -160,6 +160,7 @@ class AuditEventAdmin(Pages):
             "payloads": payloads,
             "may_erase": request.user.has_perm(erasing_pages.PERMISSION) and event.outcome != "changed",
             "details_text": _json(details) if details else "",
+            "erasure": _erasure(event) if payloads else None,
             "neighbours": _neighbours(event),
             "explain": _explain_link(request, event),
             "links": _links(event),
@@ -222,6 +223,17 @@ def _links(event: Any) -> dict[str, str]:
             links[name] = Filters(values={name: (str(value),)}).query()
     links["around"] = f"?before={uuid7_floor(event.ts + timedelta(seconds=30))}"
     return links
+
+
+def _erasure(event: Any) -> Any:
+    """Return the event of whoever erased this one's payloads, where they are gone."""
+    if event.request_text or event.response_text or not (event.request_digest or event.response_digest):
+        return None
+    erasures = AuditEvent.objects.filter(tool_name=str(event.id), method="admin.audit.payload_erased")
+    found: Any = erasures.order_by("-id").first()
+    if found is not None:
+        found.why = (found.details or {}).get("reason", "")
+    return found
 
 
 def _explain_link(request: HttpRequest, event: Any) -> str:

@@ -62,6 +62,8 @@ class ProofForm(forms.Form):
         self.request = request
         self.needed = always or not proved(request)
         self.coded = self.needed and asks_code(request.user)
+        if always:
+            self.fields["own_password"].help_text = "Asked because this changes how you log in."
 
     def clean_own_password(self) -> str:
         """Check it; one that is given without being needed must be right too."""
