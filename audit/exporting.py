@@ -80,7 +80,10 @@ class _Counted:
     """Writes events in one form, and counts what passes."""
 
     def __init__(
-        self, rows: Iterator[Any], write: Callable[[Iterator[Any]], Iterator[bytes]], stands: Callable[[], bool]
+        self,
+        rows: Iterator[Any],
+        write: Callable[[Iterator[Any]], Iterator[bytes]],
+        stands: Callable[[], bool] = lambda: True,
     ) -> None:
         from audit import export
 

@@ -44,7 +44,7 @@ def save_view(request: HttpRequest) -> HttpResponseBase:
     from django.http import HttpResponseNotAllowed, QueryDict
     from django.urls import reverse
 
-    from audit.filters import Filters
+    from audit.filters import FIELDS, SINGLE, Filters
     from sentinel.models import SavedView
 
     if request.method != "POST":
@@ -58,9 +58,12 @@ def save_view(request: HttpRequest) -> HttpResponseBase:
         SavedView.objects.filter(user=user, pk=int(forget)).delete()
         return redirect(events)
     name = request.POST.get("name", "").replace("\0", "").strip()[:80]
-    filters = Filters.read(
-        QueryDict(request.POST.get("query", "").removeprefix("?")[:4000]), besides=("before", "after")
-    )
+    asked = QueryDict(request.POST.get("query", "").removeprefix("?")[:4000], mutable=True)
+    strangers = [name for name in asked if name not in FIELDS and name not in SINGLE]
+    if len(strangers) < len(asked):  # what is no filter is no part of a view, unless nothing else was asked for
+        for stranger in strangers:
+            del asked[stranger]
+    filters = Filters.read(asked)
     query = filters.query().removeprefix("?")
     if filters.problems:
         messages.warning(request, f"The view was not saved. {filters.problems[0]}")
