@@ -36,11 +36,6 @@ def suggestions() -> dict[str, list[tuple[str, str]]]:
     return ask() if ask else {}
 
 
-def read_filters(request: HttpRequest, known: dict[str, list[tuple[str, str]]]) -> Filters:
-    """Read the conditions of a request, with names of keys turned into ids."""
-    return Filters.read(request.GET, {label: value for value, label in known.get("key", [])})
-
-
 @admin.register(AuditEvent)
 class AuditEventAdmin(Pages):
     """Events: a list by key pages, one page for each, live view and export."""
@@ -91,7 +86,7 @@ class AuditEventAdmin(Pages):
             raise PermissionDenied
         known = suggestions()
         place = reverse("admin:audit_auditevent_changelist")
-        filters = read_filters(request, known)
+        filters = Filters.read(request.GET, besides=("before", "after", "longer"))
         problems = list(filters.problems)
         before, after = _cursor(request, "before", problems), _cursor(request, "after", problems)
         budget = LONGER_MS if request.GET.get("longer") else BUDGET_MS
@@ -165,6 +160,7 @@ class AuditEventAdmin(Pages):
             "payloads": payloads,
             "may_erase": request.user.has_perm(erasing_pages.PERMISSION) and event.outcome != "changed",
             "details_text": _json(details) if details else "",
+            "erasure": _erasure(event) if payloads else None,
             "neighbours": _neighbours(event),
             "explain": _explain_link(request, event),
             "links": _links(event),
@@ -227,6 +223,17 @@ def _links(event: Any) -> dict[str, str]:
             links[name] = Filters(values={name: (str(value),)}).query()
     links["around"] = f"?before={uuid7_floor(event.ts + timedelta(seconds=30))}"
     return links
+
+
+def _erasure(event: Any) -> Any:
+    """Return the event of whoever erased this one's payloads, where they are gone."""
+    if event.request_text or event.response_text or not (event.request_digest or event.response_digest):
+        return None
+    erasures = AuditEvent.objects.filter(tool_name=str(event.id), method="admin.audit.payload_erased")
+    found: Any = erasures.order_by("-id").first()
+    if found is not None:
+        found.why = (found.details or {}).get("reason", "")
+    return found
 
 
 def _explain_link(request: HttpRequest, event: Any) -> str:

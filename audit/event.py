@@ -395,7 +395,7 @@ class Event:
 
 _VALUES = itemgetter(*COLUMNS[:-1])
 _TIMES = tuple(COLUMNS.index(name) for name in ("ts", "first_ts", "last_ts"))
-_SEARCHED = itemgetter("tool_name", "key_name", "key_prefix", "role", "upstream", "method", "reason", "rpc_id")
+_SEARCHED = itemgetter("key_name", "key_prefix", "role", "upstream", "method", "reason", "rpc_id")
 
 
 def row_values(fields: Mapping[str, Any], moment: Callable[[int], Any]) -> tuple[Any, ...]:
@@ -409,7 +409,8 @@ def row_values(fields: Mapping[str, Any], moment: Callable[[int], Any]) -> tuple
 
 def search_text(fields: Mapping[str, Any]) -> str:
     """Short text that a search looks through: names, reason and ids."""
-    parts = (*_SEARCHED(fields), str(fields["id"]), fields["trace_id"])
+    # What callers choose freely comes last: it must not push the rest out.
+    parts = (*_SEARCHED(fields), str(fields["id"]), fields["trace_id"], fields["tool_name"])
     return cut_bytes(" ".join(filter(None, parts)), 1_024)
 
 

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -153,11 +153,10 @@ def _kept(who: Actor) -> dict[str, Any]:
     return {name: value for name, value in asdict(who).items() if value and name != "key_id"}
 
 
-def _filters(job: ExportJob, start: datetime, end: datetime) -> Filters:
-    """Return an export's conditions within a slice of its time."""
-    kept = {name: value for name, value in job.filter.items() if name not in ("q", "range", "from", "to")}
-    values = {name: tuple(value) for name, value in kept.items()}
-    return Filters(start=start, end=end, values=values, text=job.filter.get("q", ""))
+def _filters(job: ExportJob) -> Filters:
+    """Return an export's conditions beside its time."""
+    values = {name: value for name, value in job.filter.items() if name not in ("q", "range", "from", "to")}
+    return Filters.of(values, text=job.filter.get("q", ""))
 
 
 def _slices(since: datetime, until: datetime) -> Iterator[tuple[datetime, datetime]]:
@@ -201,8 +200,9 @@ class _Work:
         return {"done": share, "of": 1000, "events": self.events, "bytes": self.bytes, "reached": self.reached}
 
     def _rows(self, gone: threading.Event) -> Iterator[export.Row]:
+        filters = _filters(self.job)
         for start, end in _slices(self.job.since, self.job.until):
-            for row in export.rows(matching(_filters(self.job, start, end))):
+            for row in export.rows(matching(replace(filters, start=start, end=end))):
                 self.events += 1
                 self.reached = row["ts"]
                 yield row

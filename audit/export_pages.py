@@ -17,7 +17,7 @@ from django.http import StreamingHttpResponse as Stream
 from django.shortcuts import redirect, render
 from django.utils import timezone
 
-from audit import export_jobs, jobs
+from audit import export_jobs, jobs, standing
 from audit.exporting import FORMATS, PERMISSIONS, as_file, stream
 from audit.filters import Filters
 from audit.models import ExportJob
@@ -30,10 +30,9 @@ MOST_SHOWN = 20
 def page(request: HttpRequest) -> HttpResponse:
     """Ask for the format and say what will be in the file."""
     _demand(request)
-    from audit.admin import read_filters, suggestions
+    from audit.admin import suggestions
 
-    known = suggestions()
-    return _ask(request, read_filters(request, known), known)
+    return _ask(request, Filters.read(request.GET), suggestions())
 
 
 def download(request: HttpRequest) -> HttpResponseBase:
@@ -44,12 +43,12 @@ def download(request: HttpRequest) -> HttpResponseBase:
     fmt = request.POST.get("format", "")
     if fmt not in FORMATS:
         raise PermissionDenied
-    filters = Filters.read(request.POST)
+    filters = Filters.read(request.POST, besides=("csrfmiddlewaretoken", "format", "how"))
     if filters.problems:
         return _ask(request, filters, {}, status=400)
     about = export_jobs.estimate(filters)
     if about < export_jobs.LARGE or request.POST.get("how") == "stream":
-        return stream(request, filters, fmt, actor(request))
+        return stream(request, filters, fmt, actor(request), standing.of_request(request, PERMISSIONS))
     try:
         job = export_jobs.ask(filters, fmt, actor(request), about)
     except export_jobs.Busy:

@@ -14,7 +14,6 @@ from django.utils import timezone
 from audit.acts import Actor, record_act
 from audit.filters import Filters
 from audit.models import AuditEvent
-from audit.search import _pattern
 
 __all__ = ["FORMATS", "PERMISSIONS", "as_file", "matching", "stream"]
 
@@ -31,14 +30,16 @@ FORMATS = {
 PERMISSIONS = ("audit.view_auditevent", "audit.export_auditevent", "audit.view_payload")
 
 
-def stream(request: HttpRequest, filters: Filters, fmt: str, who: Actor) -> StreamingHttpResponse:
-    """Stream the events of a view in constant memory, oldest first."""
+def stream(
+    request: HttpRequest, filters: Filters, fmt: str, who: Actor, stands: Callable[[], bool]
+) -> StreamingHttpResponse:
+    """Stream the events of a view in constant memory, oldest first, for as long as whoever takes them may."""
     from audit import export
 
     about = {"filter": filters.describe(), "format": fmt}
     with transaction.atomic():
         record_act(method="admin.events.exported", actor=who, target=fmt, details=about)
-    counted = _Counted(export.rows(matching(filters)), export.FORMATS[fmt])
+    counted = _Counted(export.rows(matching(filters)), export.FORMATS[fmt], stands)
 
     def finished() -> None:
         done = {**about, "bytes": counted.bytes, "count": counted.events, "complete": counted.complete}
@@ -67,20 +68,26 @@ def matching(filters: Filters) -> Any:
         events = events.filter(id__gte=low)
     if high:
         events = events.filter(id__lt=high)
-    for name in filters.values:
-        sql, params = filters.conditions(name)
-        events = events.extra(where=[sql], params=params)  # noqa: S610 - constants of audit.filters
-    if filters.text:
-        events = events.extra(where=["search ILIKE %s"], params=[_pattern(filters.text)])
-    return events
+    conditions, params = filters.where()
+    return events.extra(where=conditions, params=params)  # noqa: S610 - constants of audit.filters
+
+
+class Ended(Exception):
+    """Whoever takes a stream may no longer: it is cut, so that the file does not look complete."""
 
 
 class _Counted:
     """Writes events in one form, and counts what passes."""
 
-    def __init__(self, rows: Iterator[Any], write: Callable[[Iterator[Any]], Iterator[bytes]]) -> None:
+    def __init__(
+        self,
+        rows: Iterator[Any],
+        write: Callable[[Iterator[Any]], Iterator[bytes]],
+        stands: Callable[[], bool] = lambda: True,
+    ) -> None:
         from audit import export
 
+        self.stands = stands
         self.rows, self.bytes, self.events, self.complete = rows, 0, 0, False
         self.chunks = export.gathered(write(self._counted()))
 
@@ -93,6 +100,8 @@ class _Counted:
         return self
 
     def __next__(self) -> bytes:
+        if not self.stands():
+            raise Ended
         try:
             chunk = next(self.chunks)
         except StopIteration:

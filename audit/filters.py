@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from ipaddress import ip_address
@@ -10,6 +10,8 @@ from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
+from django.contrib import admin
+from django.db import OperationalError, connection, transaction
 from django.http import QueryDict
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
@@ -17,7 +19,7 @@ from django.utils.dateparse import parse_datetime
 from audit.ids import uuid7_floor
 from audit.models import Outcome
 
-__all__ = ["FIELDS", "PRESETS", "Chip", "Filters"]
+__all__ = ["FIELDS", "PRESETS", "Chip", "Filters", "pattern"]
 
 PRESETS: dict[str, tuple[str, timedelta | None]] = {
     "15m": ("15 min", timedelta(minutes=15)),
@@ -46,8 +48,11 @@ FIELDS: dict[str, tuple[str, str]] = {
     "slower": ("slower than", "latency_ms"),
 }
 INDEXED = ("key", "tool", "outcome")
+SINGLE = ("range", "from", "to", "q")  # parameters that are given once
 MAX_VALUES = 20
 LONGEST = 300
+LONGEST_TEXT = 200
+LOOK_MS = 250  # how long is looked for events of a key that there is not
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,11 @@ class Chip:
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """The conditions on a view of the log."""
+    """The conditions on a view of the log.
+
+    What was asked for and cannot be understood, or cannot fit any event, is kept as it was sent and said in `problems`; such a
+    view has no events at all. So nothing that reads these shows more than was asked for, whatever it was.
+    """
 
     preset: str = ""
     start: datetime | None = None
@@ -69,43 +78,87 @@ class Filters:
     values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     text: str = ""
     problems: tuple[str, ...] = ()
+    rejected: tuple[tuple[str, str], ...] = ()
+    #: ids of the keys that `values` gives by name
+    keys: tuple[str, ...] = ()
 
     @classmethod
-    def read(cls, query: QueryDict, names: Mapping[str, str] | None = None) -> Filters:
-        """Read a query; what cannot be understood is said, never silently dropped.
-
-        `names` maps names of keys to their ids, because ids are what is indexed.
-        """
+    def read(cls, query: QueryDict, besides: Collection[str] = ()) -> Filters:
+        """Read a query; `besides` names the parameters that mean something else on this page."""
         problems: list[str] = []
-        preset = query.get("range", "")
-        if preset not in PRESETS:
-            problems.append("That time range is not known.")
-            preset = ""
-        values: dict[str, tuple[str, ...]] = {}
-        for name in FIELDS:
-            wanted = []
-            for value in query.getlist(name)[:MAX_VALUES]:
-                value = value.strip().replace("\0", "")[:LONGEST]
-                if not value:
-                    continue
-                problem, value = _checked(name, value, names or {})
+        rejected: list[tuple[str, str]] = []
+
+        def refuse(name: str, values: Iterable[str], words: str) -> None:
+            problems.append(words)
+            rejected.extend((name[:LONGEST], value[:LONGEST]) for value in values)
+
+        one = {}
+        for name in SINGLE:
+            given = list(dict.fromkeys(value for value in query.getlist(name) if value.strip()))
+            if len(given) > 1:
+                refuse(name, given, f"“{name}” can be given once.")
+            one[name] = given[0].strip() if len(given) == 1 else ""
+        for name in query:
+            if name not in FIELDS and name not in SINGLE and name not in besides:
+                refuse(name, query.getlist(name)[:MAX_VALUES], f"There is no filter “{name[:60]}”.")
+        if one["range"] not in PRESETS:
+            refuse("range", [one["range"]], f"“{one['range'][:40]}” is not a time range.")
+            one["range"] = ""
+        moments = {}
+        for name in ("from", "to"):
+            moments[name] = _moment(one[name])
+            if one[name] and moments[name] is None:
+                refuse(name, [one[name]], f"“{one[name][:40]}” is not a time; write it like 2026-05-01T12:00.")
+        values = {name: [value for value in query.getlist(name) if value.strip()] for name in FIELDS}
+        preset = "" if moments["from"] or moments["to"] else one["range"]
+        found = cls.of(values, text=one["q"], start=moments["from"], end=moments["to"])
+        return replace(found, preset=preset, problems=(*problems, *found.problems), rejected=tuple(rejected))
+
+    @classmethod
+    def of(
+        cls,
+        values: Mapping[str, Iterable[str]],
+        *,
+        text: str = "",
+        start: datetime | None = None,
+        end: datetime | None = None,
+    ) -> Filters:
+        """Check conditions, whoever gave them: a page's query, a program, a command, or an export that was asked for earlier."""
+        problems: list[str] = []
+        kept: dict[str, tuple[str, ...]] = {}
+        for name, given in values.items():
+            wanted: list[str] = []
+            for value in given:
+                problem, value = _checked(name, value)
                 if problem:
                     problems.append(problem)
-                elif value not in wanted:
+                if value not in wanted:
                     wanted.append(value)
+            if len(wanted) > MAX_VALUES:
+                problems.append(f"At most {MAX_VALUES} values of one filter can be given.")
             if wanted:
-                values[name] = tuple(wanted)
-        start = _moment(query.get("from", ""), problems)
-        end = _moment(query.get("to", ""), problems)
+                kept[name] = tuple(wanted[: MAX_VALUES + 1])
+        if len(text) > LONGEST_TEXT or "\0" in text:
+            problems.append(f"The text to look for has at most {LONGEST_TEXT} characters, and no NUL.")
+            text = text[: LONGEST_TEXT + 1]
         if start and end and start >= end:
             problems.append("The start of the time range lies after its end.")
-        text = query.get("q", "").strip().replace("\0", "")[:200]
-        return cls("" if start or end else preset, start, end, values, text, tuple(problems))
+        found = cls(start=start, end=end, values=kept, text=text, problems=tuple(problems))
+        names = [] if problems else found.named
+        if not names:
+            return found
+        keys, lacking = resolve(names)
+        return replace(found, keys=keys, problems=tuple(f"No key is named “{name}”." for name in lacking))
+
+    @property
+    def named(self) -> list[str]:
+        """The keys that are given by name or prefix and not by id."""
+        return [value for value in self.values.get("key", ()) if not _is_id(value)]
 
     @property
     def empty(self) -> bool:
         """Whether nothing narrows the view."""
-        return not (self.preset or self.start or self.end or self.values or self.text)
+        return not (self.preset or self.start or self.end or self.values or self.text or self.problems)
 
     def bounds(self, now: datetime | None = None) -> tuple[UUID | None, UUID | None]:
         """Return the range of ids that the time range means: [first, last)."""
@@ -127,7 +180,7 @@ class Filters:
         found += [(name, value) for name in FIELDS for value in self.values.get(name, ())]
         if self.text:
             found.append(("q", self.text))
-        return found
+        return [*found, *self.rejected]
 
     def query(self, **more: Any) -> str:
         """Return the conditions as a query string; `more` is added."""
@@ -145,10 +198,6 @@ class Filters:
             if value:
                 found[name] = value.isoformat()
         return found
-
-    def adding(self, name: str, value: str) -> Filters:
-        """Return these conditions and one more."""
-        return replace(self, values={**self.values, name: (value,)})
 
     def without(self, name: str) -> Filters:
         """Return these conditions without one."""
@@ -177,7 +226,24 @@ class Filters:
             )
         if self.text:
             found.append(Chip("text", self.text, replace(self, text="").query()))
+        for pair in self.rejected:
+            kept_pairs = tuple(other for other in self.rejected if other != pair)
+            found.append(Chip(pair[0], pair[1], replace(self, rejected=kept_pairs).query()))
         return found
+
+    def where(self, names: Iterable[str] | None = None) -> tuple[list[str], list[Any]]:
+        """Return the conditions beside the time as SQL: all, or those of these parameters and the text."""
+        if self.problems:
+            return ["false"], []
+        conditions, params = [], []
+        for name in self.values if names is None else names:
+            sql, values = self.conditions(name)
+            conditions.append(sql)
+            params += values
+        if self.text:
+            conditions.append("search ILIKE %s")
+            params.append(pattern(self.text))
+        return conditions, params
 
     def conditions(self, name: str, values: tuple[str, ...] | None = None) -> tuple[str, list[Any]]:
         """Return one parameter as SQL with its values."""
@@ -185,17 +251,72 @@ class Filters:
         column = FIELDS[name][1]
         if name == "slower":
             return "latency_ms > %s", [min(float(value) for value in values)]
+        if name == "key" and self.named:
+            return self._keys()
         if name == "rule":
             return "decision -> 'rule' ->> 'id' = ANY(%s)", [list(values)]
         kind = {"key": "::uuid[]", "ip": "::inet[]", "status": "::int[]"}.get(name, "")
         return f"{column} = ANY(%s{kind})", [list(values)]
 
+    def _keys(self) -> tuple[str, list[Any]]:
+        """Keys by name: those that have it now, under whatever name their events are; and events that carry it themselves, of
+        keys that are gone or have another name by now. The text that searches use comes first, because it has an index.
+        """
+        ids = [value for value in self.values["key"] if _is_id(value)]
+        sql = (
+            "(api_key_id = ANY(%s::uuid[]) OR (search ILIKE ANY(%s) AND (key_name = ANY(%s) OR key_prefix = ANY(%s))))"
+        )
+        return sql, [[*ids, *self.keys], [pattern(name) for name in self.named], self.named, self.named]
 
-def _checked(name: str, value: str, names: Mapping[str, str]) -> tuple[str, str]:
-    """Return a problem in words, or the value as it is used."""
+
+def pattern(text: str) -> str:
+    """Return what LIKE takes for "contains this text"."""
+    escaped = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return f"%{escaped}%"
+
+
+def resolve(names: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
+    """Return the ids of all keys with these names or prefixes, and the names that neither a key nor any event has."""
+    ask = getattr(admin.site, "keys_named", None)  # the site knows the other applications
+    found: list[tuple[str, str, str]] = ask(names) if ask else []
+    present = {word for _, name, prefix in found for word in (name, prefix)}
+    lacking = [name for name in names if name not in present and not _in_events(name)]
+    return tuple(sorted({id_ for id_, _, _ in found})), lacking
+
+
+def _in_events(name: str) -> bool:
+    """Tell whether events carry this name; where that takes too long to say, they may."""
+    sql = "SELECT 1 FROM audit_auditevent WHERE search ILIKE %s AND (key_name = %s OR key_prefix = %s) LIMIT 1"
+    try:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(f"SET LOCAL statement_timeout = {LOOK_MS};{sql}", [pattern(name), name, name])
+            cursor.nextset()
+            there = cursor.fetchone() is not None
+            if connection.savepoint_ids:
+                cursor.execute("SET LOCAL statement_timeout = DEFAULT")
+            return there
+    except OperationalError:
+        return True
+
+
+def _is_id(value: str) -> bool:
+    try:
+        return str(UUID(value)) == value
+    except ValueError:
+        return False
+
+
+def _checked(name: str, value: str) -> tuple[str, str]:
+    """Return a problem in words, and the value as it is used."""
+    value = value.strip()
+    label = FIELDS[name][0]
+    if not value:
+        return f"The filter “{label}” is empty.", value
+    if "\0" in value or len(value) > LONGEST:
+        return f"A {label} has at most {LONGEST} characters, and no NUL.", value[: LONGEST + 1]
     try:
         if name == "key":
-            return "", str(UUID(names.get(value, value)))
+            return "", value.lower() if _is_id(value.lower()) else value
         if name == "outcome" and value not in Outcome.values:
             return f"“{value}” is not an outcome.", value
         if name == "ip":
@@ -206,23 +327,19 @@ def _checked(name: str, value: str, names: Mapping[str, str]) -> tuple[str, str]
             number = float(value)
             return ("", value) if 0 <= number < 1e9 else ("That latency is out of range.", value)
     except ValueError:
-        return f"“{value[:60]}” does not fit the filter “{FIELDS[name][0]}”.", value
+        return f"“{value[:60]}” is not a value of the filter “{label}”.", value
     return "", value
 
 
-def _moment(value: str, problems: list[str]) -> datetime | None:
+def _moment(value: str) -> datetime | None:
     """Read a moment; without a zone it is in the viewer's."""
-    value = value.strip().replace("\0", "")
-    if not value:
-        return None
     try:
         moment = parse_datetime(value.replace(" ", "+") if "T" in value else value)
-    except ValueError:
-        moment = None
-    if moment is None or not 1970 < moment.year < 9000:
-        problems.append(f"“{value[:40]}” is not a time; write it like 2026-05-01T12:00.")
+        if moment is None or not 1970 < moment.year < 9000:
+            return None
+        return moment if timezone.is_aware(moment) else timezone.make_aware(moment)
+    except (ValueError, OverflowError):
         return None
-    return moment if timezone.is_aware(moment) else timezone.make_aware(moment)
 
 
 def _form(moment: datetime) -> str:

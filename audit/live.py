@@ -7,7 +7,6 @@ import json
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator
-from typing import Any
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
@@ -19,10 +18,11 @@ from django.shortcuts import render
 from django.template.loader import get_template
 from django.utils import timezone
 
+from audit import standing
 from audit.filters import Filters
 from audit.ids import uuid7
 from audit.models import Outcome
-from audit.search import COLUMNS, Row, _pattern
+from audit.search import COLUMNS, Row
 
 POLL_SECONDS = 0.7
 QUIET_SECONDS = 15.0
@@ -30,17 +30,17 @@ QUIET_SECONDS = 15.0
 LATE_US = 120_000_000
 MOST = 200
 REMEMBER = 5_000
-CHECK_SECONDS = 30.0
+CHECK_SECONDS = 3.0  # a log-out, a new password, a duty taken away end the view after so long at most
 
 
 def page(request: HttpRequest) -> HttpResponse:
     """Show the page that follows the log."""
     if not request.user.has_perm("audit.view_auditevent"):
         raise PermissionDenied
-    from audit.admin import read_filters, suggestions
+    from audit.admin import suggestions
 
     known = suggestions()
-    filters = read_filters(request, known)
+    filters = Filters.read(request.GET)
     context = {
         **admin.site.each_context(request),
         "title": "Live",
@@ -54,25 +54,22 @@ def page(request: HttpRequest) -> HttpResponse:
 
 
 async def stream(request: HttpRequest) -> HttpResponseBase:
-    """Send new events to a browser for as long as it listens and its person may see them."""
-    user: Any = await request.auser()
-    if not await _may(user):
+    """Send new events to a browser for as long as it listens, its session stands and its person may see them."""
+    session_key: str = request.session.session_key or ""
+    if not await _may(session_key):
         raise PermissionDenied
     filters = await sync_to_async(Filters.read)(request.GET)
-    response = StreamingHttpResponse(_follow(user, filters, _since(request)), content_type="text/event-stream")
+    if filters.problems:
+        return HttpResponse("\n".join(filters.problems), status=400, content_type="text/plain; charset=utf-8")
+    content = _follow(session_key, filters, _since(request))
+    response = StreamingHttpResponse(content, content_type="text/event-stream")
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Accel-Buffering"] = "no"
     return response
 
 
-async def _may(user: Any) -> bool:
-    def check() -> bool:
-        if not (user.is_authenticated and user.is_active and user.is_staff):
-            return False
-        fresh = type(user).objects.filter(pk=user.pk, is_active=True, is_staff=True).first()
-        return fresh is not None and bool(fresh.has_perm("audit.view_auditevent"))
-
-    return bool(await sync_to_async(check)())
+async def _may(session_key: str) -> bool:
+    return bool(await sync_to_async(standing.session)(session_key, ("audit.view_auditevent",)))
 
 
 def _since(request: HttpRequest) -> UUID:
@@ -82,7 +79,7 @@ def _since(request: HttpRequest) -> UUID:
         return uuid7(time.time_ns() // 1000 - 2_000_000)
 
 
-async def _follow(user: Any, filters: Filters, since: UUID) -> AsyncIterator[bytes]:
+async def _follow(session_key: str, filters: Filters, since: UUID) -> AsyncIterator[bytes]:
     seen: OrderedDict[UUID, None] = OrderedDict()
     template = get_template("admin/audit/_row.html")
     floor = since
@@ -90,7 +87,13 @@ async def _follow(user: Any, filters: Filters, since: UUID) -> AsyncIterator[byt
     spoke = checked = time.monotonic()
     yield b"retry: 2000\n\n: following\n\n"
     while True:
+        now = time.monotonic()
         try:
+            if now - checked > CHECK_SECONDS:
+                checked = now
+                if not await _may(session_key):
+                    yield b"event: ended\ndata: Your session has ended, or you may no longer see this.\n\n"
+                    return
             rows = await sync_to_async(_fetch)(filters, floor)
         except DatabaseError:
             yield b"event: trouble\ndata: the database does not answer\n\n"
@@ -105,17 +108,11 @@ async def _follow(user: Any, filters: Filters, since: UUID) -> AsyncIterator[byt
             yield f"id: {row.id}\ndata: {data}\n\n".encode()
         while len(seen) > REMEMBER:
             seen.popitem(last=False)
-        now = time.monotonic()
         if fresh:
             spoke = now
         elif now - spoke > QUIET_SECONDS:
             spoke = now
             yield b": quiet\n\n"
-        if now - checked > CHECK_SECONDS:
-            checked = now
-            if not await _may(user):
-                yield b"event: ended\ndata: you may no longer see this\n\n"
-                return
         late = uuid7_at(time.time_ns() // 1000 - LATE_US)
         floor = max(since, late)
         await asyncio.sleep(POLL_SECONDS)
@@ -131,15 +128,10 @@ def uuid7_at(ts_us: int) -> UUID:
 
 
 def _fetch(filters: Filters, floor: UUID) -> list[Row]:
-    conditions: list[str] = ["id > %s"]
-    params: list[Any] = [floor]
-    for name in filters.values:
-        sql, values = filters.conditions(name)
-        conditions.append(sql)
-        params += values
-    if filters.text:
-        conditions.append("search ILIKE %s")
-        params.append(_pattern(filters.text))
+    own, values = filters.where()
+    low, high = filters.bounds()
+    bounds = [("id > %s", floor), *(("id >= %s", low),) * (low is not None), *(("id < %s", high),) * (high is not None)]
+    conditions, params = [*(sql for sql, _ in bounds), *own], [*(value for _, value in bounds), *values]
     sql = f"SELECT {COLUMNS} FROM audit_auditevent WHERE {' AND '.join(conditions)} ORDER BY id DESC LIMIT {MOST}"  # noqa: S608
     try:
         with connection.cursor() as cursor:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
+from django.http import HttpRequest, QueryDict
 
-__all__ = ["Pages"]
+__all__ = ["Pages", "asked"]
+
+LONGEST = 200
+# What lists are sent beside their conditions.
+BESIDES = ("page", "csrfmiddlewaretoken", "every", "key", "reason", "own_password", "own_code")
 
 if TYPE_CHECKING:
 
@@ -15,3 +21,23 @@ if TYPE_CHECKING:
 
 else:
     Pages = admin.ModelAdmin
+
+
+def asked(
+    request: HttpRequest, query: QueryDict, choices: Mapping[str, Collection[str] | None]
+) -> tuple[dict[str, str], bool]:
+    """Read the conditions of a list: by name what each may be, None for any text. What cannot fit is said on the page, and
+    False tells that nothing is to be shown.
+    """
+    found, problems = {}, []
+    for name, allowed in choices.items():
+        given = {value.strip() for value in query.getlist(name)} - {""}
+        if len(given) > 1:
+            problems.append(f"“{name}” can be given once.")
+        found[name] = value = next(iter(given), "")
+        if len(value) > LONGEST or "\0" in value or (value and allowed is not None and value not in allowed):
+            problems.append(f"There is no {name} “{value[:60]}”." if allowed is not None else "That text is too long.")
+    problems += [f"There is no filter “{name[:60]}”." for name in query if name not in choices and name not in BESIDES]
+    for problem in problems:
+        messages.warning(request, problem)
+    return found, not problems

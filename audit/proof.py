@@ -7,30 +7,37 @@ from datetime import timedelta
 from typing import Any
 
 from django import forms
+from django.contrib import admin
 from django.contrib.auth import authenticate
 from django.http import HttpRequest
 
-__all__ = ["LASTS", "ProofForm", "note", "proved"]
+__all__ = ["LASTS", "ProofForm", "asks_code", "note", "proved"]
 
 LASTS = timedelta(minutes=10)
 KEY = "sentinel_proved_at"
 
 
 def note(request: HttpRequest) -> None:
-    """Remember that the person of this session has just given their password."""
+    """Remember that the person of this session has just given what a log-in asks of them."""
     request.session[KEY] = int(time.time())
 
 
 def proved(request: HttpRequest) -> bool:
-    """Whether the person of this session gave their password a short while ago."""
+    """Whether the person of this session gave it a short while ago."""
     at = request.session.get(KEY)
     return isinstance(at, int) and 0 <= time.time() - at < LASTS.total_seconds()
 
 
-class ProofForm(forms.Form):
-    """The acting person's own password, asked for again when the last time is too long ago.
+def asks_code(user: Any) -> bool:
+    """Whether a log-in asks this person for a second factor too; the site knows."""
+    ask = getattr(admin.site, "asks_code", None)
+    return bool(ask(user)) if ask else False
 
-    It goes through the same door as a log-in, so that guessing here is throttled and recorded as it is there.
+
+class ProofForm(forms.Form):
+    """The acting person's own password, and a code from whoever has a second factor, when the last time is too long ago.
+
+    Both go through the same doors as at a log-in, so that guessing here is throttled and recorded as it is there.
     """
 
     own_password = forms.CharField(
@@ -40,13 +47,23 @@ class ProofForm(forms.Form):
         widget=forms.PasswordInput(attrs={"autocomplete": "current-password"}),
         help_text="Asked again because this cannot be undone by a click, and you last gave it a while ago.",
     )
+    own_code = forms.CharField(
+        required=False,
+        max_length=40,
+        label="Code of your second factor",
+        widget=forms.TextInput(attrs={"autocomplete": "one-time-code", "autocapitalize": "none"}),
+        help_text="From your authenticator, or a recovery code. Each is good once.",
+    )
 
-    def __init__(self, request: HttpRequest, *, asked: bool | None = None) -> None:
+    def __init__(self, request: HttpRequest, *, asked: bool | None = None, always: bool = False) -> None:
         """`asked` says whether the form was shown before; without it every POST is an answer to it."""
         answered = request.method == "POST" if asked is None else asked
         super().__init__(request.POST if answered else None)
         self.request = request
-        self.needed = not proved(request)
+        self.needed = always or not proved(request)
+        self.coded = self.needed and asks_code(request.user)
+        if always:
+            self.fields["own_password"].help_text = "Asked because this changes how you log in."
 
     def clean_own_password(self) -> str:
         """Check it; one that is given without being needed must be right too."""
@@ -61,5 +78,20 @@ class ProofForm(forms.Form):
         found = authenticate(self.request, **{user.USERNAME_FIELD: user.get_username(), "password": password})
         if found is None or found.pk != user.pk:
             raise forms.ValidationError("That is not your password.")
-        note(self.request)
         return password
+
+    def clean(self) -> dict[str, Any]:
+        """Take the code after the password alone was right, and remember that both were."""
+        cleaned = super().clean() or {}
+        if self.errors:
+            return cleaned
+        if self.coded:
+            code = cleaned.get("own_code", "")
+            give: Any = getattr(admin.site, "give_code", None)
+            problem = give(self.request, code) if code else "Give a code to do this."
+            if problem:
+                self.add_error("own_code", problem)
+                return cleaned
+        if cleaned.get("own_password"):
+            note(self.request)
+        return cleaned

@@ -6,12 +6,12 @@ import re
 from argparse import ArgumentParser
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 from django.core.management.base import CommandError
-from django.db.models import Q
 
-from audit.models import AuditEvent, Outcome
+from audit.exporting import matching
+from audit.filters import Filters
+from audit.models import Outcome
 from audit.querysets import AuditEventQuerySet
 
 __all__ = ["COLUMNS", "add_filters", "chosen", "described", "moment"]
@@ -67,28 +67,21 @@ def add_filters(parser: ArgumentParser) -> None:
 
 
 def chosen(options: dict[str, Any]) -> AuditEventQuerySet:
-    """Give the events that the options choose, unordered and unlimited."""
-    events = AuditEvent.objects.between(
-        moment(options["since"]) if options["since"] else None, moment(options["until"]) if options["until"] else None
+    """Give the events that the options choose, unordered and unlimited; raises CommandError for what can fit none."""
+    since, until = (options[name] for name in ("since", "until"))
+    values = {name: list(map(str, options[name])) for name in ("key", *COLUMNS, "status")}
+    filters = Filters.of(
+        values,
+        text=options["search"] or "",
+        start=moment(since) if since is not None else None,
+        end=moment(until) if until is not None else None,
     )
-    for option, column in COLUMNS.items():
-        if options[option]:
-            events = events.filter(**{f"{column}__in": options[option]})
-    if options["status"]:
-        events = events.filter(status_code__in=options["status"])
-    if options["key"]:
-        keys = Q()
-        for key in options["key"]:
-            try:
-                keys |= Q(api_key_id=UUID(key))
-            except ValueError:
-                keys |= Q(key_prefix=key) | Q(key_name=key)
-        events = events.filter(keys)
-    if options["search"]:
-        events = events.search(options["search"])
+    if filters.problems:
+        raise CommandError(" ".join(filters.problems))
     if options["limit"] is not None and options["limit"] < 1:
         raise CommandError("--limit must be at least 1")
-    return events
+    found: AuditEventQuerySet = matching(filters).order_by()
+    return found
 
 
 def described(options: dict[str, Any]) -> dict[str, Any]:

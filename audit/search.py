@@ -71,6 +71,8 @@ def search(
     budget_ms: float = BUDGET_MS,
 ) -> Found:
     """Return one page of events: older than `before`, or the next newer than `after`, or the newest."""
+    if filters.problems:
+        return Found([], None, None)
     walk = _Walk(filters, before, after, limit)
     rows, reached = walk.run(budget_ms)
     more = len(rows) > limit
@@ -100,7 +102,9 @@ class _Walk:
             high = min(high, before) if high else before
         self.low, self.high, self.after = low, high, after
         # The condition whose index gives the order; the others are looked at row by row.
-        self.driver = next((name for name in INDEXED if name in filters.values), None)
+        # A key's name has no such order: its events may be those of several keys, and of keys that are gone.
+        indexed = [name for name in INDEXED if name != "key" or not filters.named]
+        self.driver = next((name for name in indexed if name in filters.values), None)
         self.rest = [name for name in filters.values if name != self.driver]
         self.order = "ASC" if self.forward else "DESC"
 
@@ -143,14 +147,8 @@ class _Walk:
     def _attempt(self) -> list[Row]:
         """Let the planner choose among the indexes, for a moment only."""
         conditions, params = self._bounds(None)
-        for name in self.filters.values:
-            sql, values = self.filters.conditions(name)
-            conditions.append(sql)
-            params += values
-        if self.filters.text:
-            conditions.append("search ILIKE %s")
-            params.append(_pattern(self.filters.text))
-        where = " AND ".join(conditions) or "true"
+        own, values = self.filters.where()
+        where, params = " AND ".join([*conditions, *own]) or "true", params + values
         with transaction.atomic(), connection.cursor() as cursor:
             # Both statements in one round trip; the second is what is read.
             cursor.execute(
@@ -210,14 +208,7 @@ class _Walk:
         return "auth_method, client_ip, session, rpc_id, decision, search"
 
     def _rest_sql(self) -> tuple[str, list[Any]]:
-        conditions, params = [], []
-        for name in self.rest:
-            sql, values = self.filters.conditions(name)
-            conditions.append(sql)
-            params += values
-        if self.filters.text:
-            conditions.append("search ILIKE %s")
-            params.append(_pattern(self.filters.text))
+        conditions, params = self.filters.where(self.rest)
         return " AND ".join(conditions), params
 
     def _execute(self, query: tuple[str, list[Any]]) -> list[Row]:
@@ -228,8 +219,3 @@ class _Walk:
             cursor.execute(*query)
             rows: list[tuple[Any, ...]] = cursor.fetchall()
             return rows
-
-
-def _pattern(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return f"%{escaped}%"

@@ -178,29 +178,31 @@ def replay_view(request: HttpRequest) -> HttpResponse:
         raise PermissionDenied
     from policies import services
 
+    payloads = request.user.has_perm("audit.view_payload")
     form = ReplayForm(request.POST or None, initial={"document": services.export(), "since": "7"})
     result: Any = None
     problem = ""
     if request.method == "POST" and form.is_valid():
         since = timezone.now() - timedelta(days=int(form.cleaned_data["since"]))
         try:
-            result = _replay(form.cleaned_data["document"], since)
+            result = _replay(form.cleaned_data["document"], since, payloads=payloads)
         except (ValueError, forms.ValidationError) as error:
             problem = "\n".join(error.messages) if isinstance(error, forms.ValidationError) else str(error)
         else:
-            record("admin.policy.replayed", request, details={"since": since.isoformat()})
+            record("admin.policy.replayed", request, details={"since": since.isoformat(), "payloads": payloads})
     context = {
         **admin.site.each_context(request),
         "title": "Replay a policy",
         "form": form,
         "result": result,
         "problem": problem,
+        "payloads": payloads,
     }
     return render(request, "admin/policies/replay.html", context)
 
 
-def _replay(document: str, since: Any) -> dict[str, Any]:
-    report = replay(document, since=since).as_dict()
+def _replay(document: str, since: Any, *, payloads: bool) -> dict[str, Any]:
+    report = replay(document, since=since, payloads=payloads).as_dict()
     report["more"] = max(0, len(report["groups"]) - MOST_GROUPS)
     report["groups"] = report["groups"][:MOST_GROUPS]
     return report

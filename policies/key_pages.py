@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -11,20 +12,20 @@ from django.conf import settings
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.core.paginator import Paginator
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Coalesce
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect, render
 from django.urls import URLPattern, path
 from django.utils import timezone
 
-from audit.pages import Pages
+from audit.pages import Pages, asked
 from audit.people import actor
 from audit.proof import ProofForm
 from policies import preview
 from policies.key_forms import KeyForm, NewKeyForm, RevokeForm, RotateForm
-from policies.models import ApiKey, Role
+from policies.models import ApiKey, IdempotentRequest, Role
 
 PAGE = 50
 STATES = {
@@ -55,6 +56,23 @@ def in_state(keys: QuerySet[ApiKey], state: str) -> QuerySet[ApiKey]:
     if state == "revoked":
         return keys.filter(revoked_at__isnull=False)
     return keys if state == "all" else keys.filter(live)
+
+
+class SentBeforeError(Exception):
+    """A form whose answer shows a secret was sent a second time: the page was loaded again, or the button pressed twice."""
+
+
+def spend(request: HttpRequest) -> None:
+    """Take a form's token, which is good once, in the transaction of the act; whoever comes second waits, and is refused."""
+    token = request.POST.get("once", "")[:64]
+    if not token:
+        return
+    IdempotentRequest.objects.filter(created_at__lt=timezone.now() - timedelta(days=1)).delete()
+    try:
+        with transaction.atomic():
+            IdempotentRequest.objects.create(caller=f"form {request.user.pk}", key=token, digest="")
+    except IntegrityError:
+        raise SentBeforeError from None
 
 
 @admin.register(ApiKey)
@@ -88,11 +106,8 @@ class ApiKeyAdmin(Pages):
         """List keys by state."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        state = request.GET.get("state", "")
-        state = state if state in STATES else ""
-        text = request.GET.get("q", "").strip()[:200].replace("\0", "")
-        role = request.GET.get("role", "")
-        keys = self.found(state, text, role)
+        roles = list(Role.objects.values_list("name", flat=True))
+        keys, (state, text, role) = self.found(request, request.GET, roles)
         pages = Paginator(keys, PAGE)
         page = pages.get_page(request.GET.get("page"))
         context = {
@@ -104,7 +119,7 @@ class ApiKeyAdmin(Pages):
             "state": state,
             "text": text,
             "role": role,
-            "roles": list(Role.objects.values_list("name", flat=True)),
+            "roles": roles,
             "number": pages.count,
             "now": timezone.now(),
             "soon": timezone.now() + timedelta(days=14),
@@ -114,15 +129,19 @@ class ApiKeyAdmin(Pages):
         }
         return render(request, "admin/policies/keys.html", context)
 
-    def found(self, state: str, text: str, role: str) -> QuerySet[ApiKey]:
-        """Return the keys that a filter means."""
+    def found(
+        self, request: HttpRequest, query: QueryDict, roles: list[str]
+    ) -> tuple[QuerySet[ApiKey], tuple[str, str, str]]:
+        """Return the keys that a filter means, and the filter; none where it cannot be understood."""
+        words, fits = asked(request, query, {"state": STATES, "q": None, "role": roles})
+        state, text, role = words["state"], words["q"], words["role"]
         keys = in_state(ApiKey.objects.select_related("role", "usage"), state)
         if text:
             public = text.removeprefix("mcps_live_")[:12]
             keys = keys.filter(Q(name__icontains=text) | Q(owner__icontains=text) | Q(public_id__startswith=public))
         if role:
             keys = keys.filter(role__name=role)
-        return keys.order_by("name", "created_at", "pk")
+        return keys.order_by("name", "created_at", "pk") if fits else keys.none(), (state, text, role)
 
     def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
         """Create a key, and show its secret this once."""
@@ -135,18 +154,25 @@ class ApiKeyAdmin(Pages):
 
             data = form.cleaned_data
             try:
-                made = services.create_key(
-                    name=data["name"],
-                    role=data["role"].name if data["role"] else None,
-                    duty=data["duty"] or None,
-                    owner=data["owner"],
-                    description=data["description"],
-                    expires_at=data["expires_at"],
-                    networks=data["networks"],
-                    upstreams=data["upstreams"],
-                    query_allowed=data["query_allowed"],
-                    actor=actor(request),
+                with transaction.atomic():
+                    spend(request)
+                    made = services.create_key(
+                        name=data["name"],
+                        role=data["role"].name if data["role"] else None,
+                        duty=data["duty"] or None,
+                        owner=data["owner"],
+                        description=data["description"],
+                        expires_at=data["expires_at"],
+                        networks=data["networks"],
+                        upstreams=data["upstreams"],
+                        query_allowed=data["query_allowed"],
+                        actor=actor(request),
+                    )
+            except SentBeforeError:
+                messages.warning(
+                    request, "This form was sent before: the key was made then, and its secret shown once."
                 )
+                return redirect("admin:policies_apikey_changelist")
             except (ValidationError, ValueError) as error:
                 form.add_error(None, _words(error))
             else:
@@ -159,6 +185,7 @@ class ApiKeyAdmin(Pages):
             "form": form,
             "duties": duties,
             "known": self.known(),
+            "once": secrets.token_hex(16),
         }
         return render(request, "admin/policies/key_new.html", context)
 
@@ -261,7 +288,14 @@ class ApiKeyAdmin(Pages):
 
             overlap = timedelta(seconds=int(form.cleaned_data["overlap"]))
             try:
-                made = services.rotate_key(key.pk, overlap=overlap, actor=actor(request))
+                with transaction.atomic():
+                    spend(request)
+                    made = services.rotate_key(key.pk, overlap=overlap, actor=actor(request))
+            except SentBeforeError:
+                messages.warning(
+                    request, "This form was sent before: the key was rotated then, and its secret shown once."
+                )
+                return redirect("admin:policies_apikey_change", key.pk)
             except (ValidationError, ValueError) as error:
                 form.add_error(None, _words(error))
             else:
@@ -269,6 +303,7 @@ class ApiKeyAdmin(Pages):
                 self.log_change(request, rotated, "rotated")
                 return self.secret_page(request, rotated, secret, "rotated", timezone.now() + overlap)
         context = {**self.admin_site.each_context(request), "title": f"Rotate {key.name}", "key": key, "form": form}
+        context["once"] = secrets.token_hex(16)
         return render(request, "admin/policies/key_rotate.html", context)
 
     def revoke_view(self, request: HttpRequest, key_id: UUID) -> HttpResponse:
@@ -283,7 +318,7 @@ class ApiKeyAdmin(Pages):
         if not self.may_revoke(request) or request.method != "POST":
             raise PermissionDenied
         if request.POST.get("every"):
-            found = self.found(request.POST.get("state", ""), request.POST.get("q", ""), request.POST.get("role", ""))
+            found, _ = self.found(request, request.POST, list(Role.objects.values_list("name", flat=True)))
             keys = list(found.filter(revoked_at=None)[:1000])
         else:
             chosen = []

@@ -390,6 +390,8 @@ class ReplayJob(Job):
     document = models.TextField()
     since = models.DateTimeField()
     until = models.DateTimeField()
+    #: whether conditions on arguments were asked: the report is then for those alone who may see arguments
+    payloads = models.BooleanField(default=True)
     report: models.JSONField[Any, Any] = models.JSONField(null=True, blank=True)
 
     class Meta(Job.Meta):

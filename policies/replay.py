@@ -52,13 +52,15 @@ def replay(
     since: datetime,
     until: datetime | None = None,
     progress: Progress | None = None,
+    *,
+    payloads: bool = True,
 ) -> Report:
     """Decide every recorded decision from `since` to `until` again under the draft (a document's text, or a policy);
-    `progress(done, of)` is told as it goes.
+    `progress(done, of)` is told as it goes. `payloads` says whether whoever asks may see arguments.
     """
     spec = parse(draft).spec if isinstance(draft, str) else draft.spec if isinstance(draft, PolicySet) else draft
     upstreams = {key.prefix: frozenset(key.upstreams) for key in ApiKey.objects.exclude(upstreams=[])}
-    again = Replay(PolicySet(numbered(spec)), upstreams)
+    again = Replay(PolicySet(numbered(spec)), upstreams, payloads=payloads)
     slices = _slices(since, until or timezone.now() + timedelta(seconds=1))
     for done, (start, end) in enumerate(slices):
         _slice(again, start, end)
@@ -92,7 +94,7 @@ def _slice(again: Replay, start: datetime, end: datetime) -> None:
         return
     plans = [again.plan(group) for group, _ in singles]
     columns = [list(column) for column in zip(*(head for _, head in singles), strict=True)]
-    asks = [bool(plan.paths) for plan in plans]
+    asks = [again.payloads and bool(plan.paths) for plan in plans]
     for number, id_, at, ip, request, count in _stream(SINGLES, [list(range(len(plans))), asks, *columns, *span]):
         again.decide_one(plans[number], Single(id_, at, ip, request, count))
 

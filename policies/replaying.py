@@ -40,6 +40,7 @@ _PLAIN = frozenset((str, int, bool, type(None)))  # floats may not be what was w
 Values = tuple[Any, ...]
 
 NOT_KEPT = "payload not kept"
+NOT_SEEN = "it hangs on arguments, which you may not see"
 TRUNCATED = "payload truncated"
 ALTERED = "payload redacted where a condition looks"
 ANNOTATIONS = "the tool's annotations at that time are not known"
@@ -151,10 +152,17 @@ class Report:
 
 
 class Replay:
-    """Decides recorded events again under a draft. `upstreams` says which upstreams a key (by prefix) is limited to."""
+    """Decides recorded events again under a draft. `upstreams` says which upstreams a key (by prefix) is limited to.
 
-    def __init__(self, draft: PolicySet, upstreams: Mapping[str, frozenset[str]] | None = None) -> None:
+    Without `payloads` no condition on arguments is asked: whoever may not read arguments must not learn them from what a
+    condition answers, draft by draft. What hangs on them is then undecidable, whether they were kept or not.
+    """
+
+    def __init__(
+        self, draft: PolicySet, upstreams: Mapping[str, frozenset[str]] | None = None, *, payloads: bool = True
+    ) -> None:
         self.draft = draft
+        self.payloads = payloads
         self.report = Report()
         self._upstreams = upstreams or {}
         self._labels = {rule.id: rule.label() for rule in draft.spec.rules}
@@ -201,11 +209,11 @@ class Replay:
     def decide_one(self, plan: GroupPlan, event: Single) -> None:
         """Decide one event by what was kept of it."""
         group = plan.group
-        arguments, lacking = _arguments(plan, event)
+        arguments, lacking = _arguments(plan, event) if self.payloads or not plan.paths else (MISSING, NOT_SEEN)
         values = _values(plan, arguments) if plan.members and not lacking else None
         decision = plan.decided.get(values) if values is not None else None
         if decision is None:
-            if event.request is not None and exact.doubtful(event.request):
+            if self.payloads and event.request is not None and exact.doubtful(event.request):
                 arguments, lacking = _arguments(plan, event, exact.loads)
             lacking = lacking or _altered_in(plan, arguments) or (ANNOTATIONS if plan.annotations else "")
             context = Context(event.at, event.client_ip)

@@ -12,7 +12,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import URLPattern, path
 
-from audit.pages import Pages
+from audit.pages import Pages, asked
 from audit.people import actor
 from policies import explain_pages, glob, preview
 from policies.compiled import PolicyError
@@ -68,8 +68,9 @@ class RoleAdmin(Pages):
         if not self.has_view_permission(request):
             raise PermissionDenied
         roles = list(Role.objects.values_list("name", flat=True)[:12])
-        text = request.GET.get("q", "").strip()[:100]
-        tools = [tool for tool in preview.known_tools() if text.lower() in tool[1].lower()]
+        words, fits = asked(request, request.GET, {"q": None})
+        text = words["q"]
+        tools = [tool for tool in preview.known_tools() if fits and text.lower() in tool[1].lower()]
         context = {
             **self.admin_site.each_context(request),
             "title": "Who may call what",
@@ -188,14 +189,17 @@ class RuleAdmin(Pages):
         """List rules as sentences."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        effect, role = request.GET.get("effect", ""), request.GET.get("role", "")
-        text = request.GET.get("q", "").strip()[:200]
         compiled = preview.policy()
+        roles = [spec.name for spec in compiled.spec.roles]
+        words, fits = asked(request, request.GET, {"effect": ("allow", "deny"), "role": roles, "q": None})
+        effect, role, text = words["effect"], words["role"], words["q"]
         found = [
             (rule, rule_sentence(rule))
             for rule in compiled.spec.rules
             if (not effect or rule.effect == effect) and (not role or rule.roles is None or role in rule.roles)
         ]
+        if not fits:
+            found = []
         if text:
             found = [pair for pair in found if text.lower() in f"{pair[1]} {pair[0].name} {pair[0].note}".lower()]
         pages = Paginator(found, PAGE)
@@ -207,7 +211,7 @@ class RuleAdmin(Pages):
             "effect": effect,
             "role": role,
             "text": text,
-            "roles": [spec.name for spec in compiled.spec.roles],
+            "roles": roles,
             "version": compiled.version,
             "may_add": self.has_add_permission(request),
         }

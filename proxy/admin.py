@@ -15,10 +15,11 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import URLPattern, path
 
-from audit.pages import Pages
+from audit import members
+from audit.pages import Pages, asked
 from audit.people import actor
 from proxy import definitions, vault
-from proxy.forms import UpstreamForm, pairs_as_text
+from proxy.forms import JudgementForm, UpstreamForm, pairs_as_text
 from proxy.models import CatalogueItem, Upstream, UpstreamStatus
 from proxy.services import ServiceError
 
@@ -34,7 +35,11 @@ class UpstreamAdmin(Pages):
     def get_urls(self) -> list[URLPattern]:
         """Add the check of a connection."""
         wrap = self.admin_site.admin_view
-        return [path("<int:pk>/check/", wrap(self.check_view), name="proxy_upstream_check"), *super().get_urls()]
+        return [
+            path("<int:pk>/check/", wrap(self.check_view), name="proxy_upstream_check"),
+            path("<int:pk>/policy/", wrap(self.judge_view), name="proxy_upstream_policy"),
+            *super().get_urls(),
+        ]
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         """List upstreams with what was last seen of them."""
@@ -62,13 +67,11 @@ class UpstreamAdmin(Pages):
         if not self.has_add_permission(request):
             raise PermissionDenied
         commands = self.commands(request)
-        form = UpstreamForm(request.POST or None, new=True, commands=commands)
+        form = UpstreamForm(request.POST or None, new=True, owned=members.owned(request.user, "upstream"))
         if request.method == "POST" and form.is_valid():
             from proxy import services
 
-            data = dict(form.cleaned_data)
-            if not commands:
-                data.pop("command"), data.pop("environment"), data.pop("working_directory")
+            data = form.given()
             try:
                 made = services.create_upstream(actor=actor(request), may_start_commands=commands, **data)
             except ServiceError as error:
@@ -104,16 +107,16 @@ class UpstreamAdmin(Pages):
         upstream = self.one(object_id)
         may_change = self.has_change_permission(request)
         commands = self.commands(request)
-        form = UpstreamForm(request.POST or None, initial=_initial(upstream), commands=commands)
+        form = UpstreamForm(
+            request.POST or None, initial=_initial(upstream), owned=members.owned(request.user, "upstream")
+        )
         if request.method == "POST":
             if not may_change:
                 raise PermissionDenied
             if form.is_valid():
                 from proxy import catalogue_services, services
 
-                data = dict(form.cleaned_data)
-                if not commands:
-                    data.pop("command"), data.pop("environment"), data.pop("working_directory")
+                data = form.given()
                 policy = upstream.catalogue_policy
                 try:
                     changed = services.update_upstream(
@@ -139,12 +142,38 @@ class UpstreamAdmin(Pages):
             "may_change": may_change,
             "may_check": request.user.has_perm("proxy.check_upstream"),
             "may_delete": self.has_delete_permission(request),
+            "may_judge": request.user.has_perm(members.JUDGE),
             "headers": [(name, vault.shown(value)) for name, value in upstream.headers.items()],
             "stderr": _stderr(request, upstream),
             "address": f"{base}/mcp/{upstream.slug}",
             "line": f'claude mcp add --transport http {upstream.slug} {base}/mcp/{upstream.slug} --header "Authorization: Bearer KEY"',
         }
         return render(request, "admin/proxy/upstream.html", context)
+
+    def judge_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """Decide what of an upstream may be used, and what events keep of it."""
+        if not request.user.has_perm(members.JUDGE):
+            raise PermissionDenied
+        upstream = self.one(pk)
+        form = JudgementForm(request.POST or None, initial=_initial(upstream))
+        if request.method == "POST" and form.is_valid():
+            from proxy import services
+
+            try:
+                services.update_upstream(actor=actor(request), slug=upstream.slug, **form.cleaned_data)
+            except ServiceError as error:
+                _blame(form, error)
+            else:
+                self.log_change(request, upstream, [{"changed": {"fields": form.changed_data}}])
+                messages.success(request, f"The policy of {upstream.slug} was changed.")
+                return redirect("admin:proxy_upstream_change", upstream.pk)
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"Policy of {upstream.slug}",
+            "upstream": upstream,
+            "form": form,
+        }
+        return render(request, "admin/proxy/upstream_policy.html", context)
 
     def check_view(self, request: HttpRequest, pk: int) -> HttpResponse:
         """Connect, initialise and list, now."""
@@ -177,9 +206,11 @@ class UpstreamAdmin(Pages):
         upstream = self.one(object_id)
         if not self.has_delete_permission(request):
             raise PermissionDenied
-        if request.method == "POST":
-            from proxy import services
+        from proxy import services
 
+        if services.judged(upstream) and not request.user.has_perm(members.JUDGE):
+            raise PermissionDenied  # a removal would undo what another duty decided
+        if request.method == "POST":
             try:
                 with transaction.atomic():
                     self.log_deletions(request, Upstream.objects.filter(pk=upstream.pk))
@@ -198,7 +229,7 @@ def vars_of(changes: Any) -> list[tuple[str, list[str]]]:
     return [(word, getattr(changes, word)) for word in ("new", "changed", "quarantined", "gone", "back")]
 
 
-def _blame(form: UpstreamForm, error: ServiceError) -> None:
+def _blame(form: UpstreamForm | JudgementForm, error: ServiceError) -> None:
     form.add_error(error.field if error.field in form.fields else None, error.message)
 
 
@@ -259,9 +290,11 @@ class CatalogueItemAdmin(Pages):
             .annotate(number=Count("pk"))
             .order_by("status")
         )
-        state = request.GET.get("state")
-        if state not in STATES:
-            state = "waiting" if any(counts.get(word) for word in WAITING) else ""
+        upstreams = list(Upstream.objects.values_list("slug", flat=True))
+        words, fits = asked(request, request.GET, {"state": STATES, "q": None, "upstream": upstreams})
+        state, text, upstream = words["state"], words["q"], words["upstream"]
+        if "state" not in request.GET and any(counts.get(word) for word in WAITING):
+            state = "waiting"
         items = CatalogueItem.objects.select_related("upstream").defer("pinned_definition")
         if state == "waiting":
             items = items.filter(present=True, status__in=WAITING)
@@ -269,7 +302,8 @@ class CatalogueItemAdmin(Pages):
             items = items.filter(present=True, status="pinned")
         elif state == "gone":
             items = items.filter(present=False)
-        text, upstream = request.GET.get("q", "").strip()[:200].replace("\0", ""), request.GET.get("upstream", "")
+        if not fits:
+            items = items.none()
         if text:
             items = items.filter(name__icontains=text)
         if upstream:
@@ -287,7 +321,7 @@ class CatalogueItemAdmin(Pages):
             "number": pages.count,
             "text": text,
             "upstream": upstream,
-            "upstreams": list(Upstream.objects.values_list("slug", flat=True)),
+            "upstreams": upstreams,
             "may_approve": request.user.has_perm("proxy.approve_item"),
             "may_check": request.user.has_perm("proxy.check_upstream"),
         }

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from django import forms
 
+from audit.members import JUDGE, MEMBERS
 from proxy.models import SLUG_PATTERN, Upstream
 
-__all__ = ["UpstreamForm", "pairs_as_text"]
+__all__ = ["JudgementForm", "UpstreamForm", "pairs_as_text"]
 
 ADVANCED = (
     "connect_timeout", "first_byte_timeout", "idle_timeout", "max_concurrent", "max_answer_bytes", "networks", "ca_pem",
@@ -92,13 +94,21 @@ class UpstreamForm(forms.Form):
     process_mode = forms.ChoiceField(choices=Upstream.ProcessMode.choices, required=False, initial="shared")
     memory_limit_mb = forms.IntegerField(required=False, min_value=1, label="Memory (MB)")
 
-    def __init__(self, *args: Any, new: bool = False, commands: bool = False, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, owned: Collection[str], new: bool = False, **kwargs: Any) -> None:
+        """`owned` are the members whose duty the person has; the others are shown, and what is sent for them is not read."""
         super().__init__(*args, **kwargs)
         if not new:
             del self.fields["slug"]
-        if not commands:
-            for name in ("command", "environment", "working_directory"):
-                self.fields[name].disabled = True
+        self.owned = frozenset(owned)
+        for name, field in self.fields.items():
+            if name not in self.owned:
+                field.disabled = True
+                if MEMBERS["upstream"][name] == JUDGE:
+                    field.help_text = "Decided by whoever manages the policy."
+
+    def given(self) -> dict[str, Any]:
+        """Return the members that this person decides."""
+        return {name: value for name, value in self.cleaned_data.items() if name in self.owned}
 
     @property
     def advanced(self) -> list[Any]:
@@ -134,3 +144,15 @@ class UpstreamForm(forms.Form):
         if data.get("transport") == "stdio":
             data["url"] = ""
         return data
+
+
+class JudgementForm(forms.Form):
+    """What of an upstream may be used, and what events keep of it: the policy manager's part."""
+
+    catalogue_policy = UpstreamForm.base_fields["catalogue_policy"]
+    dispatchers = UpstreamForm.base_fields["dispatchers"]
+    audit_level = UpstreamForm.base_fields["audit_level"]
+
+    def clean_dispatchers(self) -> dict[str, str]:
+        """Read lines of a tool and its argument."""
+        return _pairs(self.cleaned_data["dispatchers"], "=", "call_tool = name")

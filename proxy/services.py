@@ -16,8 +16,10 @@ from typing import Any
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import transaction
+from django.db.models import Q
 
 from audit.acts import Actor, record_act
+from audit.members import JUDGE, MEMBERS
 from policies.dispatch import PATH
 from policies.naming import what_names
 from policies.services import lock_policy
@@ -108,6 +110,16 @@ def remove_upstream(*, actor: Actor, slug: str) -> None:
         before = describe(upstream)
         upstream.delete()
         record_act(method="admin.upstream.removed", actor=actor, target=slug, before=before)
+
+
+def judged(upstream: Upstream) -> dict[str, Any]:
+    """Give what was decided of an upstream beside where it is: what a removal would take away with it."""
+    fresh = Upstream()
+    names = [name for name, permission in MEMBERS["upstream"].items() if permission == JUDGE]
+    found = {name: getattr(upstream, name) for name in names if getattr(upstream, name) != getattr(fresh, name)}
+    if upstream.catalogue.filter(Q(held=True) | Q(status__in=("changed", "quarantined"))).exists():
+        found["catalogue"] = "definitions that are withheld"
+    return found
 
 
 def describe(upstream: Upstream) -> dict[str, Any]:

@@ -16,10 +16,10 @@ from django.urls import URLPattern, path, reverse
 from django.utils.decorators import method_decorator
 from django.views.decorators.debug import sensitive_post_parameters
 
-from audit.pages import Pages
+from audit.pages import Pages, asked
 from audit.people import record
 from audit.proof import ProofForm
-from sentinel import duties
+from sentinel import duties, second_factor
 from sentinel.forms import NewPersonForm, PersonForm
 from sentinel.models import User
 from sentinel.people import shown
@@ -54,7 +54,8 @@ class UserAdmin(Pages):
         """List people."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        text = request.GET.get("q", "").strip()[:150].replace("\0", "")
+        words, fits = asked(request, request.GET, {"q": None})
+        text = words["q"]
         people = User.objects.prefetch_related("groups", "totpdevice_set").order_by("username")
         if text:
             people = people.filter(
@@ -63,7 +64,7 @@ class UserAdmin(Pages):
         context = {
             **self.admin_site.each_context(request),
             "title": "Users",
-            "people": list(people[:500]),
+            "people": list(people[:500]) if fits else [],
             "text": text,
             "duties": duties.DUTIES.values(),
             "may_add": self.has_add_permission(request),
@@ -143,7 +144,7 @@ class UserAdmin(Pages):
             "may_change": may,
             "kept": sorted(form.kept),
             "duties": duties.DUTIES.values(),
-            "factor": user is not None and user.totpdevice_set.filter(confirmed=True).exists(),
+            "factor": user is not None and second_factor.enrolled(user),
             "problems": form.errors or proof.errors,
         }
         return render(request, "admin/sentinel/user.html", context)
@@ -177,6 +178,8 @@ class UserAdmin(Pages):
         user = self.one(pk)
         if request.method != "POST" or not self.has_change_permission(request) or self.above(request, user):
             raise PermissionDenied
+        if user.pk == request.user.pk:
+            return redirect("admin:second_factor_off")  # one's own is given before it is taken away
         proof = ProofForm(request, asked="confirmed" in request.POST)
         if not proof.is_valid():
             context = {
@@ -189,7 +192,7 @@ class UserAdmin(Pages):
             }
             return render(request, "admin/confirm.html", context)
         with transaction.atomic():
-            user.totpdevice_set.all().delete()
+            second_factor.forget(user)
             record("admin.user.second_factor_reset", request, target=user.username)
             self.log_change(request, user, "second factor reset")
         messages.success(

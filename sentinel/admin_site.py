@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from django.contrib.admin import AdminSite
+from django.db.models import Q
 from django.http import HttpRequest, HttpResponseBase
 from django.urls import NoReverseMatch, URLPattern, URLResolver, path, reverse
 
@@ -84,12 +86,15 @@ class SentinelAdminSite(AdminSite):
 
     def get_urls(self) -> list[URLResolver | URLPattern]:
         """Put the site's own pages before those of the models."""
-        from sentinel import pages
+        from sentinel import pages, second_factor_pages
 
         wrap = self.admin_view
         own = [
             path("preferences/", wrap(pages.preferences), name="preferences"),
-            path("second-factor/", wrap(pages.second_factor), name="second_factor"),
+            path("second-factor/", wrap(second_factor_pages.ask), name="second_factor"),
+            path("second-factor/codes/", wrap(second_factor_pages.codes), name="second_factor_codes"),
+            path("second-factor/codes/file/", wrap(second_factor_pages.codes_file), name="second_factor_codes_file"),
+            path("second-factor/off/", wrap(second_factor_pages.turn_off), name="second_factor_off"),
             path("components/", wrap(pages.components), name="components"),
             path("views/", wrap(pages.save_view), name="save_view"),
             path("health/", wrap(pages.health), name="health"),
@@ -121,6 +126,15 @@ class SentinelAdminSite(AdminSite):
             found[kind].append((value, label))
         return found | {"reason": [(word, word) for word in REASONS]}
 
+    def keys_named(self, names: Sequence[str]) -> list[tuple[str, str, str]]:
+        """Return all keys that have one of these names or prefixes: (id, name, prefix)."""
+        from policies.models import ApiKey
+
+        public = [name.rpartition("_")[2] for name in names]
+        keys = ApiKey.objects.filter(Q(name__in=names) | Q(public_id__in=public))
+        found = [(str(key.pk), key.name, key.prefix) for key in keys.only("pk", "name", "public_id")]
+        return [key for key in found if key[1] in names or key[2] in names]
+
     def known_tools(self, most: int) -> list[tuple[str, str, Any, bool]]:
         """Return the tools that upstreams list: (upstream, tool, annotations, waits for approval)."""
         from proxy.models import CatalogueItem
@@ -132,6 +146,31 @@ class SentinelAdminSite(AdminSite):
                 :most
             ]
         ]
+
+    def session_stands(self, session_key: str, permissions: Sequence[str]) -> bool:
+        """Tell whether a session is still good for these permissions."""
+        from sentinel import sessions
+
+        return sessions.stands(session_key, permissions)
+
+    def asks_code(self, user: Any) -> bool:
+        """Tell whether a log-in asks this person for a second factor."""
+        from sentinel import second_factor
+
+        return second_factor.enrolled(user)
+
+    def give_code(self, request: HttpRequest, code: str) -> str:
+        """Take a code of the second factor; return what is wrong with it."""
+        from sentinel import second_factor
+
+        return second_factor.give(request, code).problem
+
+    def password_change(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponseBase:
+        """Let somebody change their own password."""
+        from sentinel.second_factor_pages import OwnPassword
+
+        context = {**self.each_context(request), **(extra_context or {})}
+        return OwnPassword.as_view(extra_context=context)(request)
 
     def grantable(self, user: Any) -> list[str]:
         """Return the duties this person may give to others."""

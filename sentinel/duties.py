@@ -33,6 +33,7 @@ EXTRA = (
     ("policies", "rule", "explain_policy", "Can ask why something is allowed or denied"),
     ("policies", "rule", "replay_policy", "Can replay a policy over past events"),
     ("proxy", "upstream", "check_upstream", "Can check an upstream's connection"),
+    ("proxy", "upstream", "judge_upstream", "Can decide what of an upstream may be used, and what events keep of it"),
 )
 
 
@@ -54,7 +55,7 @@ _POLICY_MANAGER = (
     | _crud("policies", "policyversion", acts=("view",))
     | {"policies.revoke_apikey", "policies.explain_policy", "policies.replay_policy"}
     | _crud("proxy", "upstream", "catalogueitem", acts=("view",))
-    | {"proxy.approve_item"}
+    | {"proxy.approve_item", "proxy.judge_upstream"}
 )
 _OPERATOR = (
     _VIEWER

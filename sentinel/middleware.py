@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import reverse
@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from audit.flood import source_of
 from audit.people import client_ip, record
+from sentinel import second_factor
 from sentinel.acts import Flood
 
 Handler = Callable[[HttpRequest], HttpResponseBase]
@@ -77,23 +78,20 @@ def zone_of(user: object) -> ZoneInfo:
 
 
 class SecondFactorMiddleware:
-    """Asks for a second factor before anything else where one of a person's groups demands it."""
+    """Asks for the second factor before anything else of whoever has one, and where a person's group demands one."""
 
     def __init__(self, get_response: Handler) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:  # noqa: D102
-        user = getattr(request, "user", None)
-        demanded = settings.SENTINEL.second_factor_groups
-        if not demanded or user is None or not user.is_authenticated or not request.path.startswith("/admin/"):
+        user: Any = getattr(request, "user", None)
+        if user is None or not request.path.startswith("/admin/") or not second_factor.owed(user):
             return self.get_response(request)
-        allowed = {reverse("admin:second_factor"), reverse("admin:logout"), reverse("admin:login")}
-        if user.is_verified() or request.path in allowed:
+        if request.path in {reverse("admin:second_factor"), reverse("admin:logout"), reverse("admin:login")}:
             return self.get_response(request)
-        names = set(user.groups.values_list("name", flat=True))
-        if names.intersection(demanded) or (user.is_superuser and "administrator" in demanded):
-            return redirect("admin:second_factor")
-        return self.get_response(request)
+        if request.method == "GET" and "text/event-stream" not in request.headers.get("Accept", ""):
+            request.session[second_factor.NEXT] = request.get_full_path()[:2000]
+        return redirect("admin:second_factor")
 
 
 class RefusalsMiddleware:

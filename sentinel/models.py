@@ -17,6 +17,20 @@ class User(AbstractUser):
     external_subject = models.CharField(max_length=255, null=True, blank=True, unique=True)
 
 
+class RecoveryCode(models.Model):
+    """One of the codes that let somebody in once without their authenticator; only its digest is kept."""
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="recovery_codes")
+    digest = models.CharField(max_length=64)
+    used_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["user", "digest"], name="sentinel_recovery_code_once")]
+
+    def __str__(self) -> str:
+        return f"recovery code {self.pk}"
+
+
 class SavedView(models.Model):
     """A view of the log that somebody comes back to: a name and the conditions, as the query that they are."""
 

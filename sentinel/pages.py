@@ -1,22 +1,18 @@
-"""The admin's own small pages: preferences, the second factor, health, and what is said to someone who is refused."""
+"""The admin's own small pages: preferences, health, and what is said to someone who is refused."""
 
 from __future__ import annotations
 
-import base64
 from datetime import timedelta
 from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
-from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
 from django.utils import timezone
 
-from audit.people import record
 from audit.zones import ZoneField
-from sentinel import qr
 
 
 def page(request: HttpRequest, template: str, context: dict[str, Any], status: int = 200) -> HttpResponse:
@@ -48,7 +44,7 @@ def save_view(request: HttpRequest) -> HttpResponseBase:
     from django.http import HttpResponseNotAllowed, QueryDict
     from django.urls import reverse
 
-    from audit.filters import Filters
+    from audit.filters import FIELDS, SINGLE, Filters
     from sentinel.models import SavedView
 
     if request.method != "POST":
@@ -62,8 +58,16 @@ def save_view(request: HttpRequest) -> HttpResponseBase:
         SavedView.objects.filter(user=user, pk=int(forget)).delete()
         return redirect(events)
     name = request.POST.get("name", "").replace("\0", "").strip()[:80]
-    query = Filters.read(QueryDict(request.POST.get("query", "").removeprefix("?")[:4000])).query().removeprefix("?")
-    if not name:
+    asked = QueryDict(request.POST.get("query", "").removeprefix("?")[:4000], mutable=True)
+    strangers = [name for name in asked if name not in FIELDS and name not in SINGLE]
+    if len(strangers) < len(asked):  # what is no filter is no part of a view, unless nothing else was asked for
+        for stranger in strangers:
+            del asked[stranger]
+    filters = Filters.read(asked)
+    query = filters.query().removeprefix("?")
+    if filters.problems:
+        messages.warning(request, f"The view was not saved. {filters.problems[0]}")
+    elif not name:
         messages.warning(request, "Give the view a name.")
     elif user.saved_views.count() >= 50:
         messages.warning(request, "Fifty views are kept for each person; remove one first.")
@@ -92,44 +96,6 @@ def health(request: HttpRequest) -> HttpResponseBase:
     from sentinel import state
 
     return page(request, "admin/health.html", {"title": "Health", "state": state.read()})
-
-
-def second_factor(request: HttpRequest) -> HttpResponseBase:
-    """Enrol an authenticator, or prove the second factor where one is demanded."""
-    from django_otp import login as otp_login
-    from django_otp.plugins.otp_totp.models import TOTPDevice
-
-    user: Any = request.user
-    confirmed = TOTPDevice.objects.filter(user=user, confirmed=True).first()
-    device = confirmed or TOTPDevice.objects.filter(user=user, confirmed=False).first()
-    if device is None:
-        device = TOTPDevice.objects.create(user=user, name="authenticator", confirmed=False)
-    error = ""
-    if request.method == "POST":
-        with transaction.atomic():
-            right = device.verify_token(request.POST.get("token", "").strip()[:8])
-            if right and not device.confirmed:
-                device.confirmed = True
-                device.save(update_fields=["confirmed"])
-                record("admin.second_factor.enrolled", request, target=user.get_username())
-            elif not right:
-                record("admin.second_factor.failed", request, target=user.get_username(), status_code=401)
-        if right:
-            otp_login(request, device)
-            messages.success(request, "The second factor was accepted.")
-            return redirect("admin:index")
-        error = "That code is not right. Codes change every 30 seconds; check the clock of your device."
-    context: dict[str, Any] = {
-        "title": "Second factor",
-        "enrolled": confirmed is not None,
-        "verified": user.is_verified(),
-        "error": error,
-    }
-    if confirmed is None:  # once it is proven, the secret is shown to nobody
-        secret = base64.b32encode(device.bin_key).decode().rstrip("=")
-        context["secret"] = " ".join(secret[place : place + 4] for place in range(0, len(secret), 4))
-        context["code"] = qr.svg(device.config_url)
-    return page(request, "admin/second_factor.html", context)
 
 
 def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:

@@ -10,7 +10,7 @@ from django.http import HttpRequest
 from audit import proof
 from audit.flood import source_of
 from audit.people import client_ip, record
-from sentinel import people
+from sentinel import people, second_factor
 from sentinel.acts import Flood
 
 _failures = Flood()
@@ -26,7 +26,8 @@ def connect() -> None:
 def _logged_in(sender: Any, request: HttpRequest | None, user: Any, **kwargs: Any) -> None:
     if request is not None:
         proof.note(request)
-        record("admin.login", request, user=user, target=user.get_username())
+        details = {"second_factor": "asked for"} if second_factor.enrolled(user) else None
+        record("admin.login", request, user=user, target=user.get_username(), details=details)
 
 
 def _logged_out(sender: Any, request: HttpRequest | None, user: Any, **kwargs: Any) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterable
 from typing import Any
 from uuid import UUID
 
-from django.contrib import admin
 from django.db import transaction
 from django.db.models import F, TextField
 from django.db.models.functions import Cast
@@ -14,7 +13,7 @@ from django.http import HttpResponseBase, QueryDict
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from audit import exporting
+from audit import exporting, standing
 from audit.acts import record_act
 from audit.api.base import FIELDS as ONLY
 from audit.api.base import LIMIT, ApiView, Operation, Parameter, actor_of, named
@@ -35,7 +34,7 @@ ALSO = {
     "client_ip": "ip", "rpc_id": "rpc",
 }  # fmt: skip
 WORDS = {
-    "key": "Made with this key: its id, or its name.",
+    "key": "Made with this key: its id, its prefix, or its name, now or when the event was recorded.",
     "rule": "Settled by the rule of this id.",
     "slower": "Took longer than so many milliseconds.",
     "session": "Of this session, as events name it.",
@@ -168,7 +167,13 @@ class EventExport(ApiView):
     def get(self, request: Request) -> HttpResponseBase:
         """Stream them."""
         filters = read_filters(self.query)
-        return exporting.stream(request._request, filters, self.query["format"], actor_of(request))
+        user: Any = request.user
+        stands = (
+            standing.Standing(user.stands)
+            if hasattr(user, "stands")
+            else standing.of_request(request._request, exporting.PERMISSIONS)
+        )
+        return exporting.stream(request._request, filters, self.query["format"], actor_of(request), stands)
 
 
 def read_filters(query: dict[str, Any]) -> Filters:
@@ -186,26 +191,10 @@ def read_filters(query: dict[str, Any]) -> Filters:
         raise invalid(wrong("to", "It is after `from`."), detail="The start lies after the end.")
     if asked.get("range") and ("from" in asked or "to" in asked):
         raise invalid(wrong("range", "Give this or from and to."), detail="Give a range, or from and to.")
-    filters = Filters.read(asked, _names(asked.getlist("key")))
+    filters = Filters.read(asked)
     if filters.problems:
         raise invalid(*(wrong("", words) for words in filters.problems))
     return filters
-
-
-def _names(wanted: list[str]) -> dict[str, str]:
-    """Return the ids of keys that are given by name; the site knows them."""
-    if all(_is_uuid(value) for value in wanted):
-        return {}
-    ask = getattr(admin.site, "suggestions", None)
-    return {label: value for value, label in ask().get("key", [])} if ask else {}
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        UUID(text)
-    except ValueError:
-        return False
-    return True
 
 
 def read(ids: list[UUID], *, payloads: bool, only: Collection[str] = ()) -> Iterable[dict[str, Any]]:

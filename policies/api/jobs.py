@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from uuid import UUID
 
 from django.core.exceptions import ValidationError
@@ -29,12 +30,14 @@ def run(job_id: UUID) -> None:
     if job is None:
         return
 
+    decide = replay if job.payloads else partial(replay, payloads=False)
+
     def progress(done: int, of: int) -> None:
         jobs.step(ReplayJob, job_id, done=done, of=of)
 
     try:
         with jobs.beating(ReplayJob, job_id):
-            report = replay(job.document, job.since, job.until, progress).as_dict()
+            report = decide(job.document, job.since, job.until, progress).as_dict()
     except jobs.Cancelled:
         return
     except (ValueError, ValidationError) as error:

@@ -27,6 +27,7 @@ from policies.models import ReplayJob
 __all__ = ["OneReplay", "Replays"]
 
 MOST_GROUPS = 1_000
+PAYLOADS = "audit.view_payload"
 
 
 def _replay(job: ReplayJob) -> dict[str, Any]:
@@ -40,8 +41,14 @@ def _replay(job: ReplayJob) -> dict[str, Any]:
         "until": moment(job.until),
         "finished_at": moment(job.finished_at),
         "error": job.error,
+        "payloads": job.payloads,
         "report": {**job.report, "groups": job.report["groups"][:MOST_GROUPS]} if job.report else None,
     }
+
+
+def _may_see(user: Any, job: ReplayJob) -> bool:
+    """Tell whether somebody may have a report: one that asked about arguments tells of them."""
+    return not job.payloads or bool(user.has_perm(PAYLOADS))
 
 
 class Replays(PolicyView):
@@ -62,7 +69,7 @@ class Replays(PolicyView):
             tag="policy",
             summary="Decide past events again under a draft",
             description=f"Answers at once; `Location` tells how far it is and, in the end, what would change. At most {jobs.MOST} "
-            "run at once.",
+            f"run at once. Without the permission `{PAYLOADS}` no condition on arguments is asked: what hangs on them is undecidable.",
             permissions=("policies.replay_policy",),
             request=forms.ReplayRequest,
             request_types=YAML,
@@ -75,8 +82,10 @@ class Replays(PolicyView):
 
     def get(self, request: Request) -> Response:
         """Return the newest."""
-        found = ReplayJob.objects.defer("document")[: self.query["limit"]]
-        return self.many([_replay(settle(job)) for job in found])
+        found = ReplayJob.objects.defer("document")
+        if not request.user.has_perm(PAYLOADS):
+            found = found.filter(payloads=False)
+        return self.many([_replay(settle(job)) for job in found[: self.query["limit"]]])
 
     def post(self, request: Request) -> Response:
         """Start one."""
@@ -92,10 +101,11 @@ class Replays(PolicyView):
             if alive(ReplayJob) >= jobs.MOST:
                 raise Problem("conflict", f"{jobs.MOST} replays are running; wait for one to end, or cancel it.")
             actor = actor_of(request)
+            payloads = bool(request.user.has_perm(PAYLOADS))
             job = ReplayJob.objects.create(
-                created_by=actor.name[:150], document=asked["document"], since=since, until=until
+                created_by=actor.name[:150], document=asked["document"], since=since, until=until, payloads=payloads
             )
-            about = {"since": moment(since), "until": moment(until)}
+            about = {"since": moment(since), "until": moment(until), "payloads": payloads}
             record_act(method="admin.policy.replayed", actor=actor, target=str(job.pk), details=about)
             transaction.on_commit(lambda: jobs.start(job))
             return self.one(_replay(job), status=202, location=f"{request.path}{job.pk}/", tag=False)
@@ -128,16 +138,19 @@ class OneReplay(ApiView):
 
     def get(self, request: Request, job_id: UUID) -> Response:
         """Return it."""
-        return self.one(_replay(settle(_find_job(job_id))), tag=False)
+        return self.one(_replay(settle(_find_job(job_id, request.user))), tag=False)
 
     def delete(self, request: Request, job_id: UUID) -> Response:
         """Whoever works on it sees that it is gone, and stops."""
-        _find_job(job_id).delete()
+        _find_job(job_id, request.user).delete()
         return Response(status=204)
 
 
-def _find_job(job_id: UUID) -> ReplayJob:
+def _find_job(job_id: UUID, user: Any) -> ReplayJob:
     job = ReplayJob.objects.filter(pk=job_id).first()
     if job is None:
         raise Problem("not_found", "There is no such replay.")
+    if not _may_see(user, job):
+        words = f"This replay looked at arguments: it needs the permission {PAYLOADS}."
+        raise Problem("permission_denied", words, permission=PAYLOADS)
     return job

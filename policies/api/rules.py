@@ -149,10 +149,14 @@ class Rules(ApiView):
     def get(self, request: Request) -> Response:
         """Return one page."""
         effect, role = self.query.get("effect"), self.query.get("role")
+        spec = services.current_spec()
+        there = role is None or any(one.name == role for one in spec.roles)
         found = [
             rule
-            for rule in services.current_spec().rules
-            if (effect is None or rule.effect == effect) and (role is None or rule.roles is None or role in rule.roles)
+            for rule in spec.rules
+            if there
+            and (effect is None or rule.effect == effect)
+            and (role is None or rule.roles is None or role in rule.roles)
         ]
         return self.page_of(found, rule_form)
 

@@ -8,6 +8,7 @@ from django.db import transaction
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from audit import members
 from audit.api.base import FIELDS, ApiView, Operation, Parameter, absolute, actor_of, paging
 from audit.api.fields import read
 from audit.api.problems import Problem, wrong
@@ -30,6 +31,11 @@ def find_upstream(name: str, *, lock: bool = False) -> Upstream:
     if found is None:
         raise Problem("not_found", "There is no such upstream.")
     return found
+
+
+JUDGED = (
+    "`catalogue_policy`, `dispatchers` and `audit_level` need the permission `proxy.judge_upstream` where they change."
+)
 
 
 class _UpstreamView(ApiView):
@@ -73,7 +79,8 @@ class Upstreams(_UpstreamView):
             id="createUpstream",
             tag="upstreams",
             summary="Add an upstream",
-            description="By its URL. A stdio upstream is a command that the gateway starts, and is never added here.",
+            description="By its URL. A stdio upstream is a command that the gateway starts, and is never added here. "
+            f"{JUDGED}",
             permissions=("proxy.add_upstream",),
             request=forms.UpstreamCreation,
             response=forms.UpstreamView,
@@ -93,6 +100,7 @@ class Upstreams(_UpstreamView):
         """Add one."""
         _refuse_commands(request)
         asked = read(forms.UpstreamCreation, request.data)
+        self.demand(*members.demanded("upstream", asked, services.describe(Upstream())), "proxy.add_upstream")
 
         def act() -> Response:
             with telling():
@@ -129,7 +137,8 @@ class OneUpstream(_UpstreamView):
             id="changeUpstream",
             tag="upstreams",
             summary="Change an upstream",
-            permissions=("proxy.change_upstream",),
+            description=f"Needs the permission `proxy.change_upstream` for all other members. {JUDGED}",
+            permissions=("proxy.view_upstream",),
             request=forms.UpstreamChange,
             response=forms.UpstreamView,
             problems=(404,),
@@ -139,7 +148,8 @@ class OneUpstream(_UpstreamView):
             id="removeUpstream",
             tag="upstreams",
             summary="Remove an upstream and its catalogue",
-            description="Its events stay. It is refused while rules, limits, audit levels or keys name it.",
+            description="Its events stay. It is refused while rules, limits, audit levels or keys name it. One that something was"
+            " decided of also needs the permission `proxy.judge_upstream`.",
             permissions=("proxy.delete_upstream",),
             status=204,
             problems=(404,),
@@ -154,9 +164,13 @@ class OneUpstream(_UpstreamView):
     @transaction.atomic
     def patch(self, request: Request, slug: str) -> Response:
         """Change it."""
+        if not members.owned(request.user, "upstream"):
+            self.demand("proxy.change_upstream")
         upstream = find_upstream(slug, lock=True)
         _refuse_commands(request, upstream.transport)
         asked = read(forms.UpstreamChange, request.data, partial=True)
+        needed = members.demanded("upstream", asked, services.describe(upstream))
+        self.demand(*(needed or ["proxy.change_upstream"]))
         self.check_match(self.form(upstream))
         with telling():
             changed = services.update_upstream(actor=actor_of(request), slug=upstream.slug, **asked)
@@ -167,6 +181,8 @@ class OneUpstream(_UpstreamView):
         """Remove it."""
         upstream = find_upstream(slug, lock=True)
         self.check_match(self.form(upstream))
+        if services.judged(upstream):
+            self.demand(members.JUDGE)
         with telling("refused"):
             services.remove_upstream(actor=actor_of(request), slug=upstream.slug)
         return Response(status=204)

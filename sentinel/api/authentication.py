@@ -8,6 +8,8 @@ from typing import Any
 
 from django.conf import settings
 from django.db import connection
+from django.db.models import Q
+from django.utils import timezone
 from rest_framework.authentication import BaseAuthentication, SessionAuthentication
 from rest_framework.request import Request
 
@@ -17,8 +19,10 @@ from audit.people import client_ip
 from audit.sanitizer import current
 from policies import credentials, loading
 from policies.keys import AuthResult, KeyRecord, KeyRing
+from policies.models import ApiKey
 from policies.snapshot import shared
 from proxy.credentials import SCOPE_KEY, presented
+from sentinel import second_factor
 from sentinel.duties import DUTIES
 
 __all__ = ["AdminSession", "AdministrativeKey", "KeyUser"]
@@ -42,6 +46,11 @@ class KeyUser:
     def __init__(self, key: KeyRecord, via: str) -> None:
         self.key, self.via = key, via
         self.permissions = DUTIES[key.duty].permissions if key.duty in DUTIES else frozenset[str]()
+
+    def stands(self) -> bool:
+        """Tell whether the key is still good for its duty: what it opened ends when it does not."""
+        live = Q(expires_at=None) | Q(expires_at__gt=timezone.now())
+        return ApiKey.objects.filter(live, pk=self.key.id, revoked_at=None, duty=self.key.duty).exists()
 
     def has_perm(self, permission: str, obj: Any = None) -> bool:
         """Tell whether the key's duty holds a permission."""
@@ -130,9 +139,6 @@ class AdminSession(SessionAuthentication):
         if user is None or not user.is_active or not user.is_staff:
             return None
         self.enforce_csrf(request)
-        demanded = settings.SENTINEL.second_factor_groups
-        if demanded and not user.is_verified():
-            names = set(user.groups.values_list("name", flat=True))
-            if names.intersection(demanded) or (user.is_superuser and "administrator" in demanded):
-                raise Problem("second_factor_required")
+        if second_factor.owed(user):
+            raise Problem("second_factor_required")
         return user, None

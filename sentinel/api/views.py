@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from django.contrib.auth.views import redirect_to_login
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
-from django.shortcuts import render
+from django.shortcuts import redirect, render
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -120,6 +120,8 @@ class Docs(ApiView):
         """Send a person without a session to the log-in."""
         request: HttpRequest = self.request
         wants = "text/html" in request.META.get("HTTP_ACCEPT", "")
+        if wants and isinstance(exc, Problem) and exc.code == "second_factor_required":
+            return redirect("admin:second_factor")
         if isinstance(exc, Problem) or not wants or getattr(request, "user", None) is not None:
             return super().handle_exception(exc)
         return redirect_to_login(request.path, "/admin/login/")

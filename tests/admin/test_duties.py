@@ -55,6 +55,7 @@ PAGES = {
     "/admin/proxy/upstream/add/": {OP, X},
     "/admin/proxy/upstream/{upstream}/change/": {P, OP, X},
     "/admin/proxy/upstream/{upstream}/delete/": {OP, X},
+    "/admin/proxy/upstream/{upstream}/policy/": {P, X},
     "/admin/proxy/catalogueitem/": {P, OP, X},
     "/admin/proxy/catalogueitem/{item}/change/": {P, OP, X},
     "/admin/sentinel/user/": {X},

@@ -312,3 +312,18 @@ def test_a_cut_off_export_says_so():
     stream.close()
     assert ended == [(False, 1)]
     assert next(rows, None) is None  # the database's cursor is let go
+
+
+def test_an_erased_event_says_who_erased_it_and_why(event, as_duty):
+    digest = "a" * 64
+    gone = event(request_json=None, response_json=None, request_digest=digest)
+    never = event(request_json=None, response_json=None, request_digest=digest)
+    act = event(
+        method="admin.audit.payload_erased", outcome="changed", tool_name=str(gone.id), key_name="lea",
+        details={"event": str(gone.id), "reason": "a request <b>under</b> the law"}, decision={},
+    )  # fmt: skip
+    auditor = as_duty("auditor")
+    text = auditor.get(f"{LIST}{gone.id}/change/").content.decode()
+    assert f"{LIST}{act.id}/change/" in text and "by lea" in text
+    assert "a request &lt;b&gt;under&lt;/b&gt; the law" in text
+    assert "were erased" not in auditor.get(f"{LIST}{never.id}/change/").content.decode()

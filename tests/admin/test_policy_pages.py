@@ -358,3 +358,23 @@ def test_explain_says_that_a_tool_calls_others(manager):
         text = manager.get(place, {**asked, "arguments": f'{{"name": "{inner}"}}'}).content.decode()
         assert "It calls other tools by name (<code>name</code>)" in text
         assert re.search(rf"</strong> {word} use tool", text), inner
+
+
+def test_a_secret_page_that_is_loaded_again_makes_no_second_secret(as_duty):
+    manager = as_duty("policy-manager")
+    role = Role.objects.get(name="user")
+
+    def token(page: str) -> str:
+        return re.search(r'name="once" value="([0-9a-f]+)"', manager.get(page).content.decode())[1]
+
+    fields = {"name": "twice", "role": role.pk, "holds": "role", "expires": "", "once": token(f"{KEYS}add/")}
+    refused = manager.post(f"{KEYS}add/", {**fields, "name": "\t"})
+    assert refused.status_code == 200 and not ApiKey.objects.filter(name="twice").exists()
+    assert b"mcps_live_" in manager.post(f"{KEYS}add/", fields).content
+    again = manager.post(f"{KEYS}add/", fields, follow=True)
+    assert b"was sent before" in again.content
+    key = ApiKey.objects.get(name="twice")
+    rotation = {"overlap": "3600", "once": token(f"{KEYS}{key.pk}/rotate/")}
+    assert manager.post(f"{KEYS}{key.pk}/rotate/", rotation).status_code == 200
+    assert b"was sent before" in manager.post(f"{KEYS}{key.pk}/rotate/", rotation, follow=True).content
+    assert len(acts("admin.key.rotated")) == 1 and key.secrets.count() == 2

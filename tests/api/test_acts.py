@@ -12,6 +12,7 @@ from audit.acts import Actor
 from policies import services
 from policies.api import jobs
 from policies.models import ApiKey, PolicyVersion, ReplayJob
+from policies.replaying import Report
 from proxy.definitions import canonical, digest
 from proxy.models import CatalogueItem, Upstream
 from tests.api.conftest import Caller, event, recorded
@@ -377,6 +378,24 @@ def test_a_replay_can_be_cancelled_and_one_whose_process_ended_has_failed(
     ReplayJob.objects.filter(pk=second.pk).update(state="running", beat_at=datetime.now(UTC) - timedelta(minutes=5))
     gone = admin.get(paths[1]).data
     assert gone["state"] == "failed" and "ended" in gone["error"]
+
+
+def test_a_replay_that_looked_at_arguments_is_for_those_who_may_see_them(callers, monkeypatch):
+    monkeypatch.setattr(jobs, "start", lambda job: None)
+    seen = callers["administrator"].post("policy/replays/", {"document": DOCUMENT})
+    blind = callers["policy-manager"].post("policy/replays/", {"document": DOCUMENT})
+    assert (seen.data["payloads"], blind.data["payloads"]) == (True, False)
+    asked: list[object] = []
+    monkeypatch.setattr(jobs, "replay", lambda *_, **more: asked.append(more) or Report())
+    for job in ReplayJob.objects.order_by("created_at"):
+        jobs.run(job.pk)
+    assert asked == [{}, {"payloads": False}]
+    manager = callers["policy-manager"]
+    for answer in (manager.get(seen.headers["Location"]), manager.delete(seen.headers["Location"])):
+        assert answer.status_code == 403 and answer.data["permission"] == "audit.view_payload"
+    assert [one["id"] for one in manager.get("policy/replays/").data["results"]] == [blind.data["id"]]
+    assert manager.get(blind.headers["Location"]).data["report"]["decided"] == 0
+    assert len(callers["administrator"].get("policy/replays/").data["results"]) == 2
 
 
 # -- upstreams and tools

@@ -4,7 +4,7 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 
 from audit.ids import uuid7
 from policies.compiled import PolicySet
@@ -12,7 +12,7 @@ from policies.document import parse
 from policies.engine import Context, Principal, Target, decide
 from policies.models import ApiKey, Role
 from policies.replay import replay
-from policies.replaying import ALTERED, ANNOTATIONS, NOT_KEPT, TRUNCATED
+from policies.replaying import ALTERED, ANNOTATIONS, NOT_KEPT, NOT_SEEN, TRUNCATED, Replay
 from policies.specs import numbered
 
 pytestmark = pytest.mark.django_db
@@ -164,3 +164,77 @@ def test_what_failed_after_it_was_allowed_is_replayed_and_what_was_never_decided
     found = report()
     assert (found.decided, found.changed) == (2, 1)
     assert found.groups[0]["from"] == "allowed"
+
+
+# -- whoever may not see arguments ---------------------------------------------------------------------------------------
+
+SECRET = {"amount": 73, "to": {"name": "alice"}, "tags": ["a", "b"], "note": "hello"}
+ASKS = [
+    {"argument": "amount", "ge": 73}, {"argument": "amount", "le": 72}, {"argument": "amount", "eq": 73}, {"argument": "amount", "ne": 73},
+    {"argument": "amount", "in": [73, 5]}, {"argument": "to.name", "eq": "alice"}, {"argument": "to.name", "matches": "a.*"},
+    {"argument": "note", "like": "h*"}, {"argument": "note", "not_like": "h*"}, {"argument": "note", "min_length": 5},
+    {"argument": "tags[]", "items": "any", "eq": "a"}, {"argument": "tags", "max_length": 1}, {"argument": "to", "absent": True},
+    {"argument": "note", "present": True}, {"argument": "note", "type": "string"}, {"argument": "note", "under": "/hello"},
+]  # fmt: skip
+SHAPES = (
+    'roles: {{user: {{allow: []}}}}\nrules:\n  - {{effect: allow, roles: "*", tool: pay, when: [{asks}]}}\n',
+    'roles: {{user: {{allow: [pay]}}}}\nrules:\n  - {{effect: deny, roles: "*", tool: pay, when: [{asks}]}}\n',
+    'roles: {{user: {{allow: []}}}}\nrules:\n  - {{effect: allow, roles: "*", tool: "p*", when: [{asks}, {{subject: name, eq: pay}}]}}\n',
+)
+
+
+@pytest.mark.parametrize("shape", range(len(SHAPES)))
+@pytest.mark.parametrize("asks", ASKS, ids=str)
+@pytest.mark.parametrize(("allowed", "reason"), [(True, "allowed_by_rule"), (False, "no_rule")])
+def test_no_condition_tells_an_argument_to_whoever_may_not_see_it(asks, shape, allowed, reason):
+    text = SHAPES[shape].format(asks=json.dumps(asks))
+    parse(text)
+    found = []
+    for arguments in (SECRET, {}, {"amount": 1, "note": "x"}, None):
+        with transaction.atomic():
+            event(
+                "pay",
+                arguments,
+                allowed=allowed,
+                reason=reason,
+                outcome="allowed" if allowed else "denied",
+                **({"request": None} if arguments is None else {}),
+            )
+            told = report(text, payloads=False)
+            found.append(
+                (
+                    told.decided,
+                    told.changed,
+                    told.undecidable,
+                    dict(told.because),
+                    [{**g, "examples": []} for g in told.groups],
+                )
+            )
+            transaction.set_rollback(True)
+    assert found == [found[0]] * len(found)
+    assert not found[0][2] or found[0][3] == {NOT_SEEN: 1}
+
+
+def test_what_does_not_hang_on_arguments_is_decided_all_the_same():
+    event("pay", {"amount": 5000})
+    event("get")
+    event("pay", {"amount": 5000}, role="admin")
+    event("home", role="admin", ip="10.1.1.1")
+    found = report(payloads=False)
+    assert (found.decided, found.changed, found.because) == (3, 1, {NOT_SEEN: 1})
+
+
+def test_arguments_are_not_even_read(monkeypatch):
+    event("pay", {"amount": 5000})
+    found: list[object] = []
+    real = Replay.decide_one
+
+    def watch(self, plan, one):
+        found.append(one.request)
+        return real(self, plan, one)
+
+    monkeypatch.setattr(Replay, "decide_one", watch)
+    report(payloads=False)
+    assert found == [None]
+    report()
+    assert found[1]

@@ -62,4 +62,5 @@ class Replay(Output):
     until = serializers.DateTimeField()
     finished_at = serializers.DateTimeField(allow_null=True)
     error = serializers.CharField()
+    payloads = serializers.BooleanField(help_text="Whether conditions on arguments were asked.")
     report = ReplayReport(allow_null=True)

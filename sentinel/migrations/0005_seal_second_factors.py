@@ -25,6 +25,6 @@ def unseal(apps, schema_editor):
 
 
 class Migration(migrations.Migration):
-    dependencies = [("sentinel", "0003_redaction_revision"), ("otp_totp", "0003_add_timestamps")]
+    dependencies = [("sentinel", "0004_recovery_codes"), ("otp_totp", "0003_add_timestamps")]
 
     operations = [migrations.RunPython(seal, unseal)]

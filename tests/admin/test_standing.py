@@ -1,0 +1,154 @@
+"""What a session opened ends with it: the live view, and an export that is still being sent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.contrib.sessions.models import Session
+from django.http import QueryDict
+from django.test import Client
+from django.utils import timezone
+from django_otp.plugins.otp_totp.models import TOTPDevice
+
+from audit import exporting, live, standing
+from audit.acts import Actor
+from audit.filters import Filters
+from audit.ids import uuid7
+from policies import services
+from sentinel.api.authentication import KeyUser
+from sentinel.models import User
+from tests.admin.conftest import PASSWORD, acts
+
+pytestmark = pytest.mark.django_db
+
+
+def changed(client: Client, **fields: Any) -> None:
+    User.objects.filter(username="vera").update(**fields)
+
+
+def new_password(client: Client) -> None:
+    user = User.objects.get(username="vera")
+    user.set_password("another-horse-battery-8")
+    user.save()
+
+
+def elsewhere(client: Client) -> None:
+    """Change one's own password from another session."""
+    other = Client()
+    other.post("/admin/login/", {"username": "vera", "password": PASSWORD})
+    fields = {"old_password": PASSWORD, "new_password1": "another-long-one-77", "new_password2": "another-long-one-77"}
+    assert other.post("/admin/password_change/", fields).status_code == 302
+
+
+ENDS: dict[str, Callable[[Client], Any]] = {
+    "log-out": lambda client: client.post("/admin/logout/"),
+    "a new password, set by another": new_password,
+    "a new password of one's own, from elsewhere": elsewhere,
+    "switched off": lambda client: changed(client, is_active=False),
+    "no longer let in": lambda client: changed(client, is_staff=False),
+    "a duty taken away": lambda client: User.objects.get(username="vera").groups.clear(),
+    "the session expires": lambda client: Session.objects.update(expire_date=timezone.now() - timedelta(seconds=1)),
+    "the session is deleted": lambda client: Session.objects.all().delete(),
+    "a second factor is set up": lambda client: TOTPDevice.objects.create(
+        user=User.objects.get(username="vera"), confirmed=True
+    ),
+}
+
+
+@pytest.fixture
+def client(person: Callable[..., User]) -> Client:
+    person("administrator", username="vera")
+    client = Client()
+    client.post("/admin/login/", {"username": "vera", "password": PASSWORD})
+    return client
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "CHECK_SECONDS", 0.0)
+    monkeypatch.setattr(live, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(standing, "EVERY", 0.0)
+
+
+def follow(session_key: str, act: Callable[[], Any]) -> list[bytes]:
+    """Follow the log, do something after a while, and return what came after it."""
+
+    async def run() -> list[bytes]:
+        from asgiref.sync import sync_to_async
+
+        said: list[bytes] = []
+        stream = live._follow(session_key, Filters.read(QueryDict("")), uuid7(0))
+        assert b"following" in await anext(stream)
+        waits = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0.2)
+        assert not waits.done()
+        await sync_to_async(act)()
+        async with asyncio.timeout(20):
+            said.append(await waits)
+            said += [piece async for piece in stream]
+        return said
+
+    return async_to_sync(run)()
+
+
+@pytest.mark.parametrize("how", ENDS)
+def test_the_live_view_ends(how, client, quick):
+    (last,) = follow(client.session.session_key, lambda: ENDS[how](client))
+    assert last.startswith(b"event: ended\n")
+
+
+@pytest.mark.parametrize("how", ENDS)
+def test_an_export_that_is_being_sent_is_cut(how, client, quick, event, monkeypatch):
+    from audit import export
+
+    for _ in range(3):
+        event()
+    monkeypatch.setattr(export, "gathered", lambda pieces: pieces)
+    answer = client.post("/admin/audit/auditevent/export/file/", {"format": "ndjson"})
+    pieces = iter(answer.streaming_content)
+    assert next(pieces)
+    ENDS[how](client)
+    with pytest.raises(exporting.Ended):
+        list(pieces)
+    ended = acts("admin.events.export.ended")[0]["details"]
+    assert ended["complete"] is False and ended["count"] < 3
+
+
+def test_a_session_that_stands_is_left_alone(client, quick, event):
+    assert standing.session(client.session.session_key, ("audit.view_auditevent",))
+    event()
+    answer = client.post("/admin/audit/auditevent/export/file/", {"format": "ndjson"})
+    assert answer.getvalue().count(b"\n") == 1
+    assert not standing.session("", ()) and not standing.session("nonsense", ())
+
+
+@pytest.mark.parametrize("how", ["revoked", "expired", "of another duty"])
+def test_what_a_key_opened_ends_with_the_key(how, db):
+    key = services.create_key(name="programme", duty="auditor", actor=Actor.system()).key
+    user = KeyUser(_record(key), "bearer")
+    assert user.stands()
+    if how == "revoked":
+        services.revoke_key(key.pk, reason="x", actor=Actor.system())
+    elif how == "expired":
+        type(key).objects.filter(pk=key.pk).update(
+            created_at=timezone.now() - timedelta(days=2), expires_at=timezone.now() - timedelta(days=1)
+        )
+    else:
+        type(key).objects.filter(pk=key.pk).update(duty="viewer")
+    assert not user.stands()
+
+
+def _record(key: Any) -> Any:
+    return type("Record", (), {"id": key.pk, "duty": key.duty, "name": key.name, "prefix": key.prefix})()
+
+
+def test_the_database_is_asked_seldom(monkeypatch):
+    asked: list[float] = []
+    stands = standing.Standing(lambda: not asked.append(0.0))
+    assert all(stands() for _ in range(1000))
+    assert not asked
