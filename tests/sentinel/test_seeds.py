@@ -75,7 +75,7 @@ def test_a_damaged_seed_accepts_nothing_and_breaks_nothing(device, damaged):
 
 
 def test_what_stood_there_in_clear_is_sealed_by_the_migration_and_is_the_same(device, settings):
-    migration = importlib.import_module("sentinel.migrations.0004_seal_second_factors")
+    migration = importlib.import_module("sentinel.migrations.0005_seal_second_factors")
     seed = device.key
     TOTPDevice.objects.update(key=seed)
     assert TOTPDevice.objects.get().key == seed  # until then it is read as it stands
