@@ -222,9 +222,9 @@ def known(record: str, kind: str, answered: bool, wait: int, until: int) -> Open
 
 
 def load_open_of(connection: psycopg.Connection[Any], writer: str, boot: int, made: Plan) -> dict[str, Open]:
-    """Read what a boot has left open, but for what this batch closes or knows better, and what waits to be resumed."""
+    """Read what a boot has left open, but for what this batch closes or knows better."""
     rows = connection.execute(
-        f"SELECT {KNOWN} FROM audit_opencall WHERE writer = %s AND boot = %s AND until = 0",  # noqa: S608
+        f"SELECT {KNOWN} FROM audit_opencall WHERE writer = %s AND boot = %s",  # noqa: S608
         (writer, boot),
     )
     gone = {*made.closed, *made.open}

@@ -201,6 +201,7 @@ def test_the_writer_that_brought_the_answer_is_killed(
     one.promise(call)
     stream = two.listen(call)
     two.answer(stream, call)
+    two.logger.resumed(stream, call.id, WAIT).wait()  # which takes nothing back
     die(two.journal)
     assert drainer.finish(5)
     assert only(stored, stream)["outcome"] == "interrupted"
@@ -265,6 +266,29 @@ def test_what_waits_in_a_journal_is_not_too_late(
     assert drainer.finish(5)
     whole(only(stored, call), stream)
     assert len(stored()) == 2
+
+
+def test_no_wait_ends_while_a_journal_is_behind(
+    writers: Callable[[], Writer], drainer: Drainer, stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resuming, "SLACK_US", 0)
+    one, two = writers(), writers()
+    call = one.begin()
+    one.promise(call, 1)
+    one.leave(call, wait=1)
+    stream = two.listen(call, 1)
+    two.answer(stream, call, wait=1)
+    drain = drainer._drain
+    monkeypatch.setattr(drainer, "_drain", lambda it, boot: boot.writer == one.journal.writer and drain(it, boot))
+    time.sleep(1.2)
+    for _ in range(3):
+        drainer._next_settle = 0
+        drainer.round()
+    assert not stored()
+    monkeypatch.undo()
+    assert drainer.finish(5)
+    whole(only(stored, call), stream)
+    two.close(stream)
 
 
 def test_answers_that_come_again_and_one_that_comes_too_late(
