@@ -13,6 +13,7 @@ from audit.sanitizer import MISSING, Payload, heavy
 from audit.sanitizer import current as current_sanitizer
 from policies.limiter import Limiter
 from policies.snapshot import Snapshot, SnapshotHolder
+from proxy import resumption
 from proxy.mailbox import Mailboxes
 from proxy.sessions import SessionSealer
 from proxy.upstreams import UpstreamRegistry, UpstreamSpec
@@ -153,6 +154,7 @@ class Gateway:
             now = time.monotonic()
             for calls in list(self.streams.values()):
                 for call in list(calls):
+                    resumption.hold(self, call, now)
                     if call.keep_alive is not None and now - call.last_write >= self.config.keepalive_interval:
                         self.spawn(call.keep_alive())
 

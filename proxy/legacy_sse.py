@@ -19,7 +19,7 @@ from proxy.exchange import Exchange, Headers
 from proxy.headers import request_headers
 from proxy.mailbox import Link, Mailbox
 from proxy.refusals import refuse
-from proxy.request import upstream_request
+from proxy.request import last_event, upstream_request
 from proxy.sse import encode
 from proxy.transports.base import UpstreamError, UpstreamRequest, UpstreamResponse
 
@@ -137,7 +137,7 @@ async def accept(call: Call) -> None:
 async def send(gateway: Gateway, call: Call) -> UpstreamResponse:
     """Open the stream of a GET, or send a message on."""
     sse = gateway.registry.sse(call.slug)
-    headers = request_headers(call.headers, secret=call.presented.value)
+    headers = request_headers(call.headers, secret=call.presented.value, last_event=last_event(call))
     if call.endpoint == "messages":
         if call.link is not None:
             return await gateway.registry.transport(call.slug).send(upstream_request(call))

@@ -29,7 +29,7 @@ from policies.engine import (
     unless_blocked,
 )
 from policies.limits import limits_for
-from proxy import era, legacy_sse, outcomes
+from proxy import era, legacy_sse, outcomes, resumption
 from proxy.call import Call
 from proxy.credentials import SCOPE_KEY, presented
 from proxy.exchange import Departed, Exchange
@@ -167,6 +167,7 @@ async def parse(gateway: Gateway, call: Call) -> None:
     _same_era(call, call.spec)
     _mirrored(call, call.spec)
     await _open_session(gateway, call)
+    resumption.claim(gateway, call)
     call.stage("parse", "ok", since)
 
 
@@ -336,6 +337,7 @@ async def record_intent(gateway: Gateway, call: Call) -> None:
     ticket = gateway.logger.intent(call.event)
     call.intended = True
     await ticket
+    resumption.take_up(gateway, call)
 
 
 async def forward(gateway: Gateway, call: Call) -> None:

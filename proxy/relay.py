@@ -22,6 +22,7 @@ from proxy.headers import response_headers
 from proxy.listing import LIST_METHODS, FilteredList, Unfilterable, filter_event, filter_result
 from proxy.message import ABSENT, TargetKind
 from proxy.request import error_response
+from proxy.resumption import Ids
 from proxy.sse import KEEP_ALIVE, EventTooLarge, Item, SseEvent, SseReader, classify, encode, load, same_id
 from proxy.transports.base import Broken, Redirected, TimedOut, TooLarge, UpstreamError, UpstreamResponse
 
@@ -210,6 +211,9 @@ class _Stream:
         self.asked = call.message is not None and call.message.kind == "request"
         self.lists = call.message is not None and call.message.method in LIST_METHODS
         self.pending = bytearray()
+        self.ids = Ids(gateway, call, response)
+        self.reading = False
+        self.unasked = 0
 
     async def run(self) -> None:
         call, exchange = self.call, self.call.exchange
@@ -231,22 +235,29 @@ class _Stream:
             ended = "complete" if call.answered or not self.asked else "without_answer"
         except UpstreamError as error:
             ended = "cut"
-            await self._broken(error)
+            if call.resumable and self.reading and type(error) is Broken:
+                call.details["error"] = error.detail  # the client may come back for the answer, as without a gateway
+            else:
+                await self._broken(error)
         finally:
             call.keep_alive = None
             self.gateway.stream_closed(call)
             stream: dict[str, Any] = {"bytes": exchange.sent_bytes, "events": self.events, "ended": ended}
             if exchange.ended_by:
                 stream["ended"] = exchange.ended_by
+            if self.unasked:
+                stream["unasked"] = self.unasked
             if self.server_requests:
                 stream["server_requests"] = self.server_requests
             call.details["stream"] = stream
 
     async def _pump(self) -> None:
         exchange = self.call.exchange
-        while piece := await self.response.read():
+        while piece := await self._read():
             for event in self.reader.feed(piece):
                 self.events += 1
+                if event.id is not None:
+                    event = self.ids.outgoing(event)
                 if event.data:
                     await self._event(event)
                 else:
@@ -255,7 +266,15 @@ class _Stream:
         if rest := self.reader.rest():
             await exchange.write(rest)
 
+    async def _read(self) -> bytes:
+        self.reading = True
+        piece = await self.response.read()
+        self.reading = False
+        return piece
+
     async def _flush(self) -> None:
+        if self.ids.due:
+            await self.ids.promise()
         if self.pending:
             piece = bytes(self.pending)
             self.pending.clear()
@@ -293,6 +312,15 @@ class _Stream:
                 raw = found.raw
                 _note_list(call, found)
                 data = SseReader().feed(raw)[0].data
+        if isinstance(item.value, dict) and self.ids.brings(item.id):
+            await self._flush()
+            _note_result(call, item.value)
+            await self.ids.record(data)
+            self.pending += raw
+            return
+        if call.verb == "GET" and call.endpoint == "mcp":
+            self.unasked += 1  # the protocol forbids it, and nobody's event would hold it
+            return
         mine = self.asked and call.message is not None and same_id(item.id, call.message.id)
         if not mine or call.answered:
             self.pending += raw

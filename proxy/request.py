@@ -22,10 +22,15 @@ def upstream_request(call: Call) -> UpstreamRequest:
     listens = call.verb == "GET" or (call.message is not None and call.message.method == "subscriptions/listen")
     return UpstreamRequest(
         verb=call.verb.encode(),
-        headers=request_headers(call.headers, call.session, call.presented.value),
+        headers=request_headers(call.headers, call.session, call.presented.value, last_event(call)),
         body=call.body if call.verb == "POST" else b"",
         idle_timeout=0 if listens else None,
     )
+
+
+def last_event(call: Call) -> bytes:
+    """The upstream's own id of the event that a stream goes on from, b"" when it begins anew."""
+    return call.resumes.event_id if call.resumes is not None else b""
 
 
 async def error_response(gateway: Gateway, call: Call, rpc_id: Any, method: str) -> None:

@@ -28,6 +28,7 @@ __all__ = [
     "encode",
     "load",
     "same_id",
+    "with_id",
 ]
 
 KEEP_ALIVE: Final = b": keep-alive\n\n"
@@ -35,6 +36,7 @@ KEEP_ALIVE: Final = b": keep-alive\n\n"
 # Two line ends in a row, the second of which begins a blank line. CR LF is one line end.
 _BLANK = re.compile(rb"\n[\r\n]|\r\r")
 _LINE_END = re.compile(rb"\r\n|\r|\n")
+_LINES = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+\Z")
 _BOM: Final = b"\xef\xbb\xbf"
 _MEMBERS = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
 
@@ -141,6 +143,21 @@ def encode(data: bytes, *, event: str = "", event_id: bytes | None = None) -> by
         lines.append(b"id: " + event_id)
     lines.extend(b"data: " + line for line in _LINE_END.split(data))
     return b"\n".join(lines) + b"\n\n"
+
+
+def with_id(event: SseEvent, event_id: bytes | None) -> SseEvent:
+    """Give an event another id, or none; every other byte stays."""
+    kept: list[bytes] = []
+    place = -1
+    for line in _LINES.findall(event.raw):
+        text = line.rstrip(b"\r\n").removeprefix(_BOM)
+        if text != b"id" and text[:3] != b"id:":
+            kept.append(line)
+        elif place < 0:
+            place = len(kept)
+    if event_id is not None and place >= 0:
+        kept.insert(place, b"id: %b\n" % event_id)
+    return event._replace(raw=b"".join(kept), id=event_id)
 
 
 # --- what an event's JSON is to the client ----------------------------------------------------------------------------

@@ -13,7 +13,7 @@ def names(headers):
     "name",
     [b"authorization", b"proxy-authorization", b"cookie", b"x-api-key", b"host", b"origin", b"referer", b"connection", b"keep-alive",
      b"te", b"trailer", b"transfer-encoding", b"upgrade", b"content-length", b"content-encoding", b"accept-encoding", b"x-forwarded-for",
-     b"x-real-ip", b"forwarded", b"x-user", b"x-role", b"x-allowed-tools", b"mcp-init-host", b"router-key", b"mcp-session-id",
+     b"x-real-ip", b"forwarded", b"x-user", b"x-role", b"x-allowed-tools", b"mcp-init-host", b"router-key", b"mcp-session-id", b"last-event-id",
      b"daphne-root-path", b"user-agent", b"expect", b"range"],
 )  # fmt: skip
 def test_what_nobody_named_stays_behind(name):
@@ -24,10 +24,11 @@ def test_what_the_protocol_needs_goes_through_in_order():
     sent = [
         (b"accept", b"application/json, text/event-stream"), (b"content-type", b"application/json"), (b"mcp-protocol-version", b"2026-07-28"),
         (b"mcp-method", b"tools/call"), (b"mcp-name", b"=?base64?w6k=?="), (b"mcp-param-region", b"eu"), (b"mcp-param-unknown", b"\xe9"),
-        (b"last-event-id", b"7"), (b"traceparent", b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01"), (b"tracestate", b"a=b"), (b"baggage", b"k=v"),
+        (b"traceparent", b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01"), (b"tracestate", b"a=b"), (b"baggage", b"k=v"),
     ]  # fmt: skip
-    chosen = request_headers(sent, b"upstream-session")
-    assert chosen == [(b"user-agent", b"mcp-sentinel"), *sent, (b"mcp-session-id", b"upstream-session")]
+    ours = [(b"mcp-session-id", b"upstream-session"), (b"last-event-id", b"7")]
+    chosen = request_headers([*sent, (b"last-event-id", b"the client's")], b"upstream-session", last_event=b"7")
+    assert chosen == [(b"user-agent", b"mcp-sentinel"), *sent, *ours]
 
 
 def test_trace_context_is_bounded_and_well_formed():

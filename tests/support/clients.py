@@ -156,6 +156,11 @@ def command(kind: Kind) -> list[str]:
     if script.suffix == ".py":
         version, package = {PYTHON2: (MCP2, "mcp"), PYTHON1: (MCP1, "mcp"), FAST: (FASTMCP, "fastmcp")}[kind]
         return [str(python(version, package)), str(script)]
+    return on_node(script)
+
+
+def on_node(script: Path) -> list[str]:
+    """How to start a script that uses the TypeScript SDKs."""
     folder = node_modules()
     # Node looks for packages beside the script, so the script is put where they are.
     copy = folder / script.name
