@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from datetime import timedelta
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -142,7 +143,9 @@ class AuditEventAdmin(Pages):
             context = {**self.admin_site.each_context(request), "title": "No such event", "wanted": wanted}
             return render(request, "admin/audit/no_event.html", context, status=404)
         if event is None:
-            context = {**self.admin_site.each_context(request), "title": "Running call", "call": running}
+            until = datetime.fromtimestamp(running.until / 1e6, UTC) if running and running.until else None
+            title = "Waiting call" if until else "Running call"
+            context = {**self.admin_site.each_context(request), "title": title, "call": running, "until": until}
             return render(request, "admin/audit/running.html", context)
         if payloads and (event.request_text or event.response_text):
             with transaction.atomic():
@@ -164,6 +167,7 @@ class AuditEventAdmin(Pages):
             "neighbours": _neighbours(event),
             "explain": _explain_link(request, event),
             "links": _links(event),
+            "joined": _joined(details),
         }
         return render(request, "admin/audit/event.html", context)
 
@@ -234,6 +238,23 @@ def _erasure(event: Any) -> Any:
     if found is not None:
         found.why = (found.details or {}).get("reason", "")
     return found
+
+
+def _joined(details: dict[str, Any]) -> list[tuple[str, UUID]]:
+    """Return the events that this one is joined to by a resumed stream: what each is to it, and its id."""
+    found: list[tuple[str, Any]] = []
+    resumed, stream = details.get("resumed"), details.get("stream")
+    if isinstance(resumed, dict):
+        found.append(("Brought the answer of" if resumed.get("answered") else "Took up", resumed.get("call")))
+    if isinstance(details.get("call"), str):
+        found.append(("Answers", details["call"]))
+    if isinstance(stream, dict) and isinstance(stream.get("resumed"), list):
+        found += [("Taken up by", one) for one in stream["resumed"]]
+    joined = []
+    for label, value in found:
+        with suppress(ValueError, TypeError, AttributeError):
+            joined.append((label, UUID(value)))
+    return joined
 
 
 def _explain_link(request: HttpRequest, event: Any) -> str:

@@ -18,7 +18,7 @@ __all__ = ["Open", "Plan", "Row", "Spoiled", "finish", "parse", "plan", "wanted"
 
 Record = dict[str, Any]
 Parsed = tuple[Frame | Hole, Record | Exception | None]
-ABOUT_CALLS = frozenset((Kind.INTENT, Kind.OUTCOME, Kind.ANSWERED, Kind.COUNTED))
+ABOUT_CALLS = frozenset((Kind.INTENT, Kind.OUTCOME, Kind.ANSWERED, Kind.COUNTED, Kind.RESUMABLE))
 
 
 @dataclass(slots=True)
@@ -37,6 +37,8 @@ class Open:
     record: Record
     kind: str = "call"
     answered: bool = False
+    wait: int = 0  # seconds for which its answer may come on another stream, once its own has ended
+    until: int = 0  # its own stream has ended; that wait ends then (µs), unless another stream takes it up
     stored: bool = False  # the database has a row of it already
     changed: bool = False
 
@@ -63,6 +65,7 @@ class Plan:
     closed: list[str] = field(default_factory=list)  # ids of open calls the database has and should forget
     spoiled: list[Spoiled] = field(default_factory=list)
     gaps: list[Record] = field(default_factory=list)  # values of events that the drainer itself has to tell
+    resumed: list[Record] = field(default_factory=list)  # streams that took up a call, maybe another writer's
     boot: Record | None = None
     clean: bool = False
     torn: str = ""
@@ -134,7 +137,16 @@ def step(made: Plan, item: Frame, value: Record, known: dict[str, Open]) -> None
         if kind == Kind.OUTCOME:
             close(made, before, merged, item.number)
         else:
-            made.open[value["id"]] = Open(merged, "call", True, before.stored if before else False, True)
+            made.open[value["id"]] = Open(
+                merged, "call", True, stored=before is not None and before.stored, changed=True
+            )
+    elif kind == Kind.RESUMABLE:
+        before = take(made, known, value["id"])
+        merged = merge(before.record if before else {}, value["record"])
+        stored = before is not None and before.stored
+        made.open[value["id"]] = Open(merged, "call", False, value["wait"], value["until"], stored, True)
+    elif kind == Kind.RESUMED:
+        made.resumed.append({name: value.get(name) for name in ("id", "call", "until", "answer")})
     elif kind == Kind.COUNTED:
         if item.opens:
             made.open[value["id"]] = Open(value, "counted", changed=True)
@@ -195,10 +207,20 @@ def hole(made: Plan, item: Hole) -> None:
     made.frame, made.seq = max(made.frame, item.last), max(made.seq, item.last_seq)
 
 
-def finish(made: Plan, left: dict[str, Open]) -> None:
-    """End a boot whose process is gone: every call still open becomes its event; `left` are those the database has."""
+def finish(made: Plan, left: dict[str, Open], now: int) -> None:
+    """End a boot whose process is gone: every call still open becomes its event; `left` are those the database has.
+
+    One whose client may come back for its answer waits for that, from `now` (µs) on, as if its stream had just ended.
+    """
+    waiting: dict[str, Open] = {}
     for key, item in {**left, **made.open}.items():
         record = item.record
+        if item.wait:
+            waiting[key] = item
+            if not item.until:
+                record["outcome"], record["reason"] = "interrupted", "process_died"
+                item.until, item.changed = now + item.wait * 1_000_000, True
+            continue
         if item.kind == "counted":
             if not made.clean:
                 made.gaps.append(
@@ -221,4 +243,4 @@ def finish(made: Plan, left: dict[str, Open]) -> None:
         made.rows.append(Row(record, made.frame, int(record.get("seq") or 0)))
         if item.stored:
             made.closed.append(key)
-    made.open.clear()
+    made.open = waiting

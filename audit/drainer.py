@@ -23,7 +23,7 @@ from typing import Any
 import orjson
 import psycopg
 
-from audit import sweep
+from audit import resuming, sweep
 from audit.segments import BootReader, Mark, live_boot, read_mark, segments_of, writers_in
 from audit.store import Moved, drain_outbox, store_batch
 from audit.watchdog import Watchdog, connect, connection_parameters
@@ -40,6 +40,7 @@ Dsn = str | dict[str, Any] | Callable[[], dict[str, Any]]
 POLL_SECONDS = 0.2
 REPORT_SECONDS = 1.0
 SWEEP_SECONDS = 60.0
+SETTLE_SECONDS = 1.0
 PARTITION_SECONDS = 3600.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 BATCH_BYTES = 4 * 1024 * 1024
@@ -108,11 +109,12 @@ class Drainer:
         self._boots: dict[tuple[str, int], Boot] = {}
         self._connection: psycopg.Connection[Any] | None = None
         self._watchdog = Watchdog(transaction_seconds)
-        self._next_report = self._next_sweep = self._next_partitions = 0.0
+        self._next_report = self._next_sweep = self._next_partitions = self._next_settle = 0.0
         if not housekeeping:
             self._next_sweep = self._next_partitions = math.inf
         self._lock_fd = -1
         self._behind = False  # the last round left frames unread
+        self._resumed = False  # a call waits, or was taken up
 
     @classmethod
     def from_settings(cls, housekeeping: bool = True) -> Drainer:
@@ -208,6 +210,10 @@ class Drainer:
                 worked |= self._drain(connection, boot)
         with self._watchdog.over(connection):
             stored = drain_outbox(connection, self.own)
+            if now >= self._next_settle or self._resumed:
+                self._next_settle, self._resumed = now + SETTLE_SECONDS, False
+                behind = any(self._has_work(boot) for boot in boots)
+                stored += resuming.settle(connection, self.own, caught_up=not behind)
         self.status.rows += stored
         worked |= stored > 0
         if now >= self._next_partitions:
@@ -258,6 +264,7 @@ class Drainer:
             boot.frame = -1
             return True
         boot.frame, boot.seq, boot.closed = position.frame, position.seq, position.closed
+        self._resumed |= bool(made.resumed) or any(item.until for item in made.open.values())
         self.status.rows += len(made.rows)
         self.status.batches += 1
         if made.torn:

@@ -43,6 +43,8 @@ class Kind(IntEnum):
     ANSWERED = 5  # a stream's answer was released; its end follows
     COUNTED = 6  # refusals of one kind counted so far; the last of them has closed=true
     CLOSE = 7  # the writer ended in good order
+    RESUMABLE = 8  # a call's answer may come on another stream; how it ends when none does
+    RESUMED = 9  # another stream took up such a call, and perhaps brought its answer
 
 
 class Frame(NamedTuple):

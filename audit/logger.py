@@ -24,7 +24,7 @@ from audit.flood import Flood, Group, kind_of
 from audit.flood import Kind as RefusalKind
 from audit.frames import Kind
 from audit.journal import CALL_ROOM, Journal
-from audit.sanitizer import current
+from audit.sanitizer import Payload, current
 from audit.tickets import AuditUnavailable, Done, JournalUnavailable, Ticket
 
 __all__ = [
@@ -162,6 +162,50 @@ class AuditLogger:
         record = event.as_record()
         record.pop("request_json", None)  # the intent has it
         return self._append(Kind.OUTCOME if final else Kind.ANSWERED, record, OUTCOME_ROOM if final else 0)
+
+    def resumable(self, event: Event, wait: float, *, ended: bool) -> Pending:
+        """Record that a call's answer may come on another stream for so long, and how it ends when none does.
+
+        First before the client is handed what it needs for that, then (`ended`) instead of the outcome of a call whose own
+        stream has ended without an answer: its event stays open until the answer or the end of the wait.
+        """
+        if self.journal is None or not event.seq:
+            return self.outcome(event) if ended else Done()
+        record = event.as_record()
+        record.pop("request_json", None)  # the intent has it
+        until = _until(wait) if ended else 0
+        value = {"id": event.id, "wait": max(int(wait), 1), "until": until, "record": record}
+        return self._append(Kind.RESUMABLE, value, OUTCOME_ROOM if ended else 0)
+
+    def resumed(
+        self,
+        event: Event,
+        call: UUID,
+        wait: float,
+        *,
+        response: Payload | None = None,
+        response_bytes: int = 0,
+        details: dict[str, Any] | None = None,
+    ) -> Pending:
+        """Record that this event's stream has taken up another call, which it holds open so long, or brings its answer.
+
+        The call may be another writer's, or one of a process that is gone; whoever drains the journals joins the two.
+        `details` are what the answer adds to those of the call: flags and numbers, no text of others.
+        """
+        if self.journal is None:
+            return Done()
+        value: dict[str, Any] = {"id": event.id, "call": call, "until": _until(wait)}
+        if response is not None:
+            value["answer"] = {
+                "ts": time.time_ns() // 1000,
+                "response_json": response.json,
+                "response_bytes": response_bytes,
+                "response_digest": response.digest,
+                "truncated": response.truncated,
+                "redactions": response.redactions,
+                "details": details or {},
+            }
+        return self._append(Kind.RESUMED, value, 0)
 
     def end(self, event: Event) -> Pending:
         """Record how a stream ended whose answer was recorded before."""
@@ -393,6 +437,10 @@ class AuditLogger:
                 if not self._flood.groups and not self._closing and self._gap is None:
                     self._ticker = None
                     return
+
+
+def _until(wait: float) -> int:
+    return time.time_ns() // 1000 + int(wait * 1_000_000)
 
 
 def as_event(event: Any) -> Event:

@@ -23,6 +23,7 @@ __all__ = [
     "Outcome",
     "QuarantinedFrame",
     "RedactionRule",
+    "Resumption",
     "Rollup",
     "Tombstone",
     "WriterPosition",
@@ -157,6 +158,10 @@ class OpenCall(models.Model):
     method = models.TextField(default="")
     tool_name = models.TextField("target", null=True)
     record = ExactJSONField()
+    #: seconds for which its answer may come on another stream once its own has ended; 0: it may not
+    wait = models.IntegerField(db_default=0)
+    #: its own stream has ended, and that wait ends then (microseconds since 1970); 0: it has not
+    until = models.BigIntegerField(db_default=0)
 
     class Meta:
         verbose_name = "running call"
@@ -165,6 +170,20 @@ class OpenCall(models.Model):
 
     def __str__(self) -> str:
         return f"{self.method} {self.tool_name or ''}".strip()
+
+
+class Resumption(models.Model):
+    """A stream that took up an open call, and the answer it brought; joined to the call's event by audit.resuming."""
+
+    #: the event of the request that opened the stream
+    id = models.UUIDField(primary_key=True, editable=False)
+    call = models.UUIDField(db_index=True)
+    #: until when it holds the call open (microseconds since 1970)
+    until = models.BigIntegerField()
+    answer = ExactJSONField(null=True)
+
+    def __str__(self) -> str:
+        return f"{self.id} took up {self.call}"
 
 
 class WriterPosition(models.Model):

@@ -24,7 +24,8 @@ from audit.segments import Hole
 __all__ = ["Moved", "Position", "drain_outbox", "lock_position", "store_batch", "store_gaps", "store_rows"]
 
 COPY = f"COPY audit_auditevent ({', '.join(COLUMNS)}) FROM STDIN"
-OPEN_COLUMNS = "id, kind, writer, boot, seq, ts, answered, api_key_id, key_prefix, key_name, role, upstream, method, tool_name, record"
+OPEN_COLUMNS = "id, kind, writer, boot, seq, ts, answered, api_key_id, key_prefix, key_name, role, upstream, method, tool_name, record, wait, until"
+KNOWN = "id::text, record::text, kind, answered, wait, until"
 OUTBOX_BATCH = 1000
 
 
@@ -78,9 +79,10 @@ def store_batch(
         parsed = parse(items)
         made = plan(parsed, position.frame, position.seq, load_open(connection, wanted(parsed)))
         if at_end:
-            finish(made, load_open_of(connection, writer, boot, made))
+            finish(made, load_open_of(connection, writer, boot, made), time.time_ns() // 1000)
         stored = store_rows(connection, made.rows, writer, boot, made.spoiled)
         save_open(connection, made)
+        save_resumed(connection, made.resumed)
         save_spoiled(connection, writer, boot, made.spoiled)
         store_rollups(connection, stored)
         if made.gaps:
@@ -208,21 +210,25 @@ def load_open(connection: psycopg.Connection[Any], keys: list[str]) -> dict[str,
     if not keys:
         return {}
     rows = connection.execute(
-        "SELECT id::text, kind, answered, record::text FROM audit_opencall WHERE id = ANY(%s::uuid[])", (keys,)
+        f"SELECT {KNOWN} FROM audit_opencall WHERE id = ANY(%s::uuid[])",  # noqa: S608
+        (keys,),
     )
-    return {key: Open(orjson.loads(record), kind, answered, True) for key, kind, answered, record in rows}
+    return {key: known(*rest) for key, *rest in rows}
+
+
+def known(record: str, kind: str, answered: bool, wait: int, until: int) -> Open:
+    """Take an open call back from its row."""
+    return Open(orjson.loads(record), kind, answered, wait, until, stored=True)
 
 
 def load_open_of(connection: psycopg.Connection[Any], writer: str, boot: int, made: Plan) -> dict[str, Open]:
     """Read what a boot has left open, but for what this batch closes or knows better."""
     rows = connection.execute(
-        "SELECT id::text, kind, answered, record::text FROM audit_opencall WHERE writer = %s AND boot = %s",
+        f"SELECT {KNOWN} FROM audit_opencall WHERE writer = %s AND boot = %s",  # noqa: S608
         (writer, boot),
     )
     gone = {*made.closed, *made.open}
-    return {
-        key: Open(orjson.loads(record), kind, answered, True) for key, kind, answered, record in rows if key not in gone
-    }
+    return {key: known(*rest) for key, *rest in rows if key not in gone}
 
 
 def save_open(connection: psycopg.Connection[Any], made: Plan) -> None:
@@ -235,8 +241,9 @@ def save_open(connection: psycopg.Connection[Any], made: Plan) -> None:
     with connection.cursor() as cursor:
         cursor.executemany(
             f"INSERT INTO audit_opencall ({OPEN_COLUMNS}) VALUES"  # noqa: S608
-            " (%s, %s, %s, %s, %s, to_timestamp(%s), %s, %s, %s, %s, %s, %s, %s, %s, %s)"
-            " ON CONFLICT (id) DO UPDATE SET answered = excluded.answered, record = excluded.record",
+            " (%s, %s, %s, %s, %s, to_timestamp(%s), %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+            " ON CONFLICT (id) DO UPDATE SET answered = excluded.answered, record = excluded.record,"
+            " wait = excluded.wait, until = excluded.until",
             [
                 (
                     key,
@@ -254,8 +261,26 @@ def save_open(connection: psycopg.Connection[Any], made: Plan) -> None:
                     item.record.get("method") or "",
                     item.record.get("tool_name"),
                     orjson.dumps(item.record).decode(),
+                    item.wait,
+                    item.until,
                 )
                 for key, item in changed
+            ],
+        )
+
+
+def save_resumed(connection: psycopg.Connection[Any], resumed: list[dict[str, Any]]) -> None:
+    """Write down which streams took up which calls, for audit.resuming to join: the first answer of a stream stands."""
+    if not resumed:
+        return
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO audit_resumption (id, call, until, answer) VALUES (%s, %s, %s, %s)"
+            " ON CONFLICT (id) DO UPDATE SET until = greatest(audit_resumption.until, excluded.until),"
+            " answer = coalesce(audit_resumption.answer, excluded.answer)",
+            [
+                (one["id"], one["call"], one["until"], one["answer"] and orjson.dumps(one["answer"]).decode())
+                for one in resumed
             ],
         )
 

@@ -48,6 +48,8 @@ REASONS = {
     "process_died": "the process ended before the answer",
     "unknown_upstream": "there is no such upstream",
     "unknown_session": "the session is not known",
+    "unknown_event": "the event it wanted to go on from is not known",
+    "answered_late": "its answer came after its event was stored",
     "body_too_large": "the body is too large",
     "not_json": "the body is not JSON",
     "batch": "batches are not accepted",

@@ -22,6 +22,7 @@ __all__ = ["Finding", "Report", "check", "holes", "verify"]
 Range = tuple[int, int]
 REPORT_PATIENCE_SECONDS = 60
 RUNNING = "still running"
+RESUMABLE = "waits for its client to come back for the answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +216,8 @@ def read_excuses(connection: psycopg.Connection[Any]) -> dict[tuple[str, int], l
     """Read what explains a hole: calls under way, quarantine, partitions dropped by age, gaps that were told."""
     excuses: dict[tuple[str, int], list[tuple[Range, str, bool]]] = {}
     queries = (
-        ("SELECT writer, boot, seq, seq FROM audit_opencall", RUNNING),
+        ("SELECT writer, boot, seq, seq FROM audit_opencall WHERE until = 0", RUNNING),
+        ("SELECT writer, boot, seq, seq FROM audit_opencall WHERE until > 0", RESUMABLE),
         (
             "SELECT writer, boot, seq, seq FROM audit_quarantinedframe WHERE seq IS NOT NULL AND resolved_at IS NULL",
             "in quarantine",

@@ -100,6 +100,9 @@ REFUSALS: Final[Mapping[str, Refusal]] = {
     "method_not_allowed": Refusal(405, 405, "This verb is not allowed here.", ((b"allow", b"POST"),)),
     "unknown_upstream": Refusal(404, 404, "There is no such upstream."),
     "unknown_session": Refusal(404, 404, "There is no such session; initialize a new one."),
+    "unknown_event": Refusal(
+        400, INVALID_REQUEST, "There is no such event to go on from; open the stream without Last-Event-ID."
+    ),
     # authorize
     "no_rule": Refusal(403, 403, "The policy does not allow this."),
     "denied_by_rule": Refusal(403, 403, "The policy denies this."),

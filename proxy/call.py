@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from audit.event import Event
@@ -20,6 +20,9 @@ from proxy.ledger import SMALL, Hold, Ledger
 from proxy.mailbox import Link
 from proxy.message import Known, Message, Refused
 from proxy.upstreams import UpstreamSpec
+
+if TYPE_CHECKING:
+    from proxy.resumption import Place
 
 
 class Call:
@@ -59,6 +62,8 @@ class Call:
         "protocol",
         "reason",
         "refusal",
+        "resumable",
+        "resumes",
         "rpc_id",
         "said",
         "session",
@@ -126,6 +131,10 @@ class Call:
         self.answered = False
         #: that answer has been written: a client that leaves now leaves nothing unanswered
         self.delivered = False
+        #: its client holds an event id with which it may come back for the answer
+        self.resumable = False
+        #: the place in another stream that this one goes on from
+        self.resumes: Place | None = None
         #: the journal took nothing
         self.unrecordable = False
         #: how the gateway itself answers, when it does
@@ -152,6 +161,11 @@ class Call:
     def key_id(self) -> str:
         """The id of the key it came with, "" without a valid one."""
         return str(self.principal.key_id) if self.principal else ""
+
+    @property
+    def waits(self) -> bool:
+        """Whether the answer may still come, though its stream has ended: its client has an id to come back with."""
+        return self.resumable and not self.answered and self.reason != "revoked_during_stream"
 
     def header(self, name: bytes) -> bytes:
         """Give the first value of a header, b"" when absent."""

@@ -14,6 +14,7 @@ from audit.sanitizer import MISSING, Payload
 from audit.sanitizer import current as current_sanitizer
 from policies.limiter import Limiter
 from policies.snapshot import Snapshot, SnapshotHolder
+from proxy import resumption
 from proxy.heavy import Heavy
 from proxy.mailbox import Mailboxes
 from proxy.sessions import SessionSealer
@@ -198,6 +199,7 @@ class Gateway:
             now = time.monotonic()
             for calls in list(self.streams.values()):
                 for call in list(calls):
+                    resumption.hold(self, call, now)
                     if not call.holds(self.ledger, call.waiting()):
                         call.exchange.end("too_much_waiting")
                     elif call.keep_alive is not None and now - call.last_write >= self.config.keepalive_interval:

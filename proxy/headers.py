@@ -5,8 +5,9 @@ an upstream needs, each parsed and written anew. Two readers that take one heade
 what we wrote, and never of what a client sent.
 
 Never forwarded, because not named here: the caller's Authorization, Cookie and X-API-Key, Host and Origin, everything
-hop-by-hop, everything that looks like another proxy's inside (X-Forwarded-*, X-User, ...). The session header is the
-pipeline's: it is bound to a key and replaced both ways. Back to the client a list says what goes through.
+hop-by-hop, everything that looks like another proxy's inside (X-Forwarded-*, X-User, ...). The session and the event that a
+stream goes on from are the pipeline's: they are bound to a key and replaced both ways. Back to the client a list says what goes
+through.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ ACCEPT, LAST_EVENT_ID = b"accept", b"last-event-id"
 JSON, STREAM = b"application/json", b"text/event-stream"
 BOTH = JSON + b", " + STREAM
 
-_READ = frozenset((ACCEPT, LAST_EVENT_ID, trace_context.TRACEPARENT, trace_context.TRACESTATE, trace_context.BAGGAGE))
+_READ = frozenset((ACCEPT, trace_context.TRACEPARENT, trace_context.TRACESTATE, trace_context.BAGGAGE))
 _OURS = (b"user-agent", USER_AGENT)
 _CONTENT = (b"content-type", JSON)
 _PARAM = b"mcp-param-"
@@ -34,9 +35,7 @@ _RESPONSE = frozenset(
 )
 _CONTENT_TYPE = re.compile(rb'application/json(?:[ \t]*;[ \t]*charset=(?:utf-8|"utf-8"))?', re.IGNORECASE)
 _QUALITY = re.compile(rb"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
-_EVENT_ID = re.compile(rb"[!-~](?:[ -~]*[!-~])?")
 _MAX_VALUE = 8192
-_MAX_EVENT_ID = 1024
 _MAX_ACCEPT = 1024
 
 
@@ -76,29 +75,25 @@ def request_headers(
     protocol: Iterable[tuple[bytes, bytes]] = (),
     *,
     session: bytes = b"",
+    last_event: bytes = b"",
     secret: str = "",
 ) -> Headers:
     """Write the headers of a request to an upstream; names lower-case, as ASGI gives them.
 
-    `protocol` are the protocol's own headers, written already. `secret` is what the caller presented: a header that it
+    `protocol` are the protocol's own headers, written already; `session` and `last_event` are the upstream's own. `secret` is what the caller presented: a header that it
     stands in stays behind, whatever the header is for.
     """
     accepted = b""
-    resumed: list[bytes] = []
     trace: Headers = []
     for name, value in headers:
         if name in _READ:
             if name == ACCEPT:
                 accepted = accepted + b"," + value if accepted else value
-            elif name == LAST_EVENT_ID:
-                resumed.append(value)
             else:
                 trace.append((name, value))
     theirs: Headers = [*protocol, *trace_context.written(trace)] if trace else [*protocol]
     if verb == "GET":
         chosen = [_OURS, (ACCEPT, STREAM)]
-        if len(resumed) == 1 and len(resumed[0]) <= _MAX_EVENT_ID and _EVENT_ID.fullmatch(resumed[0]):
-            theirs.append((LAST_EVENT_ID, resumed[0]))
     else:
         chosen = [_OURS, (ACCEPT, acceptable(accepted) if 0 < len(accepted) <= _MAX_ACCEPT else BOTH)]
         if verb == "POST":
@@ -112,6 +107,8 @@ def request_headers(
         chosen += theirs
     if session:
         chosen.append((SESSION, session))
+    if last_event:
+        chosen.append((LAST_EVENT_ID, last_event))
     return chosen
 
 

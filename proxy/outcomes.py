@@ -368,7 +368,10 @@ async def _unrecorded(gateway: Gateway, call: Call) -> str:
 async def _durable(gateway: Gateway, call: Call) -> str:
     if call.intended and call.event is not None:
         complete(call)
-        await (gateway.logger.end(call.event) if call.answered else gateway.logger.outcome(call.event))
+        if call.waits:
+            await gateway.logger.resumable(call.event, gateway.config.resume_wait, ended=True)
+        else:
+            await (gateway.logger.end(call.event) if call.answered else gateway.logger.outcome(call.event))
         call.completed = True
         return str(call.id)
     admission = admit(gateway, call, call.reason)

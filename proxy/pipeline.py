@@ -30,7 +30,7 @@ from policies.engine import (
     unless_blocked,
 )
 from policies.limits import limits_for
-from proxy import era, legacy_sse, outcomes
+from proxy import era, legacy_sse, outcomes, resumption
 from proxy.call import Call
 from proxy.credentials import SCOPE_KEY, presented
 from proxy.exchange import Departed, Exchange
@@ -184,6 +184,7 @@ async def parse(gateway: Gateway, call: Call) -> None:
     _same_era(call, call.spec)
     call.protocol = _protocol(call, call.spec, sent)
     await _open_session(gateway, call)
+    resumption.claim(gateway, call)
     call.stage("parse", "ok", since)
 
 
@@ -364,6 +365,7 @@ async def record_intent(gateway: Gateway, call: Call) -> None:
     ticket = gateway.logger.intent(call.event)
     call.intended = True
     await ticket
+    resumption.take_up(gateway, call)
 
 
 async def forward(gateway: Gateway, call: Call) -> None:

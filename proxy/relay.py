@@ -25,6 +25,7 @@ from proxy.message import Refused
 from proxy.refusals import refuse
 from proxy.replies import Reply, same_id
 from proxy.request import error_response
+from proxy.resumption import Ids
 from proxy.sse import KEEP_ALIVE, EventTooLarge, SseEvent, SseReader, encode, frame
 from proxy.transports.base import Broken, Redirected, TimedOut, TooLarge, UpstreamError, UpstreamResponse
 
@@ -201,6 +202,9 @@ class _Stream:
         self.since = 0.0
         #: bytes on their way to a client that has not read what went before
         self.writing = 0
+        self.ids = Ids(gateway, call, response)
+        self.reading = False
+        self.unasked = 0
 
     async def run(self) -> None:
         call, exchange = self.call, self.call.exchange
@@ -227,7 +231,10 @@ class _Stream:
             ended = "complete" if call.answered or not self.asked else "without_answer"
         except UpstreamError as error:
             ended = "cut"
-            await self._broken(error)
+            if call.resumable and self.reading and type(error) is Broken:
+                call.details["error"] = error.detail  # the client may come back for the answer, as without a gateway
+            else:
+                await self._broken(error)
         except Refused as refused:
             ended = refused.reason
             await self._refused(refused)
@@ -239,6 +246,8 @@ class _Stream:
                 stream["ended"] = exchange.ended_by
             if self.dropped:
                 stream["dropped"] = self.dropped
+            if self.unasked:
+                stream["unasked"] = self.unasked
             if self.server_requests:
                 stream["server_requests"] = self.server_requests
             if self.others:
@@ -258,12 +267,14 @@ class _Stream:
 
     async def _read(self) -> bool:
         """Take what has come; what it was read from is forgotten before it is written."""
+        self.reading = True
         piece = await self.response.read()
+        self.reading = False
         self.since = time.monotonic()
         for start in range(0, len(piece), SLICE_BYTES):
             for event in self.reader.feed(piece[start : start + SLICE_BYTES]):
                 self.events += 1
-                await self._take(event)
+                await self._take(self.ids.outgoing(event) if event.id is not None else event)
             await self._give_way()
         return bool(piece)
 
@@ -275,6 +286,8 @@ class _Stream:
             raise refuse("too_much_waiting", call=self.call, retry_after=5)
 
     async def _flush(self) -> None:
+        if self.ids.due:
+            await self.ids.promise()
         if self.pending:
             piece, self.pending = bytes(self.pending), bytearray()
             self.writing = len(piece)
@@ -330,6 +343,15 @@ class _Stream:
 
     async def _response(self, event: SseEvent, judged: Judged) -> None:
         call, reply = self.call, judged.reply
+        if self.ids.brings(reply.id):
+            await self._flush()
+            _note_result(call, reply)
+            await self.ids.record(judged.data, judged.value)
+            self.pending += frame(event)
+            return
+        if not self.asked and call.endpoint == "mcp":
+            self.unasked += 1  # the protocol forbids it, and nobody's event would hold it
+            return
         if not self.asked:
             await self._others(event, judged)
             return
@@ -347,7 +369,7 @@ class _Stream:
         self.pending += frame(event)
 
     async def _others(self, event: SseEvent, judged: Judged) -> None:
-        """An answer on a stream that only listens (resumed, or of the older transport): recorded here before it goes out."""
+        """An answer on a stream of the older transport: recorded here before it goes out."""
         call = self.call
         payload = await self.gateway.payload(
             judged.data, judged.value, caller=call.key_id, level=call.level, side="response"

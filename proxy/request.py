@@ -34,7 +34,10 @@ def upstream_headers(call: Call, session: bytes = b"") -> Headers:
     """Write the headers of the upstream's request of a call, in a session of the upstream's."""
     # a client of the older transport reads answers from its stream, in whatever form they come to us
     headers = call.headers if call.endpoint == "mcp" else [line for line in call.headers if line[0] != ACCEPT]
-    return request_headers(call.verb, headers, call.protocol, session=session, secret=call.presented.value)
+    last_event = call.resumes.event_id if call.resumes is not None else b""
+    return request_headers(
+        call.verb, headers, call.protocol, session=session, last_event=last_event, secret=call.presented.value
+    )
 
 
 async def error_response(gateway: Gateway, call: Call, rpc_id: Any, method: str) -> None:

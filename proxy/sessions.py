@@ -1,4 +1,4 @@
-"""Legacy session ids that speak for themselves: sealed for one key and one upstream.
+"""Legacy session ids (and ids of stream events) that speak for themselves: sealed for one key and one upstream.
 
 What a client holds is the upstream's own session id, wrapped and signed. Any worker can open it, nothing has to be
 stored, it survives a restart, and with another key or upstream it opens to nothing: the same 404 as an unknown one.
@@ -33,6 +33,10 @@ class SessionSealer:
         """The id to hand to the client; None when the upstream's is not visible ASCII of a sane length."""
         if not _VISIBLE_ASCII.match(value):
             return None
+        return self.wrap(value, key_id=key_id, upstream=upstream, purpose=purpose)
+
+    def wrap(self, value: bytes, *, key_id: str, upstream: str, purpose: str) -> str:
+        """Seal any bytes; `open` gives them back to the same key, upstream and purpose alone."""
         return f"{_b64(value)}.{self._mac(purpose, key_id, upstream, value)}"
 
     def open(self, presented: str, *, key_id: str, upstream: str, purpose: str = "session") -> bytes | None:

@@ -204,6 +204,10 @@ class Config:
         "Longest silence of an upstream within an answer.",
         shown="300s",
     )
+    resume_wait: float = setting(
+        "SENTINEL_RESUME_WAIT", parsers.seconds(1, 86400), 300.0,
+        "How long the event of a call stays open whose stream ended without the answer, when its client may come back for that (`Last-Event-ID`).", shown="300s",
+    )  # fmt: skip
     catalogue_refresh: float = setting(
         "SENTINEL_CATALOGUE_REFRESH", parsers.seconds(0, 86400), 300.0,
         "How often `serve` reads the tools, prompts and resources of upstreams again. It begins when a client's list has passed (or with `upstreams check`; at once where definitions need approval). 0: only when asked, and when a list that passes differs from what is known.",

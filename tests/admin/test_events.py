@@ -219,6 +219,27 @@ def test_unknown_and_running_events(as_duty):
         id=uuid7(), writer="w", boot=1, seq=1, ts=datetime.now(UTC), key_name="bot", method="tools/call", record={}
     )
     assert b"Still running" in client.get(f"{LIST}{call.id}/change/").content
+    OpenCall.objects.filter(pk=call.pk).update(until=int(datetime.now(UTC).timestamp() * 1e6))
+    page = client.get(f"{LIST}{call.id}/change/").content
+    assert b"Waiting for its client to resume" in page and b"Still running" not in page
+
+
+def test_a_call_and_the_streams_that_took_it_up_are_linked(event, admin_client):
+    streams = [str(uuid7()), str(uuid7())]
+    made = event(details={"stream": {"ended": "resumed", "resumed": [*streams, "</script>", 7]}})
+    page = admin_client.get(f"{LIST}{made.id}/change/").content.decode()
+    for one in streams:
+        assert f'<dt>Taken up by</dt><dd><a class="mono" href="{LIST}{one}/change/">{one}</a>' in page
+    for answered, label in ((True, "Brought the answer of"), (False, "Took up")):
+        other = event(details={"resumed": {"call": str(made.id), "answered": answered}})
+        page = admin_client.get(f"{LIST}{other.id}/change/").content.decode()
+        assert f'<dt>{label}</dt><dd><a class="mono" href="{LIST}{made.id}/change/">' in page
+    for details in (
+        {"resumed": {"call": None}},
+        {"resumed": 5, "stream": [], "call": "x"},
+        {"stream": {"resumed": {}}},
+    ):
+        assert admin_client.get(f"{LIST}{event(details=details).id}/change/").status_code == 200
 
 
 def test_hostile_values_are_inert_everywhere(event, admin_client):

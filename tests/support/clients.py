@@ -164,6 +164,11 @@ def command(kind: Kind) -> list[str]:
     if script.suffix == ".py":
         version, package = {PYTHON2: (MCP2, "mcp"), PYTHON1: (MCP1, "mcp"), FAST: (FASTMCP, "fastmcp")}[kind]
         return [str(python(version, package)), str(script)]
+    return on_node(script)
+
+
+def on_node(script: Path) -> list[str]:
+    """How to start a script that uses the TypeScript SDKs."""
     return [str(node()), str(beside(node_modules(), script))]
 
 
