@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from audit.sanitizer import Payload
 from proxy import outcomes
+from proxy.replies import same_id
 from proxy.resumption import MOST_PRESENTED, Ids, Place, _rpc
 from proxy.sessions import SessionSealer
-from proxy.sse import SseReader, same_id, with_id
+from proxy.sse import SseReader, with_id
 
 SEALER = SessionSealer("x" * 32)
 OWN = {"key_id": "k", "upstream": "u", "purpose": "event/mcp/s"}
@@ -110,7 +111,7 @@ async def test_an_answer_waits_for_its_record(monkeypatch: pytest.MonkeyPatch) -
     place = Place(b"7", uuid.uuid4(), _rpc(5))
     ids, call, logger = made(monkeypatch, resumes=place, details={"resumed": {}, "tool_error": True, "other": 1})
     assert ids.brings(5) and ids.brings("5") and not ids.brings(6) and not ids.brings(None)
-    task = asyncio.ensure_future(ids.record(b'{"id":5}'))
+    task = asyncio.ensure_future(ids.record(b'{"id":5}', {"id": 5}))
     await asyncio.sleep(0.05)
     assert not task.done() and not call.answered
     assert [what for what, _ in logger.said] == ["resumed", "outcome"]
