@@ -6,7 +6,7 @@ import pytest
 
 from tests.support import differential, readers
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("stage")]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("stage")]
 
 
 @pytest.mark.parametrize("behind_nginx", [False, True], ids=["direct", "behind-nginx"])

@@ -86,7 +86,7 @@ def made(monkeypatch: pytest.MonkeyPatch, **more: Any) -> tuple[Ids, Any, Slow]:
     monkeypatch.setattr(outcomes, "complete", lambda *_, **__: None)
     logger = Slow()
 
-    async def payload(data: bytes, **_: Any) -> Any:
+    async def payload(data: bytes, value: Any, **_: Any) -> Any:
         return Payload(data.decode(), len(data), "digest")
 
     gateway: Any = SimpleNamespace(
