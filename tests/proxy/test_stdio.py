@@ -284,7 +284,7 @@ async def test_each_bad_command_fails_within_seconds_with_its_own_cause(start, t
     failing = start("--fail")
     error = await cause(failing)
     assert isinstance(error, Unreachable)
-    assert "cannot find my database" in error.detail
+    assert "cannot find my database" in error.said
     script = tmp_path / "script"
     script.write_text("#!/no/such/interpreter\n")
     script.chmod(0o755)
