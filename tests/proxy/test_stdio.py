@@ -288,7 +288,7 @@ async def test_each_bad_command_fails_within_seconds_with_its_own_cause(start, t
     script = tmp_path / "script"
     script.write_text("#!/no/such/interpreter\n")
     script.chmod(0o755)
-    assert "No such file" in (await cause(StdioTransport(Command((str(script),))))).detail
+    assert "No such file" in (await cause(StdioTransport(Command((str(script),))))).said
 
 
 async def test_a_process_that_never_answers_times_out(start, monkeypatch):
