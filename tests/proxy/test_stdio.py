@@ -284,11 +284,11 @@ async def test_each_bad_command_fails_within_seconds_with_its_own_cause(start, t
     failing = start("--fail")
     error = await cause(failing)
     assert isinstance(error, Unreachable)
-    assert "cannot find my database" in error.detail
+    assert "cannot find my database" in error.said
     script = tmp_path / "script"
     script.write_text("#!/no/such/interpreter\n")
     script.chmod(0o755)
-    assert "No such file" in (await cause(StdioTransport(Command((str(script),))))).detail
+    assert "No such file" in (await cause(StdioTransport(Command((str(script),))))).said
 
 
 async def test_a_process_that_never_answers_times_out(start, monkeypatch):
