@@ -204,6 +204,14 @@ def test_a_renamed_key_is_found_by_both_names(event):
     assert everywhere("key=before") == {old.id}
 
 
+def test_all_keys_of_a_name_are_meant_under_whatever_name_their_events_are(event):
+    keys = [made("one-before"), made("other-before")]
+    mine = {event(api_key_id=key.pk, key_name=key.name).id for key in keys}
+    for key in keys:
+        services.update_key(key.pk, name="both-now", actor=Actor.system())
+    assert everywhere("key=both-now") == mine
+
+
 def test_a_long_name_of_a_tool_does_not_hide_whose_call_it_was(event):
     from audit.event import Event
 
