@@ -66,3 +66,8 @@ def test_the_memory_is_bounded():
     for at in range(10_000):
         policy.limits.find("user", "", "tool", "crm", f"t{at}")
     assert len(policy.limits._cache) <= 4096
+
+
+def test_names_that_a_caller_makes_up_are_the_callers_own_share():
+    found = limits_for(SNAPSHOT, B, Target("tool", "crm", "made up"))
+    assert {(ref.namer, "tool" in ref.spec.per) for ref in found} == {(b"mcps_live_BBBBBBBBBBBB", True), (b"", False)}
