@@ -103,3 +103,8 @@ def test_a_resource_counts_in_one_bucket_however_it_is_spelled():
     assert (
         len({ref.bucket for ref in found[0] + found[1]}) == 1 and len(found[0]) == len(found[1]) == 1 and found[2] == ()
     )
+
+
+def test_names_that_a_caller_makes_up_are_the_callers_own_share():
+    found = limits_for(SNAPSHOT, B, Target("tool", "crm", "made up"))
+    assert {(ref.namer, "tool" in ref.spec.per) for ref in found} == {(b"mcps_live_BBBBBBBBBBBB", True), (b"", False)}
