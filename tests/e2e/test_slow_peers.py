@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import time
 
@@ -100,5 +101,5 @@ def test_a_client_that_reads_its_answer_slowly(stage: Stage, fake: FakeUpstream)
         while data := sock.recv(65536):
             received += data
             time.sleep(0.02 if len(received) < 200_000 else 0)
-    assert text.encode() in received
+    assert text.encode() in re.sub(rb"\r\n[0-9a-f]+\r\n", b"", received)  # an answer goes out in chunks of its own
     assert stage.gateway.event(since)["outcome"] == "allowed"
