@@ -12,9 +12,9 @@ import resource
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+from audit.addresses import Network, parse_address
 from audit.flood import source_of
 from proxy.ledger import Ledger
-from proxy.peers import Network, parse_address
 
 log = logging.getLogger("sentinel.http")
 

@@ -187,7 +187,7 @@ def _wait(device: TOTPDevice) -> int:
 
 
 def _failed(request: HttpRequest, wait: int) -> None:
-    dropped = _failures.admit()
+    dropped = _failures.admit(request.user.pk, "second_factor", known=True)
     if dropped is None:
         return
     details: dict[str, Any] = {"throttled": True} if wait else {}
