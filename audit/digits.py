@@ -53,9 +53,8 @@ class Digits(float):
 
 def same(raw: bytes, written: bytes) -> bool:
     """Whether what the fast reader read and wrote again has every number as it stood."""
-    if raw == written or _ODD.search(raw) is None:
-        return True
-    return raw.translate(None, _SPACE) == written.translate(None, _SPACE)
+    # In this order: most bodies are what was written, but for white space, and only the last look is dear.
+    return raw == written or raw.translate(None, _SPACE) == written.translate(None, _SPACE) or _ODD.search(raw) is None
 
 
 def exact(raw: bytes, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:

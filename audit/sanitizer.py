@@ -91,8 +91,8 @@ class Sanitizer:
         text: str = value if type(value) is str else "" if value is None else _as_text(value)
         if text in self.clean and limit >= _SHORT_TEXT:
             return text
-        if len(text) <= 16 <= limit and text.isascii() and text.isalnum() and not self.redactor.more:
-            return text  # a request's number, most often: nothing so short is a secret by itself
+        if len(text) <= 16 <= limit and text.isdecimal() and text.isascii() and not self.redactor.more:
+            return text  # a request's number: not worth remembering, and nothing so short is a secret by itself
         try:
             kept, redactions = self._text(text, limit, again)
         except Exception:  # noqa: BLE001 - no text may erase its event

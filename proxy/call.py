@@ -49,6 +49,7 @@ class Call:
         "id",
         "intended",
         "keep_alive",
+        "key_id",
         "known",
         "last_write",
         "level",
@@ -97,6 +98,8 @@ class Call:
         self.presented: Presented = NOTHING
         self.auth: AuthResult | None = None
         self.principal: Principal | None = None
+        #: the id of the key it came with, "" without a valid one
+        self.key_id = ""
         self.body = b""
         self.message: Message | None = None
         self.era: Era | None = None
@@ -156,11 +159,6 @@ class Call:
         self.waiting: Callable[[], int] = lambda: 0
         #: what is counted of that against the key's share of memory, once it is worth counting
         self.held: Hold | None = None
-
-    @property
-    def key_id(self) -> str:
-        """The id of the key it came with, "" without a valid one."""
-        return str(self.principal.key_id) if self.principal else ""
 
     @property
     def waits(self) -> bool:

@@ -158,7 +158,7 @@ def _name(item: Any, naming: str) -> Any:
 
 def holds_list(result: dict[str, Any]) -> bool:
     """Tell whether some reader would find a list in a result, or what should be one."""
-    return any(name.casefold() in _LISTS for name in result)
+    return not _LISTS.keys().isdisjoint(map(str.casefold, result))
 
 
 def filter_result(raw: bytes, keep: Keep) -> FilteredList:

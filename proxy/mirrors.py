@@ -11,7 +11,8 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import product
 from typing import Any, Final, NamedTuple
 
@@ -36,6 +37,7 @@ MAX_HEADER: Final = 8192  # bytes of one mirrored value, looked at before it is 
 MAX_PARAMS: Final = 64  # of the mirrored arguments of one request
 
 VERSION, METHOD, NAME, SESSION = b"mcp-protocol-version", b"mcp-method", b"mcp-name", b"mcp-session-id"
+_OWN = frozenset((VERSION, METHOD, NAME, SESSION))
 PARAM: Final = b"mcp-param-"
 # One name for all that a CGI-like server folds into one variable (HTTP_MCP_NAME).
 _FOLD = bytes(c if c in b"0123456789abcdefghijklmnopqrstuvwxyz" else ord("-") for c in bytes(range(256)).lower())
@@ -60,37 +62,45 @@ class Sent:
     era's to say, so a second one is noted here and refused when its header is asked for.
     """
 
-    __slots__ = ("_found", "_twice", "known")
+    __slots__ = ("_found", "_params", "get", "known")
+
+    #: gives a header's value without the space around it, None when absent; Refused when it was sent twice
+    get: Callable[[bytes], bytes | None]
 
     def __init__(self, headers: Iterable[tuple[bytes, bytes]], known: Known) -> None:
         #: what a refusal carries on of the message
         self.known = known
         self._found: dict[bytes, bytes] = {}
-        self._twice: set[bytes] = set()
+        self._params: list[bytes] = []
+        twice: set[bytes] = set()
         folded: set[bytes] = set()
         for name, value in headers:
             if name[:3] in _MCP:
-                plain = name.translate(_FOLD)
+                plain = name if name in _OWN else name.translate(_FOLD)
                 if plain in folded:
-                    self._twice.add(plain)
+                    twice.add(plain)
                 folded.add(plain)
-                self._found.setdefault(plain if plain == name else name.lower(), value.strip(b" \t"))
-
-    def get(self, name: bytes) -> bytes | None:
-        """Give a header's value without the space around it, None when absent; Refused when it was sent twice."""
-        if self._twice and name.translate(_FOLD) in self._twice:
-            text = name.decode("latin-1")[:64]
-            if name == SESSION:
-                raise Refused(400, -32600, "header_mismatch", f"{text} was sent twice.", known=self.known)
-            raise mismatch(f"{text} was sent twice.", self.known)
-        return self._found.get(name)
+                name = plain if plain == name else name.lower()
+                self._found.setdefault(name, value.strip(b" \t"))
+                if name[:10] == PARAM:
+                    self._params.append(name)
+        self.get = partial(_once, self._found, twice, known) if twice else self._found.get
 
     def params(self) -> list[tuple[bytes, bytes]]:
         """Give the mirrored arguments, by name; Refused when one was sent twice, or there are too many."""
-        names = [name for name in self._found if name.startswith(PARAM)]
+        names = self._params
         if len(names) > MAX_PARAMS:
             raise mismatch(f"More than {MAX_PARAMS} Mcp-Param headers were sent.", self.known)
-        return [(name, self.get(name) or b"") for name in names]
+        return [(name, self.get(name) or b"") for name in names] if names else []
+
+
+def _once(found: dict[bytes, bytes], twice: set[bytes], known: Known, name: bytes) -> bytes | None:
+    if name.translate(_FOLD) in twice:
+        text = name.decode("latin-1")[:64]
+        if name == SESSION:
+            raise Refused(400, -32600, "header_mismatch", f"{text} was sent twice.", known=known)
+        raise mismatch(f"{text} was sent twice.", known)
+    return found.get(name)
 
 
 def decode_header(value: bytes) -> str | None:

@@ -162,7 +162,7 @@ async def event(gateway: Gateway, call: Call, *, whole: bool = True) -> Event:
     request = await _request(gateway, call, whole)
     if len(call.header(b"user-agent")) + sum(map(len, (*_target(call), call.known.method, call.rpc_id))) > LONG_NAMES:
         return await gateway.heavy.run(call.key_id or call.client_ip, _made, gateway, call, request)
-    return _made(gateway, call, request)
+    return _event(gateway, call, request) if call.admission is None else _made(gateway, call, request)
 
 
 async def _request(gateway: Gateway, call: Call, whole: bool) -> Any:
@@ -185,8 +185,7 @@ def _target(call: Call) -> tuple[str, str]:
 
 
 def _made(gateway: Gateway, call: Call, request: Any) -> Event:
-    if call.admission is None:
-        return _event(gateway, call, request)
+    """The same of a refusal, which is paid for."""
     with paying(gateway, call.admission):
         return _event(gateway, call, request)
 
@@ -208,7 +207,7 @@ def _event(gateway: Gateway, call: Call, request: Any) -> Event:
         user_agent=call.header(b"user-agent").decode("latin-1"),
         upstream=call.slug,
         protocol_version=call.era.version if call.era is not None else _version(call),
-        session=_session(gateway, call),
+        session=_session(gateway, call) if call.session or call.session_refused else "",
         rpc_id=call.rpc_id.decode("utf-8", "replace"),
         method=call.known.method or ("" if call.verb == "POST" else call.verb),
         tool_name=name if kind != "method" and name else None,
@@ -249,6 +248,8 @@ def _version(call: Call) -> str:
 def _trace(call: Call) -> str:
     found: Any = call.message.meta.get("traceparent") if call.message is not None else None
     if not isinstance(found, str):
+        if trace_context.TRACEPARENT not in call.lookup:
+            return ""
         found = trace_context.parent(call.header_values(trace_context.TRACEPARENT)).decode()
     match = _TRACE.fullmatch(found)
     return match[1] if match else ""

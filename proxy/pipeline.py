@@ -127,6 +127,7 @@ def authenticate(gateway: Gateway, call: Call) -> Refused | None:
             failure = "query_forbidden"
         if not failure:
             call.principal = call.auth.principal
+            call.key_id = str(call.principal.key_id) if call.principal is not None else ""
     if failure:
         return _failed(call, failure, since)
     call.stage("authenticate", "ok", since)
@@ -172,7 +173,7 @@ async def parse(gateway: Gateway, call: Call) -> None:
     verbs = ALLOWED_VERBS[call.endpoint]
     if call.verb not in verbs:
         raise refuse("method_not_allowed", call=call, headers=((b"allow", ", ".join(verbs).encode()),))
-    if len(call.header_values(LAST_EVENT_ID)) > 1:
+    if LAST_EVENT_ID in call.lookup and len(call.header_values(LAST_EVENT_ID)) > 1:
         raise refuse("invalid_request", call=call, message="Last-Event-ID was sent twice.")
     call.spec = gateway.upstream(call.slug)
     if call.verb == "POST":
@@ -184,7 +185,8 @@ async def parse(gateway: Gateway, call: Call) -> None:
     _same_era(call, call.spec)
     call.protocol = _protocol(call, call.spec, sent)
     await _open_session(gateway, call)
-    resumption.claim(gateway, call)
+    if LAST_EVENT_ID in call.lookup:
+        resumption.claim(gateway, call)
     call.stage("parse", "ok", since)
 
 
@@ -198,7 +200,7 @@ async def _parse_message(gateway: Gateway, call: Call) -> None:
         raise refuse("body_timeout", call=call)
     if state == "over_share":
         raise refuse("too_much_waiting", call=call, retry_after=5)
-    if not is_plain(call.header_values(b"content-encoding")):
+    if b"content-encoding" in call.lookup and not is_plain(call.header_values(b"content-encoding")):
         raise refuse("unsupported_encoding", call=call)
     if not is_json(call.header_values(b"content-type")):
         raise refuse("unsupported_media_type", call=call)
@@ -365,7 +367,8 @@ async def record_intent(gateway: Gateway, call: Call) -> None:
     ticket = gateway.logger.intent(call.event)
     call.intended = True
     await ticket
-    resumption.take_up(gateway, call)
+    if call.resumes is not None:
+        resumption.take_up(gateway, call)
 
 
 async def forward(gateway: Gateway, call: Call) -> None:

@@ -37,12 +37,7 @@ class Reply(NamedTuple):
     method: str  # "" for a response
     value: dict[str, Any]
     exact: bool  # whether `value` is what a strict parser makes of the bytes (half surrogate pairs are nothing to one)
-
-    @property
-    def result(self) -> dict[str, Any] | None:
-        """The result of a response that is no error."""
-        found = self.value.get("result") if self.kind == "response" else None
-        return found if isinstance(found, dict) else None
+    result: dict[str, Any] | None = None  # of a response that is no error
 
 
 def _not(message: str, reason: str = "invalid_request") -> Unreadable:
@@ -149,7 +144,7 @@ def read(data: bytes) -> Reply:
             raise _not("A result must be an object.")
     elif type(value["error"]) is not dict:
         raise _not("An error must be an object.")
-    return Reply("response", rpc_id, "", value, exact)
+    return Reply("response", rpc_id, "", value, exact, value.get("result"))
 
 
 def _asks(value: dict[str, Any], rpc_id: str | int | None, exact: bool) -> Reply:

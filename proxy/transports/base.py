@@ -21,6 +21,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from proxy.ledger import SMALL
+
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -163,7 +165,10 @@ class UpstreamResponse(ABC):
         """Give the exchange up at once; safe at any time, any number of times, also after the end."""
 
     async def body(self, limit: int, grown: Callable[[int], None] | None = None) -> bytes:
-        """Read the rest of the body whole, within a limit; `grown` is told how much of it there is so far, and may raise."""
+        """Read the rest of the body whole, within a limit.
+
+        `grown` is told how much of it there is so far, once that is worth counting, and may raise.
+        """
         pieces: list[bytes] = []
         size = 0
         while piece := await self.read():
@@ -173,7 +178,7 @@ class UpstreamResponse(ABC):
                 raise TooLarge(
                     "The upstream's answer is larger than this gateway accepts.", detail=f"over {limit} bytes"
                 )
-            if grown is not None:
+            if size > SMALL and grown is not None:
                 grown(size)
             pieces.append(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
