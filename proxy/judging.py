@@ -7,10 +7,8 @@ What is judged here is one message. Whether it may go out, and that its record c
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from audit.sanitizer import MISSING
 from policies.engine import ABSENT, Context, Target, may_list
@@ -23,8 +21,6 @@ from proxy.transports.base import Broken
 if TYPE_CHECKING:
     from proxy.call import Call
     from proxy.gateway import Gateway
-
-T = TypeVar("T")
 
 #: how much of an answer that is refused the event is made from
 HEAD_BYTES = 64 * 1024
@@ -40,14 +36,18 @@ class Judged(NamedTuple):
 
 
 async def judge(gateway: Gateway, call: Call, data: bytes) -> Judged:
-    """Read one message of the upstream's, and take out of its lists what the caller may not call; raises Broken."""
+    """Read one message of the upstream's, and take out of its lists what the caller may not call; raises Broken.
+
+    What is large is read in a thread, in its caller's turn.
+    """
     try:
-        reply = await _apart(gateway, call, data, replies.read)
+        small = len(data) <= replies.LARGE_BYTES
+        reply = replies.read(data) if small else await gateway.heavy.run(call.key_id, replies.read, data)
         result = reply.result
         if result is None or not holds_list(result):
             return Judged(reply, data, reply.value if reply.exact else MISSING)
         keep = _Keep(gateway, call)
-        found = await _apart(gateway, call, data, partial(filter_result, keep=keep))
+        found = filter_result(data, keep) if small else await gateway.heavy.run(call.key_id, filter_result, data, keep)
     except Unreadable as bad:
         await keep_head(gateway, call, data)
         raise Broken("The upstream's answer cannot be read.", detail=f"{bad.reason}: {bad.message}") from None
@@ -58,13 +58,6 @@ async def judge(gateway: Gateway, call: Call, data: bytes) -> Judged:
         gateway.registry.lists_changed(call.slug)
     call.details["list"] = {"kept": found.kept, "hidden": found.hidden}
     return Judged(reply, found.raw, MISSING)
-
-
-async def _apart(gateway: Gateway, call: Call, data: bytes, work: Callable[[bytes], T]) -> T:
-    """Work on data: here when it is small, else in a thread, in its caller's turn."""
-    if len(data) <= replies.LARGE_BYTES:
-        return work(data)
-    return await gateway.heavy.run(call.key_id, work, data)
 
 
 async def keep_head(gateway: Gateway, call: Call, data: bytes) -> None:

@@ -62,7 +62,7 @@ class Sent:
     era's to say, so a second one is noted here and refused when its header is asked for.
     """
 
-    __slots__ = ("_found", "_params", "get", "known")
+    __slots__ = ("_found", "get", "known", "mirrored")
 
     #: gives a header's value without the space around it, None when absent; Refused when it was sent twice
     get: Callable[[bytes], bytes | None]
@@ -71,7 +71,8 @@ class Sent:
         #: what a refusal carries on of the message
         self.known = known
         self._found: dict[bytes, bytes] = {}
-        self._params: list[bytes] = []
+        #: names of the mirrored arguments that were sent
+        self.mirrored: list[bytes] = []
         twice: set[bytes] = set()
         folded: set[bytes] = set()
         for name, value in headers:
@@ -83,15 +84,15 @@ class Sent:
                 name = plain if plain == name else name.lower()
                 self._found.setdefault(name, value.strip(b" \t"))
                 if name[:10] == PARAM:
-                    self._params.append(name)
+                    self.mirrored.append(name)
         self.get = partial(_once, self._found, twice, known) if twice else self._found.get
 
     def params(self) -> list[tuple[bytes, bytes]]:
         """Give the mirrored arguments, by name; Refused when one was sent twice, or there are too many."""
-        names = self._params
+        names = self.mirrored
         if len(names) > MAX_PARAMS:
             raise mismatch(f"More than {MAX_PARAMS} Mcp-Param headers were sent.", self.known)
-        return [(name, self.get(name) or b"") for name in names] if names else []
+        return [(name, self.get(name) or b"") for name in names]
 
 
 def _once(found: dict[bytes, bytes], twice: set[bytes], known: Known, name: bytes) -> bytes | None:
@@ -220,6 +221,8 @@ def protocol_headers(sent: Sent, message: Message, version: str, expected: Seque
         written.append((METHOD, message.method.encode()))
     if (name := _name(sent, message, known)) is not None:
         written.append((NAME, encode_header(name)))
+    if not expected and not sent.mirrored:
+        return written
     params = dict(sent.params())
     for param in expected:
         text = _expected(param, message, params.pop(param.header, None), known)

@@ -160,9 +160,14 @@ async def event(gateway: Gateway, call: Call, *, whole: bool = True) -> Event:
     Without `whole` what was asked leaves its size and digest alone.
     """
     request = await _request(gateway, call, whole)
-    if len(call.header(b"user-agent")) + sum(map(len, (*_target(call), call.known.method, call.rpc_id))) > LONG_NAMES:
+    short = len(call.body) + len(call.header(b"user-agent")) <= LONG_NAMES
+    if not short and _names(call) > LONG_NAMES:
         return await gateway.heavy.run(call.key_id or call.client_ip, _made, gateway, call, request)
     return _event(gateway, call, request) if call.admission is None else _made(gateway, call, request)
+
+
+def _names(call: Call) -> int:
+    return len(call.header(b"user-agent")) + sum(map(len, (*_target(call), call.known.method, call.rpc_id)))
 
 
 async def _request(gateway: Gateway, call: Call, whole: bool) -> Any:
@@ -258,7 +263,11 @@ def _trace(call: Call) -> str:
 def _details(call: Call) -> dict[str, Any]:
     details: dict[str, Any] = {"verb": call.verb, "endpoint": call.endpoint}
     if call.message is not None and (client := call.message.client_info):
-        details["client"] = {k: _brief(client[k]) for k in ("name", "version", "title") if k in client}
+        details["client"] = {
+            k: v if isinstance(v, str) and len(v) <= CLIENT_NAME else _odd(v)
+            for k in ("name", "version", "title")
+            if (v := client.get(k, MISSING)) is not MISSING
+        }
     if call.auth is not None:
         if call.auth.generation:
             details["generation"] = call.auth.generation
@@ -269,11 +278,11 @@ def _details(call: Call) -> dict[str, Any]:
     return details
 
 
-def _brief(value: Any) -> Any:
-    """Give what a client says of itself, if it is as short as such things are: the rest stands in the request."""
-    if isinstance(value, str) and len(value) > CLIENT_NAME:
+def _odd(value: Any) -> Any:
+    """Name what a client says of itself where it is no short text, as such things are: it stands in the request."""
+    if isinstance(value, str):
         return f"[{len(value)} characters]"
-    return value if value is None or isinstance(value, (str, int, float, bool)) else "[not a text]"
+    return value if value is None or isinstance(value, (int, float, bool)) else "[not a text]"
 
 
 def decision(call: Call) -> dict[str, Any]:

@@ -35,7 +35,7 @@ from proxy.call import Call
 from proxy.credentials import SCOPE_KEY, presented
 from proxy.exchange import Departed, Exchange
 from proxy.gateway import Gateway
-from proxy.headers import LAST_EVENT_ID, is_json, is_plain
+from proxy.headers import JSON, LAST_EVENT_ID, is_json, is_plain
 from proxy.message import Known, Refused, glance, peek, read
 from proxy.mirrors import VERSION, ParamHeader, Sent, protocol_headers
 from proxy.peers import host_allowed, origin_allowed
@@ -202,7 +202,8 @@ async def _parse_message(gateway: Gateway, call: Call) -> None:
         raise refuse("too_much_waiting", call=call, retry_after=5)
     if b"content-encoding" in call.lookup and not is_plain(call.header_values(b"content-encoding")):
         raise refuse("unsupported_encoding", call=call)
-    if not is_json(call.header_values(b"content-type")):
+    types = call.header_values(b"content-type")
+    if types != [JSON] and not is_json(types):
         raise refuse("unsupported_media_type", call=call)
     if len(call.body) <= PARSE_OFF_LOOP:
         message = read(call.body)
