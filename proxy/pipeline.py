@@ -287,9 +287,9 @@ def authorize(gateway: Gateway, call: Call) -> None:
         target = Target(name.kind, call.slug, name.name, name.arguments)
         if call.target is None:
             call.target = target
-        decision = _decide(gateway, snapshot.policy, principal, target, context, how)
+        decision = _decide(call.spec, snapshot.policy, principal, target, context, how)
         if decision.allowed and call.spec is not None and call.spec.dispatchers:
-            target, decision = _refused_within(gateway, call, snapshot.policy, principal, target, context) or (
+            target, decision = _refused_within(call, snapshot.policy, principal, target, context) or (
                 target,
                 decision,
             )
@@ -302,10 +302,9 @@ def authorize(gateway: Gateway, call: Call) -> None:
 
 
 def _decide(
-    gateway: Gateway, policy: PolicySet, principal: Principal, target: Target, context: Context, how: Decide
+    spec: UpstreamSpec | None, policy: PolicySet, principal: Principal, target: Target, context: Context, how: Decide
 ) -> Decision:
     """Decide, and only then consult the catalogue: hidden and nonexistent look the same."""
-    spec = gateway.upstream(target.upstream)
     pinned = spec.definition(target.kind, target.name) if spec is not None else None
     if pinned is not None and pinned.annotations:
         target = Target(target.kind, target.upstream, target.name, target.arguments, pinned.annotations)
@@ -314,7 +313,7 @@ def _decide(
 
 
 def _refused_within(
-    gateway: Gateway, call: Call, policy: PolicySet, principal: Principal, outer: Target, context: Context
+    call: Call, policy: PolicySet, principal: Principal, outer: Target, context: Context
 ) -> tuple[Target, Decision] | None:
     """A tool that calls or describes another by name: who may not have that one may not have it this way either."""
     spec = call.spec
@@ -326,7 +325,7 @@ def _refused_within(
     call.within = within or ()
 
     def one(inner: Target) -> Decision:
-        return _decide(gateway, policy, principal, inner, context, decide_unseen)
+        return _decide(spec, policy, principal, inner, context, decide_unseen)
 
     def nests(name: str) -> bool:
         return bool(dispatcher_path(spec.dispatchers, name))

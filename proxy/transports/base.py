@@ -122,7 +122,7 @@ class UpstreamRequest(NamedTuple):
 class UpstreamResponse(ABC):
     """The head of an answer, and its body to be read piece by piece."""
 
-    __slots__ = ("headers", "status")
+    __slots__ = ("_media", "headers", "status")
 
     #: an event of our own that a stream begins with
     greeting = b""
@@ -133,6 +133,7 @@ class UpstreamResponse(ABC):
         self.status = status
         #: as the upstream sent them, names lower-case, hop-by-hop included (proxy.headers chooses)
         self.headers = headers
+        self._media: bytes | None = None
 
     def header(self, name: bytes) -> bytes:
         """Give the first value of a header, b"" when absent."""
@@ -144,7 +145,9 @@ class UpstreamResponse(ABC):
     @property
     def content_type(self) -> bytes:
         """Give the media type alone, lower-case."""
-        return self.header(b"content-type").partition(b";")[0].strip().lower()
+        if self._media is None:
+            self._media = self.header(b"content-type").partition(b";")[0].strip().lower()
+        return self._media
 
     @property
     def streaming(self) -> bool:

@@ -23,6 +23,7 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import quote
 
+from audit.addresses import client_address
 from audit.event import Event
 from audit.finding import forms, lexical, matching, pii, places, prefilter, prose, tables, values, wording, wrapping
 from audit.redaction import Rules
@@ -33,8 +34,9 @@ from policies.specs import ConditionSpec
 from proxy.credentials import presented
 from proxy.listing import Unfilterable, filter_result
 from proxy.message import Refused, glance, peek, read
-from proxy.peers import client_address
-from proxy.sse import SseReader, classify
+from proxy.replies import Unreadable
+from proxy.replies import read as read_reply
+from proxy.sse import SseReader, frame
 
 MOST = 10.0  # microseconds a byte, on a machine on which `unit()` takes one
 SIZE = 4_000
@@ -65,7 +67,7 @@ def _refusing(function: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
     def run(raw: bytes) -> Any:
         try:
             return function(raw)
-        except (Refused, Unfilterable):
+        except (Refused, Unfilterable, Unreadable):
             return None
 
     return run
@@ -119,7 +121,8 @@ READERS: dict[str, tuple[Callable[[str], Any], Callable[[Any], Any]]] = {
     "read: a call": (_call, _refusing(read)),
     "peek": (_bytes, peek),
     "glance": (_bytes, glance),
-    "stream": (_bytes, lambda raw: [classify(event.data) for event in SseReader().feed(raw)]),
+    "stream": (_bytes, lambda raw: [frame(event) for event in SseReader().feed(raw)]),
+    "answer": (_bytes, _refusing(read_reply)),
     "list": (_bytes, _refusing(lambda raw: filter_result(raw, lambda *_: True))),
     "headers": (
         lambda text: text.encode("latin-1", "replace"),
