@@ -108,13 +108,17 @@ class Host:
         """Follow the database, and read catalogues when they are due; never ends by itself."""
         loop = asyncio.get_running_loop()
         refresher = loop.create_task(self._refresh_catalogues())
+        told = ""
         try:
             while True:
                 try:
                     await asyncio.to_thread(self.specs.reload)
                     self.registry.reconcile()
+                    told = ""
                 except (psycopg.Error, OSError) as error:
-                    log.warning("upstreams cannot be read: %s", error)
+                    if str(error) != told:  # once, however long a database is away
+                        log.warning("upstreams cannot be read: %s", " ".join(str(error).split()))
+                    told = str(error)
                 descendants.reap()
                 await asyncio.sleep(POLL_SECONDS)
         finally:

@@ -54,7 +54,8 @@ class Guard:
         if self.waiting >= self.max_concurrent:
             raise Busy("The upstream has as many calls waiting as it may have.", detail=f"{self.waiting} waiting")
         caller = request.caller
-        if caller and not self.shares.room(caller):
+        # While less than half is taken nobody can have more than a share.
+        if caller and 2 * self.waiting >= self.max_concurrent - 1 and not self.shares.room(caller):
             raise Busy(
                 "This key has its share of the calls that may wait for the upstream.",
                 detail=f"{self.shares.of(caller)} of {self.waiting} waiting are this key's",
