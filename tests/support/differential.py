@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import posixpath
 import random
 import re
 import subprocess
@@ -22,6 +23,8 @@ from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
+from urllib.parse import unquote
 
 from audit.escapes import unescape
 from tests.support import readers
@@ -31,12 +34,17 @@ from tests.support.nginx import ENVIRONMENT, NAME, Proxy
 
 #: method -> the names the role may have
 MAY = {
-    "tools/call": {"public.echo", "x"},
+    "tools/call": {"public.echo", "x", "pay"},
     "resources/read": {"file:///a"},
     "prompts/get": {"pé", "p"},
     "completion/complete": {"p"},
 }
-POLICY = 'roles: {mutant: {allow: ["public.echo", "x", "resource:file:///a", "prompt:pé", "prompt:p"]}}'
+POLICY = """
+roles: {mutant: {allow: ["public.echo", "x", "resource:file:///a", "resource:file:///public/*", "prompt:pé", "prompt:p"]}}
+rules: [{name: small, effect: allow, roles: [mutant], tool: pay, when: [{argument: to.cost, le: 100}]}]
+"""
+#: the most that `pay` may be called with, however a server reads names
+MOST = 100
 OPEN = re.compile(r"|initialize|ping|server/discover|.*/list|notifications/.*")
 
 
@@ -145,6 +153,25 @@ def readable(value: Any) -> Any:
     return unescape(value) if isinstance(value, str) else value
 
 
+def may(method: str, target: Any, arguments: Any) -> bool:
+    """Whether the role may, whatever a server makes of a URI's path and of names of arguments."""
+    if method == "resources/read" and isinstance(target, str) and target.startswith("file:///public/"):
+        path = unquote(unquote(target.removeprefix("file://"))).replace("\\", "/")
+        ways = (path, path.replace(";", ""))
+        return all(posixpath.normpath(re.split("[?#;]", way)[0]).startswith("/public/") for way in ways)
+    if method == "tools/call" and target == "pay":
+        costs = [cost for place in folded(arguments, "to") for cost in folded(place, "cost")]
+        return bool(costs) and all(isinstance(cost, int | float) and cost <= MOST for cost in costs)
+    return target in MAY.get(method, ())
+
+
+def folded(value: Any, name: str) -> list[Any]:
+    """Every member that some reader takes for the one of this name."""
+    members = value.items() if isinstance(value, dict) else ()
+    plain = str.maketrans("", "", "\u200b\0_-")
+    return [member for key, member in members if normalize("NFKC", key).translate(plain).casefold() == name]
+
+
 def differences(requests: list[Mutant], seen: dict[str, list[Any]], events: dict[int, Any]) -> list[str]:
     """Where what was executed, what is allowed and what stands in the log do not agree; nothing when they do."""
     problems = []
@@ -159,7 +186,7 @@ def differences(requests: list[Mutant], seen: dict[str, list[Any]], events: dict
             method = method or ""  # a client's answer to a question of the server: open, and executes nothing
             # authorised, as the server itself read it
             target = {"resources/read": uri, "completion/complete": (ref or {}).get("name")}.get(method, name)
-            if target not in MAY.get(method, ()) and not OPEN.fullmatch(method):
+            if not may(method, target, arguments) and not OPEN.fullmatch(method):
                 problems.append(f"executed though not allowed ({method} {target}): {about}")
             for header, value in told[0].items() if told else ():
                 if value != {"MCP_METHOD": method, "MCP_NAME": target}.get(header, value) or not header.startswith(

@@ -22,6 +22,8 @@ SEEDS = [
     b'{"jsonrpc":"2.0","id":"\\u0031","method":"prompts/get","params":{"name":"p\\u00e9","arguments":{"a":"\\ud83d\\ude00"}}}',
     b'{"jsonrpc":"2.0","id":2,"method":"completion/complete","params":{"ref":{"type":"ref/prompt","name":"p"},"argument":{"name":"a","value":"b"}}}',
     b'{"jsonrpc":"2.0","id":5,"method":"tools/call","params":{"name":"x","arguments":{"a":{"params":{"name":"y","arguments":{"b":[[{"method":"z"}]]}}}}}}',
+    b'{"jsonrpc":"2.0","id":6,"method":"tools/call","params":{"name":"pay","arguments":{"note":"n","to":{"name":"y","cost":50}}}}',
+    b'{"jsonrpc":"2.0","id":7,"method":"resources/read","params":{"uri":"file:///public/b"}}',
 ]
 PIECES = [
     *[b'"', b"{", b"}", b"[", b"]", b",", b":", b"\\", b" ", b"\n", b"\t", b"\x0b", b"\xa0", b"\x00", b"/*x*/", b"'"],
@@ -30,6 +32,8 @@ PIECES = [
     *[b'"name":"danger",', b'"Name":"danger",', b'"n\\u0061me":"danger",', b'"NAME":"danger",', b'"name\\u0000":"danger",'],
     *[b'"method":"tools/call",', b'"Method":"x",', b'"id":9,', b'"ID":9,', b'"params":{},', b'"Params":{"name":"danger"},'],
     *[b'"argument\xc5\xbf":{},', b'"arguments":{"x":1},', b'"uri":"danger",', b'"_meta":{},', b'"__proto__":{"name":"danger"},'],
+    *[b'"cost":999,', b'"Cost":999,', b'"COST":999,', b'"co\xc5\xbft":999,', b'"co\\u017ft":999,', b'"c\\u006fst":999,', b'"cost\\u0000":999,'],
+    *[b'"to":{"cost":999},', b'"To":{"cost":999},', b'"to\xe2\x80\x8b":{"cost":999},', b'"cost":1e3,', b'"cost":1E+2,', b'"cost":100.0000000000000000001,'],
     *[b'"constructor":1,', b'"toString":"x",', b'"text":"danger",', b'"n":2,', b'"":1,', b'"":2,', b'"result":1,'],
 ]  # fmt: skip
 
@@ -69,7 +73,9 @@ QUERIES = [
     b"?charset=utf-7",
 ]
 URIS = [b"file:///%61", b"file:///./a", b"file:///a/../danger", b"file:///danger", b"file:////a", b"FILE:///a", b"file://localhost/a", b"file:///a?x", b"file:///a#x",
-        b"file:///a/", b"file:///\\u0061", b"file:\\/\\/\\/a", b"file:///a%00", b"file:///a%2f..%2fdanger", b"file:/a", b"file:///A", b"file:///a%20", b" file:///a"]  # fmt: skip
+        b"file:///a/", b"file:///\\u0061", b"file:\\/\\/\\/a", b"file:///a%00", b"file:///a%2f..%2fdanger", b"file:/a", b"file:///A", b"file:///a%20", b" file:///a",
+        *(b"file:///public/" + way for way in (b"../danger", b"%2e%2e/danger", b"./../danger", b"/../danger", b"..%2fdanger", b"..\\\\danger", b"%2e./danger", b"x/../b", b"%62",
+                                               b"b;/../../danger", b"..;/danger", b"b?/../danger", b"b#/../danger", b"%252e%252e/danger", b"%c0%ae%c0%ae/danger", b"b%20c", b".\\t./danger"))]  # fmt: skip
 NAMES = [b"danger", b"", b" x ", b"X", b"x\t", b"=?base64?eA==?=", b"=?BASE64?ZGFuZ2Vy?=", b"=?base64?eA?=", b"=?base64?eB==?=", b"=?base64?ZGFuZ2Vy?=", b"=?base64??=", b"p\xe9", b"p\xc3\xa9", b"=?utf-8?b?eA==?="]  # fmt: skip
 
 
