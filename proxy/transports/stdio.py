@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from copy import copy
 from typing import Any
 
 from proxy.ledger import Ledger
@@ -20,6 +21,7 @@ from proxy.transports.base import (
     Headers,
     TimedOut,
     Unreachable,
+    UpstreamError,
     UpstreamRequest,
     UpstreamResponse,
 )
@@ -59,6 +61,8 @@ class Process:
         self._ring = ring
         self._handshake = handshake
         self._child: Child | None = None
+        self._ready: Child | None = None  # the child, once it may be spoken to
+        self._bringing: asyncio.Task[None] | None = None
         self._starting = asyncio.Lock()
         self._backoff = 0.0
         self._not_before = 0.0
@@ -80,11 +84,30 @@ class Process:
         return self._child is not None and self._child.alive
 
     async def ready(self) -> None:
-        """Start the process unless it runs; raises UpstreamError."""
-        if self._child is not None and self._child.alive:
+        """Start the process unless it runs, and wait until it may be spoken to; raises UpstreamError.
+
+        Everyone waits for the one start, which goes on whoever of them leaves: nobody is answered by a process that has not
+        said yet what it is.
+        """
+        if self._ready is not None and self._ready is self._child and self._child.alive:
             return
+        task = self._bringing
+        if task is None:
+            task = self._bringing = asyncio.get_running_loop().create_task(self._bring_up())
+            task.add_done_callback(self._brought)
+        try:
+            await asyncio.shield(task)
+        except UpstreamError as error:
+            raise copy(error) from None  # of one for each, since errors hold the frames they pass
+
+    def _brought(self, task: asyncio.Task[None]) -> None:
+        self._bringing = None
+        if not task.cancelled():
+            task.exception()  # everyone may have left
+
+    async def _bring_up(self) -> None:
         async with self._starting:
-            if self._child is not None and self._child.alive:
+            if self._ready is not None and self._ready is self._child and self._child.alive:
                 return
             self._refuse_closed()
             if self._child is not None:
@@ -117,6 +140,7 @@ class Process:
                 except BaseException:
                     child.kill()
                     raise
+            self._ready = child
 
     async def close(self, patience: float = 2.0) -> None:
         """End the process for good."""

@@ -21,6 +21,7 @@ def answer(message):
     identifier = message.get("id")
     arguments = params.get("arguments") or {}
     if method == "initialize":
+        time.sleep(1 if "--slow" in sys.argv else 0)
         result = {
             "protocolVersion": "2025-06-18",
             "capabilities": {"tools": {}},

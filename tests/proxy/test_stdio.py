@@ -62,6 +62,24 @@ def initialize(identifier="init", version="2025-11-25") -> dict:
     return {"jsonrpc": "2.0", "id": identifier, "method": "initialize", "params": {"protocolVersion": version}}
 
 
+@pytest.mark.parametrize("leaves", [None, 0, 1], ids=["all-wait", "the-first-leaves", "the-second-leaves"])
+async def test_whoever_comes_while_it_starts_waits_for_the_one_start(start, leaves):
+    transport = start("--slow")
+    waiting = []
+    for number in range(3):
+        waiting.append(asyncio.create_task(ask(transport, initialize(number))))
+        await asyncio.sleep(0.2)
+    if leaves is not None:
+        waiting.pop(leaves).cancel()
+    waiting.append(asyncio.create_task(ask(transport, call(9))))
+    *greeted, called = await asyncio.gather(*waiting)
+    assert [answer["result"]["capabilities"] for answer in greeted] == [{"tools": {}}] * len(greeted)
+    assert {answer["result"]["serverInfo"]["name"] for answer in greeted} == {"child"}
+    assert called["result"]["pid"] == transport.pids()[0]
+    received = (await ask(transport, {"jsonrpc": "2.0", "id": 1, "method": "x"}))["result"]["received"]
+    assert sum('"initialize"' in line for line in received) == 1
+
+
 async def test_a_shared_process_is_initialised_once_and_answers_everyone(start):
     transport = start()
     response = await transport.send(post(initialize()))
