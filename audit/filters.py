@@ -94,10 +94,12 @@ class Filters:
 
         one = {}
         for name in SINGLE:
-            given = list(dict.fromkeys(value for value in query.getlist(name) if value.strip()))
+            given = list(dict.fromkeys(value for value in query.getlist(name) if value))
+            one[name] = given[0].strip() if len(given) == 1 else ""
             if len(given) > 1:
                 refuse(name, given, f"“{name}” can be given once.")
-            one[name] = given[0].strip() if len(given) == 1 else ""
+            elif given and not one[name] and name != "q":  # a search box with blanks in it is an empty one
+                refuse(name, given, f"“{name}” holds nothing but blanks.")
         for name in query:
             if name not in FIELDS and name not in SINGLE and name not in besides:
                 refuse(name, query.getlist(name)[:MAX_VALUES], f"There is no filter “{name[:60]}”.")
@@ -109,7 +111,8 @@ class Filters:
             moments[name] = _moment(one[name])
             if one[name] and moments[name] is None:
                 refuse(name, [one[name]], f"“{one[name][:40]}” is not a time; write it like 2026-05-01T12:00.")
-        values = {name: [value for value in query.getlist(name) if value.strip()] for name in FIELDS}
+        # A form sends what was left empty; what holds blanks was asked for, and is no value.
+        values = {name: [value for value in query.getlist(name) if value] for name in FIELDS}
         preset = "" if moments["from"] or moments["to"] else one["range"]
         found = cls.of(values, text=one["q"], start=moments["from"], end=moments["to"])
         return replace(found, preset=preset, problems=(*problems, *found.problems), rejected=tuple(rejected))
@@ -308,9 +311,9 @@ def _is_id(value: str) -> bool:
 
 def _checked(name: str, value: str) -> tuple[str, str]:
     """Return a problem in words, and the value as it is used."""
-    value = value.strip()
+    value = value.strip() or value
     label = FIELDS[name][0]
-    if not value:
+    if not value.strip():
         return f"The filter “{label}” is empty.", value
     if "\0" in value or len(value) > LONGEST:
         return f"A {label} has at most {LONGEST} characters, and no NUL.", value[: LONGEST + 1]
@@ -320,7 +323,10 @@ def _checked(name: str, value: str) -> tuple[str, str]:
         if name == "outcome" and value not in Outcome.values:
             return f"“{value}” is not an outcome.", value
         if name == "ip":
-            return "", str(ip_address(value))
+            address = ip_address(value)
+            if getattr(address, "scope_id", None):  # events keep none
+                raise ValueError
+            return "", str(address)
         if name == "status":
             return ("", str(int(value))) if 0 <= int(value) < 1000 else (f"“{value}” is not a status.", value)
         if name == "slower":

@@ -78,6 +78,8 @@ def chosen(options: dict[str, Any]) -> AuditEventQuerySet:
     )
     if filters.problems:
         raise CommandError(" ".join(filters.problems))
+    if options["search"] is not None and not options["search"].strip():
+        raise CommandError("--search holds nothing but blanks")
     if options["limit"] is not None and options["limit"] < 1:
         raise CommandError("--limit must be at least 1")
     found: AuditEventQuerySet = matching(filters).order_by()

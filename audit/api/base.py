@@ -73,8 +73,8 @@ class Parameter:
             if found is None:
                 raise ValueError("It is a moment like 2026-12-24T18:00:00Z, with its offset.")
             return found
-        if "\0" in text or not text or len(text) > self.longest:
-            raise ValueError(f"It has 1 to {self.longest} characters, and no NUL.")
+        if "\0" in text or not text.strip() or len(text) > self.longest:
+            raise ValueError(f"It has 1 to {self.longest} characters, not blanks alone, and no NUL.")
         if self.choices and text not in self.choices:
             raise ValueError(f"It is one of {', '.join(self.choices)}.")
         return text
