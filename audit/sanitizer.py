@@ -24,7 +24,7 @@ from audit import bounding, digits, escapes
 from audit.blobs import blob_in, described
 from audit.redaction import Redactor, Rules
 
-__all__ = ("ALWAYS_QUICK", "MISSING", "Payload", "Sanitizer", "current", "install", "redact_check")
+__all__ = ("MISSING", "Payload", "Sanitizer", "current", "install", "redact_check")
 
 MISSING: Final = object()
 LEVELS: Final = ("none", "digest", "request", "full")
@@ -40,8 +40,10 @@ _MAX_NODES: Final = 20_000
 _SHORT_TEXT: Final = 64
 # How far a name is read beyond what is kept of it, so that a secret that the cut goes through is known for one.
 _MARGIN: Final = 512
-# Up to the first a payload is quick whatever is in it, up to the second when there is nothing in it to redact.
-ALWAYS_QUICK: Final = 1024
+# Up to the first a payload of few texts is quick whatever is in them (each is looked at for itself, however short), up to the
+# second when there is nothing in it to redact.
+_ALWAYS_QUICK: Final = 1024
+_FEW_QUOTES: Final = 48
 _QUICK: Final = 16 * 1024
 _KNOWN_DOCUMENT: Final = 1024
 _KNOWN_DOCUMENTS: Final = 4096
@@ -146,7 +148,7 @@ class Sanitizer:
 
     def quick(self, value: Any, raw: bytes, level: str = "full", *, side: str = "request") -> Payload | None:
         """Give what `payload` would, if that costs next to nothing; else None."""
-        if len(raw) <= ALWAYS_QUICK:
+        if len(raw) <= _ALWAYS_QUICK and raw.count(b'"') <= _FEW_QUOTES:
             return self.payload(value, raw, level, side=side)
         if len(raw) > _QUICK:
             return None

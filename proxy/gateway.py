@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from audit.logger import AuditLogger
-from audit.sanitizer import ALWAYS_QUICK, MISSING, Payload
+from audit.sanitizer import MISSING, Payload
 from audit.sanitizer import current as current_sanitizer
 from policies.limiter import Limiter
 from policies.snapshot import Snapshot, SnapshotHolder
@@ -125,8 +125,6 @@ class Gateway:
     ) -> Payload:
         """Sanitise a payload (and what it was parsed to, when it was); off the loop, in its caller's turn, when that is dear."""
         sanitizer = current_sanitizer()
-        if len(raw) <= ALWAYS_QUICK:
-            return sanitizer.payload(value, raw, level, side=side)
         found = sanitizer.quick(value, raw, level, side=side)
         if found is not None:
             return found

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 __all__ = ("Effort", "TooDear")
 
-# What a text has to spend: five times what the corpus of wrapped secrets takes, twice what source code takes.
+# What a text has to spend: five times what the corpus of wrapped secrets takes, twice what source code takes. However short,
+# it may be wrapped in each of the ways once.
 PER_BYTE = 96
-AT_LEAST = 4_096
+AT_LEAST = 6_144
 
 
 class TooDear(Exception):

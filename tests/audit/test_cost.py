@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
 import pytest
 
+from audit import escapes
 from audit.finding import effort
 from audit.finding.effort import Effort, TooDear
 from audit.redaction import Redactor
-from audit.sanitizer import Sanitizer
+from audit.sanitizer import MISSING, Sanitizer
 from tests.corpus import costs
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS_A_BYTE = 200
 REDACTOR = Redactor(b"k" * 32)
+SANITIZER = Sanitizer(b"k" * 32)
 # Each was once a hundred times dearer than a text of its length may be.
 ONCE_DEAR = [
     "bearer+", "sk-", "?sig=+A", "key:+AB", "'token", "hmac'", "&hmac%3dqqqq\tis +AMC", "eyJ", "t1.", "npm_", "sq0p", "csk-",
@@ -55,6 +58,32 @@ def test_what_costs_too_much_is_replaced_whole_and_stays_so(monkeypatch):
     assert value["a"] == shown and value["b"] == "plain" and value["c"]["password"] != "x" and count == 2
     wrapped, _ = REDACTOR.value({"a": '{"inner": "' + text + '"}'})
     assert wrapped["a"].startswith("[REDACTED:text:"), "what is within another text is paid for by that"
+
+
+SHORT = [
+    "a\u202e<b>&lt;%0a",
+    "\u202e&lt;%41",
+    "a\u202e&amp;%0a",
+    "Q&amp;A\u200b 50%25",
+    "\u200bTom &amp; Ann\\u{7E} 5%20",
+    "„ok“ \\u0041%41&lt;",
+]
+
+
+@pytest.mark.parametrize("text", SHORT)
+def test_a_short_text_may_be_wrapped_in_every_way(text):
+    assert REDACTOR.text(text)[0] == escapes.escape(text)
+
+
+@pytest.mark.parametrize("unit", [*SHORT, "data:{}", "key: ab12", "password x", "bearer x", "&amp;%25", "%2525252541"])
+def test_what_is_done_at_once_is_little_however_many_texts_there_are(unit, monkeypatch):
+    monkeypatch.setattr("audit.texts.Effort", Meter)
+    one = json.dumps(unit, ensure_ascii=False)
+    for count in (1, 8, 30, 60, 90):
+        raw = f"[{','.join([one] * count)}]".encode()
+        Meter.spent = 0
+        SANITIZER.quick(MISSING, raw)
+        assert len(raw) > 1024 or Meter.spent <= STEPS_A_BYTE * 1024, (count, Meter.spent)
 
 
 def test_effort_ends():
