@@ -51,7 +51,7 @@ class PolicyVersionAdmin(Pages):
         context = {
             **self.admin_site.each_context(request),
             "title": "Versions of the policy",
-            "versions": found[:50],
+            "versions": [(version, _what(version.diff)) for version in found[:50]],
             "older": found[49].number if len(found) > 50 else None,
         }
         return render(request, "admin/policies/versions.html", context)
@@ -111,6 +111,11 @@ class PolicyVersionAdmin(Pages):
             "proof": proof,
         }
         return render(request, "admin/confirm.html", context)
+
+
+def _what(diff: str) -> str:
+    """Return the lines that changed as one line."""
+    return " ".join(line for line in diff.splitlines()[2:] if line[:1] in ("+", "-"))
 
 
 def _number(object_id: str) -> int:

@@ -289,6 +289,8 @@ def test_versions_can_be_read_and_gone_back_to(manager):
     manager.post("/admin/policies/role/add/", {"name": "one"})
     Revision.objects.update(txid=0)  # as if the test's transaction had ended: a version is one transaction's work
     manager.post("/admin/policies/role/add/", {"name": "two"})
+    listed = manager.get("/admin/policies/policyversion/").content.decode()
+    assert "two:" in listed and 'class="esc"' not in listed and "@@" not in listed, "lines are lines, not escapes"
     older = PolicyVersion.objects.order_by("-number")[1]
     text = manager.get(f"/admin/policies/policyversion/{older.number}/change/").content.decode()
     assert "Go back to this version" in text
