@@ -13,6 +13,7 @@ with a key have.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
@@ -31,7 +32,7 @@ PER_CALLER = 60
 KEPT_PER_CALLER = 64 * 1024
 KEPT_AT_MOST = 8 * 1024  # of one request
 NAMES = 20
-MOST_GROUPS = 500
+MOST_GROUPS = 500  # of each sort of callers
 WINDOW_SECONDS = 10.0
 IDLE_SECONDS = 3.0
 # What the events of refusals may take of a second of the processor; a caller's first few are made whatever they take.
@@ -46,7 +47,7 @@ _NAME = 256
 class Group:
     """One counted event while it counts: its first refusal is the sample; none while that is still being made."""
 
-    kind: Hashable
+    kind: Kind
     began: float
     touched: float
     event: Any = None
@@ -82,6 +83,8 @@ class Flood:
         self._callers: dict[Hashable, _Account] = {}
         self._sorts: dict[Hashable, _Account] = {}
         self._names: dict[Hashable, set[Kind]] = {}
+        # How many groups there are of each sort of callers, so that strangers leave callers with a key theirs.
+        self._open: Counter[Hashable] = Counter()
 
     def admit(self, kind: Kind, reason: str, now: float, force: bool = False) -> Group | None:
         """Give None when the refusal gets its own event, else the group that counts it (new if its count is 0)."""
@@ -134,13 +137,22 @@ class Flood:
 
     def _group(self, kind: Kind, reason: str, now: float) -> Group:
         group = self.groups.get(kind)
-        if group is None and len(self.groups) >= self.most:
+        if group is None and self._open[kind[0]] >= self.most:
             kind = ("any", kind[0], reason)
             group = self.groups.get(kind)
         if group is None:
             group = self.groups[kind] = Group(kind, now, now)
+            self._open[kind[0]] += 1
         group.touched = now
         return group
+
+    def kept(self, group: Group) -> Group:
+        """Give the group that counts for this one's kind: itself, also when its window has ended meanwhile, or its successor."""
+        there = self.groups.get(group.kind)
+        if there is None:
+            there = self.groups[group.kind] = group
+            self._open[group.kind[0]] += 1
+        return there
 
     def ended(self, now: float, everything: bool = False) -> list[Group]:
         """Take out the groups whose window has ended."""
@@ -151,6 +163,7 @@ class Flood:
         ]
         for group in over:
             del self.groups[group.kind]
+            self._open[group.kind[0]] -= 1
         return over
 
 

@@ -246,7 +246,7 @@ class AuditLogger:
                 group = admission.group
                 if group is not None and group.event is None:
                     # Its sample has come; unless its window has ended meanwhile, and another has begun.
-                    group = self._flood.groups.setdefault(group.kind, group)
+                    group = self._flood.kept(group)
             if group is not None:
                 return self._count(group, event), Done()
         try:

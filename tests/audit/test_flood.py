@@ -136,3 +136,18 @@ def test_strangers_do_not_use_up_what_callers_with_a_key_have() -> None:
     for n in range(500):
         flood.admit(("source", str(n), "r"), "r", 100.0)
     assert flood.admit(key_kind("x"), "no_rule", 100.1) is None
+
+
+def test_strangers_do_not_use_up_the_groups_of_callers_with_a_key() -> None:
+    flood = Flood(groups=10)
+    for number in range(2_000):
+        flood.admit(("source", f"198.51.100.{number}", "missing_credential"), "missing_credential", 1.0, force=True)
+    kind = ("key", "insider", "denied_by_rule", "crm", "tool", "tools/call", "refund")
+    group = flood.admit(kind, "denied_by_rule", 1.0, force=True)
+    assert group is not None and group.kind == kind, "still named, however many strangers there are"
+    assert len(flood.groups) == 12
+    assert flood.ended(99.0, everything=True) and not flood.groups
+    assert flood.kept(group) is group and flood.kept(group) is group, "its sample came late"
+    assert flood.ended(99.5, everything=True) == [group]
+    group = flood.admit(("source", "192.0.2.1", "missing_credential"), "missing_credential", 100.0, force=True)
+    assert group is not None and group.kind[1] == "192.0.2.1", "what has ended leaves room"
