@@ -310,6 +310,8 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
             values[item.name] = _read(item, raw)
     var = values.setdefault("var", PROJECT / "var")
     _prepare(var)
+    # As it is found now: a link above it that somebody changes later leads no process, and no command's cover, elsewhere.
+    values["var"] = var = var.resolve()
     folder = var / "secrets"
     generated = {name for name in ("secret_key", "key_peppers") if name not in values}
     try:

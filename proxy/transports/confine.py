@@ -125,6 +125,10 @@ def _covered(state: str, program: Sequence[str]) -> bool:
                     file.write(line)
         _mount("none", "/", "", _REC | _SLAVE)
         kept = os.open(home, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) if os.path.isdir(home) else -1
+        # What something is mounted on cannot be renamed: else whoever may write above the state folder could move it away,
+        # and the next command would find it where nothing covers it.
+        for place in _above(state):
+            _mount(place, place, "", _BIND | _REC)
         for place in program:
             _mount(place, place, "", _BIND | _REC)
             held = os.statvfs(place).f_flag & (_NOSUID | _NODEV | _NOEXEC)  # to be said again, or it is refused
@@ -141,6 +145,14 @@ def _covered(state: str, program: Sequence[str]) -> bool:
     except OSError:
         os.chdir("/")
     return True
+
+
+def _above(place: str) -> list[str]:
+    """Name the folders above a place, the outermost first, without the root."""
+    found: list[str] = []
+    while (place := os.path.dirname(place)) not in ("/", ""):
+        found.insert(0, place)
+    return found
 
 
 def _mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:

@@ -117,6 +117,27 @@ async def test_the_state_folder_is_closed_and_what_lies_beside_it_is_not(hostile
     assert list(told.values()) == ["not secret"]
 
 
+@pytest.mark.parametrize("ways", WAYS[:3], ids=lambda ways: "+".join(ways))
+async def test_the_state_folder_cannot_be_moved_from_under_its_cover(hostile, state, ways, tmp_path):
+    if not closed(ways):
+        pytest.skip("nothing closes it here")
+    told = await hostile(ways)(f"""
+        import os
+        found = {{}}
+        for above in ({str(state)!r}, {str(state.parent)!r}, {str(tmp_path)!r}):
+            try:
+                os.rename(above, above + "-moved")
+                found[above] = "moved"
+            except OSError as error:
+                found[above] = "refused: " + error.strerror
+    """)
+    assert {text[:8] for text in told.values()} == {"refused:"}, told
+    assert (state / "secrets").is_dir()
+    # The next command, too, finds nothing there.
+    told = await hostile(ways)(f"found = reading({str(tmp_path)!r} + '/**')")
+    assert "TOP SECRET" not in told.values()
+
+
 @pytest.mark.parametrize("ways", WAYS[:2], ids=lambda ways: "+".join(ways))
 async def test_no_other_process_can_be_read_or_signalled(hostile, ways):
     victim = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], env={"SECRET": "TOP SECRET"})
@@ -191,7 +212,7 @@ async def test_without_landlock_a_command_of_root_is_another_user(hostile, state
     try:
         told = await act(f"import os; found = [os.getuid(), os.getgid(), os.getgroups(), reading({str(state)!r} + '/secrets/secret-key', '/proc/{os.getpid()}/environ')]")  # fmt: skip
     except UpstreamError as error:
-        assert "Permission denied" in error.detail
+        assert "Permission denied" in error.said
     else:
         assert told[:3] == [confine.OTHER_USER, confine.OTHER_USER, []]
         assert {text[:8] for text in told[3].values()} == {"refused:"}
@@ -229,7 +250,7 @@ async def test_a_way_that_fails_starts_nothing(hostile, monkeypatch, tmp_path):
     (tmp_path / "confine.py").write_text("def confine(*_):\n    raise OSError(1, 'Operation not permitted')\n")
     with pytest.raises(UpstreamError) as refused:
         await act("found = 1")
-    assert "cannot take its rights" in refused.value.detail
+    assert "cannot take its rights" in refused.value.said
 
 
 # -- everything it started ends with it

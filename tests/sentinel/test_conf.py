@@ -217,3 +217,9 @@ def test_a_random_secret_is_strong() -> None:
     for _ in range(1000):
         assert not localsecrets.weakness(os.urandom(32).hex())
         assert not localsecrets.weak_pepper(os.urandom(32))
+
+
+def test_the_state_folder_is_where_it_was_found_whatever_a_link_leads_to_later(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    assert load(tmp_path / "link").var == (tmp_path / "real" / "var").resolve()
