@@ -8,8 +8,6 @@ from typing import Any
 
 from django.conf import settings
 from django.db import connection
-from django.db.models import Q
-from django.utils import timezone
 from rest_framework.authentication import BaseAuthentication, SessionAuthentication
 from rest_framework.request import Request
 
@@ -18,8 +16,8 @@ from audit.api.problems import Problem
 from audit.people import client_ip
 from audit.sanitizer import current
 from policies import credentials, loading
+from policies.conditions import YES
 from policies.keys import AuthResult, KeyRecord, KeyRing
-from policies.models import ApiKey
 from policies.snapshot import shared
 from proxy.credentials import SCOPE_KEY, presented
 from sentinel import second_factor
@@ -43,14 +41,22 @@ class KeyUser:
         None,
     )
 
-    def __init__(self, key: KeyRecord, via: str) -> None:
-        self.key, self.via = key, via
+    def __init__(self, key: KeyRecord, via: str, generation: int, ip: str | None = None) -> None:
+        self.key, self.via, self.generation, self.ip = key, via, generation, ip
         self.permissions = DUTIES[key.duty].permissions if key.duty in DUTIES else frozenset[str]()
 
     def stands(self) -> bool:
-        """Tell whether the key is still good for its duty: what it opened ends when it does not."""
-        live = Q(expires_at=None) | Q(expires_at__gt=timezone.now())
-        return ApiKey.objects.filter(live, pk=self.key.id, revoked_at=None, duty=self.key.duty).exists()
+        """Tell whether the key, with the secret and from the address that were used, is still good for its duty: what it
+        opened ends when it is not.
+        """
+        connection.ensure_connection()
+        now = loading.load_keys(connection.connection, self.key.public_id).get(self.key.public_id)
+        return (
+            now is not None
+            and now.duty == self.key.duty
+            and now.is_live(time.time(), self.generation)
+            and (now.in_network is None or now.in_network(self.ip) == YES)
+        )
 
     def has_perm(self, permission: str, obj: Any = None) -> bool:
         """Tell whether the key's duty holds a permission."""
@@ -94,7 +100,7 @@ class AdministrativeKey(BaseAuthentication):
         result = identify(sent.value, ip or None, sent.via)
         key = result.key
         if key is not None and not result.failure:
-            return KeyUser(key, sent.via), key
+            return KeyUser(key, sent.via, result.generation, ip or None), key
         agent = request.META.get("HTTP_USER_AGENT", "")[:500]
         actor = Actor(kind="anonymous", ip=ip or None, key_prefix=result.prefix, user_agent=agent, via=sent.via)
         if key is not None:

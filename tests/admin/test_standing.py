@@ -20,6 +20,8 @@ from audit.acts import Actor
 from audit.filters import Filters
 from audit.ids import uuid7
 from policies import services
+from policies.models import ApiKey
+from sentinel.api import authentication
 from sentinel.api.authentication import KeyUser
 from sentinel.models import User
 from tests.admin.conftest import PASSWORD, acts
@@ -127,24 +129,35 @@ def test_a_session_that_stands_is_left_alone(client, quick, event):
     assert not standing.session("", ()) and not standing.session("nonsense", ())
 
 
-@pytest.mark.parametrize("how", ["revoked", "expired", "of another duty"])
+KEY_ENDS: dict[str, Callable[[Any], Any]] = {
+    "revoked": lambda key: services.revoke_key(key.pk, reason="x", actor=Actor.system()),
+    "expired": lambda key: ApiKey.objects.filter(pk=key.pk).update(
+        created_at=timezone.now() - timedelta(days=2), expires_at=timezone.now() - timedelta(days=1)
+    ),
+    "of another duty": lambda key: ApiKey.objects.filter(pk=key.pk).update(duty="viewer"),
+    "rotated": lambda key: services.rotate_key(key.pk, actor=Actor.system()),
+    "of other networks": lambda key: ApiKey.objects.filter(pk=key.pk).update(networks=["10.0.0.0/8"]),
+    "gone": lambda key: ApiKey.objects.filter(pk=key.pk).delete(),
+}
+
+
+@pytest.mark.parametrize("how", KEY_ENDS)
 def test_what_a_key_opened_ends_with_the_key(how, db):
-    key = services.create_key(name="programme", duty="auditor", actor=Actor.system()).key
-    user = KeyUser(_record(key), "bearer")
+    made = services.create_key(name="programme", duty="auditor", actor=Actor.system())
+    sent = authentication.identify(made.secret, "192.0.2.1", "bearer")
+    assert sent.key is not None
+    user = KeyUser(sent.key, "bearer", sent.generation, "192.0.2.1")
     assert user.stands()
-    if how == "revoked":
-        services.revoke_key(key.pk, reason="x", actor=Actor.system())
-    elif how == "expired":
-        type(key).objects.filter(pk=key.pk).update(
-            created_at=timezone.now() - timedelta(days=2), expires_at=timezone.now() - timedelta(days=1)
-        )
-    else:
-        type(key).objects.filter(pk=key.pk).update(duty="viewer")
+    KEY_ENDS[how](made.key)
     assert not user.stands()
 
 
-def _record(key: Any) -> Any:
-    return type("Record", (), {"id": key.pk, "duty": key.duty, "name": key.name, "prefix": key.prefix})()
+def test_what_the_old_secret_opened_goes_on_during_the_overlap(db):
+    made = services.create_key(name="programme", duty="auditor", actor=Actor.system())
+    sent = authentication.identify(made.secret, None, "bearer")
+    assert sent.key is not None
+    services.rotate_key(made.key.pk, actor=Actor.system(), overlap=timedelta(hours=1))
+    assert KeyUser(sent.key, "bearer", sent.generation).stands()
 
 
 def test_the_database_is_asked_seldom(monkeypatch):
