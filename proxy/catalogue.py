@@ -100,7 +100,7 @@ async def examine(transport: Transport, *, kind: str) -> Report:
         return report
     server = client.server_info
     title = f"{server.get('name', 'a server without a name')} {server.get('version', '')}".strip()[:120]
-    step(name, True, f"{title}, {report.verdict.era}, {', '.join(report.verdict.versions)}")
+    step(name, True, f"{clean(title)}, {report.verdict.era}, {', '.join(report.verdict.versions)}")
     try:
         report.found, report.kinds = await read_lists(client)
     except (UpstreamError, RpcError) as error:

@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from audit.acts import Actor, record_act
 from audit.sanitizer import current as current_sanitizer
-from proxy.catalogue import Found, Report, Step, examine
+from proxy.catalogue import Found, Report, Step, clean, examine
 from proxy.definitions import diff, status_of, visible
 from proxy.models import CatalogueItem, Upstream, UpstreamStatus
 from proxy.probe import expired
@@ -108,7 +108,8 @@ def keep(slug: str, report: Report, *, actor: Actor | None = None) -> Changes:
                 fields.append("era")
             status.era, status.era_checked_at = verdict.era, now
             status.versions = list(verdict.versions)
-            status.server_info = {str(k)[:60]: str(v)[:300] for k, v in list(verdict.server_info.items())[:10]}
+            told = list(verdict.server_info.items())[:10]
+            status.server_info = {clean(str(k))[:60]: clean(str(v))[:300] for k, v in told}
         elif (
             status.era and status.era_checked_at and expired(status.era, (now - status.era_checked_at).total_seconds())
         ):

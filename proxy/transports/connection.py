@@ -319,9 +319,11 @@ class Connection(asyncio.Protocol):
                 raise Broken(_NOT_HTTP, detail=f"interim status {status}")
             return
         if 300 <= status < 400:
+            way, where = _target_of(fields)
             raise Redirected(
                 f"The upstream answered with a redirect ({status}), which is not followed: fix the upstream's URL.",
-                detail=_target_of(fields),
+                detail=way,
+                said=where,
             )
         streaming = self._judge(status, fields)
         self._body_limit = 0 if streaming else self.limits.answer_bytes
@@ -395,8 +397,11 @@ class Connection(asyncio.Protocol):
         self._released_cb(self, exchange)
 
 
-def _target_of(fields: Headers) -> str:
+def _target_of(fields: Headers) -> tuple[str, str]:
+    """Give where a redirect leads in words of our own, and in the server's."""
     for name, value in fields:
         if name == b"location":
-            return "to " + value.split(b"?")[0][:200].decode("latin-1")
-    return "without a location"
+            where = value.split(b"?")[0][:200].decode("latin-1")
+            way = "an https address" if where.lower().startswith("https:") else "another address"
+            return f"to {way}", f"to {where}"
+    return "without a location", ""

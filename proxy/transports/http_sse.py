@@ -94,8 +94,8 @@ class HttpSseTransport:
         response = await self._pool.send(request)
         try:
             if response.status != 200 or not response.streaming:
-                kind = response.content_type.decode("latin-1")[:60] or "no type"
-                raise Broken(_NOT_SSE, detail=f"status {response.status}, {kind}")
+                kind = response.content_type.decode("latin-1")[:60]
+                raise Broken(_NOT_SSE, detail=f"status {response.status}", said=kind or "no type")
             channel = Channel(response, SseReader(limits.answer_bytes))
             async with asyncio.timeout_at(deadline if deadline != inf else None):
                 while (event := await channel.next()) is not None:
@@ -127,7 +127,7 @@ class HttpSseTransport:
             raise Broken("The upstream named an endpoint that is not a URL.") from None
         if not _same_origin(target, origin):
             raise Broken(
-                "The upstream named an endpoint on another host, which is refused.", detail=f"host {target.host[:200]}"
+                "The upstream named an endpoint on another host, which is refused.", said=f"host {target.host[:200]}"
             )
         return target.target.encode()
 

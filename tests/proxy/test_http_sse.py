@@ -240,7 +240,8 @@ async def test_what_is_no_such_server_is_told_apart():
             with pytest.raises(error) as caught:
                 await transport.open([])
             await transport.close()
-            return caught.value.detail
+            assert "text/" not in caught.value.detail, "a type is the server's word, so a payload"
+            return f"{caught.value.detail} {caught.value.said}"
 
     assert "405" in await scripted(b"HTTP/1.1 405 No\r\ncontent-length: 0\r\n\r\n", Broken)
     assert "text/plain" in await scripted(
