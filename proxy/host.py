@@ -75,6 +75,7 @@ class Host:
     def __init__(self, config: Any = None, ledger: Ledger | None = None) -> None:
         self._config = config or settings.SENTINEL
         self.specs = Specs(self._config.dsn)
+        self._problems: dict[str, str] = {}
         self.registry = upstreams.UpstreamRegistry(self.specs, self._config, hosted=False, ledger=ledger)
         #: upstreams in whose lists workers have seen a difference, and when each was last looked into for that
         self._due: set[str] = set()
@@ -114,6 +115,7 @@ class Host:
                 try:
                     await asyncio.to_thread(self.specs.reload)
                     self.registry.reconcile()
+                    self._tell_problems()
                     told = ""
                 except (psycopg.Error, OSError) as error:
                     if str(error) != told:  # once, however long a database is away
@@ -123,6 +125,14 @@ class Host:
                 await asyncio.sleep(POLL_SECONDS)
         finally:
             refresher.cancel()
+
+    def _tell_problems(self) -> None:
+        """Say, once for each, which upstreams cannot be used as they are configured: nobody may have called them yet."""
+        found = {slug: spec.problem for slug, spec in self.registry.specs().items() if spec.problem}
+        for slug, problem in found.items():
+            if self._problems.get(slug) != problem:
+                log.warning("the upstream %s cannot be used: %s", slug, problem)
+        self._problems = found
 
     async def _send(self, scope: Scope, slug: str, body: bytes, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])

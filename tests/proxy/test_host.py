@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import quote
 
 import psutil
@@ -20,6 +21,7 @@ from django.conf import settings
 from django.db import connection
 
 from proxy import vault
+from proxy.host import Host
 from proxy.specs import load
 from proxy.transports.base import Broken, Unreachable, UpstreamError, UpstreamRequest
 from proxy.transports.hosted import SOCKET, socket_path
@@ -238,3 +240,20 @@ async def test_whoever_can_open_the_socket_without_the_key_is_told_nothing(host)
             assert (await reader.readline()).split()[1] == b"403"
             writer.close()
             await writer.wait_closed()
+
+
+def test_what_cannot_be_used_is_said_once(caplog):
+    told = Host.__new__(Host)
+    told._problems = {}
+    specs = {"old": SimpleNamespace(problem="the variable X is not permitted"), "fine": SimpleNamespace(problem="")}
+    told.registry = SimpleNamespace(specs=lambda: specs)
+    for _ in range(3):
+        told._tell_problems()
+    assert [record.getMessage() for record in caplog.records] == [
+        "the upstream old cannot be used: the variable X is not permitted"
+    ]
+    specs["old"].problem = ""
+    told._tell_problems()
+    specs["old"].problem = "the variable X is not permitted"
+    told._tell_problems()
+    assert len(caplog.records) == 2
