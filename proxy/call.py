@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from proxy.resumption import Place
 
 
+def nothing() -> int:
+    """How many bytes wait where nothing does."""
+    return 0
+
+
 class Call:
     """One request on its way through the pipeline."""
 
@@ -156,7 +161,7 @@ class Call:
         self.keep_alive: Callable[[], Awaitable[None]] | None = None
         self.last_write = 0.0
         #: how many bytes of an open stream wait for somebody to read them
-        self.waiting: Callable[[], int] = lambda: 0
+        self.waiting: Callable[[], int] = nothing
         #: what is counted of that against the key's share of memory, once it is worth counting
         self.held: Hold | None = None
 

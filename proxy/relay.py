@@ -16,7 +16,7 @@ from typing import Any
 
 from policies.engine import Context, Target, decide
 from proxy import answers, outcomes
-from proxy.call import Call
+from proxy.call import Call, nothing
 from proxy.exchange import Departed
 from proxy.gateway import Gateway
 from proxy.headers import response_headers
@@ -239,7 +239,7 @@ class _Stream:
             ended = refused.reason
             await self._refused(refused)
         finally:
-            call.keep_alive = None
+            call.keep_alive, call.waiting = None, nothing  # what refers to this stream, which refers to the call
             self.gateway.stream_closed(call)
             stream: dict[str, Any] = {"bytes": exchange.sent_bytes, "events": self.events, "ended": ended}
             if exchange.ended_by:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import time
 from collections.abc import Iterator
 
@@ -10,6 +12,14 @@ import pytest
 from tests.support import fixtures
 from tests.support.fixtures import Everything, Stage
 from tests.support.upstream import FakeUpstream
+
+
+@pytest.fixture(autouse=True)
+def an_orphanage_no_longer() -> Iterator[None]:
+    """Transports that start commands make this process the parent of orphans: for a test's own, not for all that follow."""
+    yield
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(36, 0, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
 
 
 @pytest.fixture(scope="session")

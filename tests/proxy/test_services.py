@@ -505,7 +505,11 @@ def test_each_fault_has_its_own_cause():
         command=f"{sys.executable} -c 'raise SystemExit(\"no licence\")'",
         may_start_commands=True,
     )
-    assert "no licence" in catalogue_services.check_upstream(slug="dies")[0].cause
+    dies = catalogue_services.check_upstream(slug="dies")[0]
+    assert (
+        "exit status 1" in dies.cause and "no licence" not in dies.cause
+    )  # what it said is told beside, to whoever checks
+    assert any("no licence" in step.said for step in dies.steps)
 
 
 def test_a_verdict_is_kept_when_a_check_finds_none():
