@@ -140,7 +140,8 @@ async def _answer(gateway: Gateway, call: Call, response: UpstreamResponse, body
         raise Broken("The upstream's answer is neither JSON nor an event stream.")
     judged = await judge(gateway, call, body)
     reply = judged.reply
-    if reply.kind != "response" or (reply.result is not None and not _mine(call, reply)):
+    # An error may lack the id of a request that could not be read.
+    if reply.kind != "response" or (reply.id is not None and not _mine(call, reply)):
         await keep_head(gateway, call, body)
         raise Broken(
             "The upstream's answer is not a JSON-RPC response."
