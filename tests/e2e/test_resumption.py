@@ -186,6 +186,31 @@ def test_a_client_that_comes_twice(resumable: Stage, polled: FakeUpstream) -> No
     assert [one["details"]["resumed"]["answered"] for one in streams] == [True, True]
 
 
+def test_answers_that_differ_all_stand_in_the_log(resumable: Stage, polled: FakeUpstream) -> None:
+    """Whatever a client was given stands in an event: of the call, or of its own where that has another answer."""
+    client = resumable.client().initialize()
+    since = resumable.gateway.now()
+    polled.script(sse([PRIMING]), method="tools/call")
+    (sealed,) = ids_of(client.call("public.echo").body)
+
+    def fetch(*texts: str) -> None:
+        for text in texts:
+            polled.script(sse([answer(text=text)]), verb="GET")
+            assert resume(client, sealed).result["content"][0]["text"] == text
+
+    fetch("one", "one", "two", "one")
+    resumable.gateway.events(since, 1, method="tools/call", reason="answered_again")
+    fetch("three", "one")  # after its event was stored
+    resumable.gateway.events(since, 2, method="tools/call", reason="answered_again")
+    time.sleep(3)  # and there is none beside these
+    call, *others = resumable.gateway.events(since, method="tools/call")
+    texts = [one["response_json"]["result"]["content"][0]["text"] for one in (call, *others)]
+    assert (texts[0], sorted(texts[1:])) == ("one", ["three", "two"])
+    for one in others:
+        assert (one["outcome"], one["details"]["call"]) == ("allowed", call["id"])
+    assert len(resumable.gateway.events(since, method="GET")) == 6
+
+
 def test_nobody_comes_back(resumable: Stage, polled: FakeUpstream) -> None:
     client = resumable.client().initialize()
     since = resumable.gateway.now()
