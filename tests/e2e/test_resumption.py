@@ -506,6 +506,27 @@ def test_streams_of_an_upstream_of_the_older_transport(resumable: Stage) -> None
         assert [request.header("last-event-id") for request in server.requests] == ["7"]
 
 
+def test_every_answer_of_a_stream_of_the_older_transport_stands_in_the_log(resumable: Stage) -> None:
+    """Those that its own event has no room for have events of their own."""
+    size, count = 30_000, 26
+    given = [answer(turn, f"MARK{turn}X" + "x" * (size if turn < 3 else 0)) for turn in range(count)]
+    with FakeUpstream(path="/sse") as server:
+        server.script(sse([b"event: endpoint\ndata: /messages/?session_id=abc\n\n", *given]), verb="GET")
+        resumable.gateway.add_upstream("talker", server.url, "--transport", "sse")
+        time.sleep(1)
+        owner = {"Authorization": f"Bearer {resumable.keys['admin'].key}"}
+        since = resumable.gateway.now()
+        got = send(f"{resumable.gateway.url}/sse/talker", None, owner, verb="GET").body
+    assert all(f"MARK{turn}X".encode() in got for turn in range(count))
+    stream, *others = resumable.gateway.events(since, count - 2, upstream="talker")
+    assert stream["details"]["stream"]["more_answers"] == len(others) == count - 3
+    assert [one["id"] for one in stream["details"]["stream"]["answers"]] == [0, 1, 2]
+    for turn, one in enumerate(others, 3):
+        assert (one["rpc_id"], one["outcome"], one["reason"]) == (str(turn), "allowed", "answered_on_stream")
+        assert f"MARK{turn}X" in json.dumps(one["response_json"])
+        assert (one["details"]["answered_on"], one["key_name"]) == (stream["id"], "admin-key")
+
+
 def test_clients_of_the_older_transport_get_no_ids_of_another(resumable: Stage, polled: FakeUpstream) -> None:
     polled.script(sse([b"id: 7\ndata:\n\n", answer(5)]), method="tools/call")
     owner = {"Authorization": f"Bearer {resumable.keys['admin'].key}"}
