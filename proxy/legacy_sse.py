@@ -127,7 +127,7 @@ async def open_endpoint(gateway: Gateway, call: Call) -> None:
 
 async def accept(call: Call) -> None:
     """Accept a message for a mailbox with 202; from here on everything is said in its stream."""
-    if call.link is not None:
+    if call.link is not None and not isinstance(call.exchange, MailboxExchange):
         await call.exchange.answer(202, list(_ACCEPTED), b"Accepted")
         call.exchange = MailboxExchange(call.exchange, call.link)
 
