@@ -6,7 +6,8 @@ it waits (`OpenCall.until`); the other says that a stream took it up, and what t
 order these are stored, `settle` looks for calls and answers that have met, and for waits that have ended.
 
 A call is stored once, in the transaction that forgets that it was open. An answer that comes after the end of its wait can
-no longer be in its call's event, which nobody may change; it becomes an event of its own that names the call.
+no longer be in its call's event, which nobody may change; it becomes an event of its own that names the call. So does every
+answer that says something else than the one its call's event has: a client may fetch answers as often as it likes.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ from audit.rollups import store_rollups
 from audit.rows import COLUMNS
 from audit.store import save_spoiled, store_own, store_rows
 
-__all__ = ["LATE", "MOST_WAITING", "joined", "settle"]
+__all__ = ["AGAIN", "LATE", "MOST_WAITING", "joined", "settle"]
 
 #: the reason of an answer that came when its call's event was already stored
 LATE = "answered_late"
+#: and of one that says something else than its call's event
+AGAIN = "answered_again"
 #: how many calls of one key wait at once; the oldest end first
 MOST_WAITING = 1000
 #: what is added to a wait, for what other machines have not stored yet
@@ -92,19 +95,25 @@ def store_waiting(connection: psycopg.Connection[Any], caught_up: bool) -> int:
         (list(calls),),
     ):
         streams.setdefault(call, []).append((key, answer and orjson.loads(answer)))
+    others: list[str] = []
     for key, record in calls.items():
-        joined(record, streams.get(key, []))
+        others += joined(record, streams.get(key, []))
         spoiled: list[Spoiled] = []
         rows = [Row(record, 0, record["seq"])]
         store_rollups(connection, store_rows(connection, rows, record["writer"], record["boot"], spoiled))
         save_spoiled(connection, record["writer"], record["boot"], spoiled)
     connection.execute("DELETE FROM audit_opencall WHERE id = ANY(%s::uuid[])", (list(calls),))
-    connection.execute("DELETE FROM audit_resumption WHERE call = ANY(%s::uuid[])", (list(calls),))
+    connection.execute(
+        "DELETE FROM audit_resumption WHERE call = ANY(%s::uuid[]) AND id <> ALL(%s::uuid[])", (list(calls), others)
+    )
     return len(calls)
 
 
-def joined(record: Record, streams: list[tuple[str, Record | None]]) -> None:
-    """Complete a call's record with the streams that took it up (ids of their events, and what they brought)."""
+def joined(record: Record, streams: list[tuple[str, Record | None]]) -> list[str]:
+    """Complete a call's record with the streams that took it up (ids of their events, and what they brought).
+
+    Gives those whose answer is another one than the record's.
+    """
     details = orjson.loads(record.get("details") or "{}")
     stream = details["stream"] = dict(details.get("stream") or {})
     if streams:
@@ -120,6 +129,11 @@ def joined(record: Record, streams: list[tuple[str, Record | None]]) -> None:
         record["latency_ms"] = round(max(answer["ts"] - record["ts"], 0) / 1000, 3)
         brought(record, answer)
     record["details"] = orjson.dumps(details).decode()
+    return [key for key, other in streams if other is not None and answer is not None and not _same(other, answer)]
+
+
+def _same(one: Record, other: Record) -> bool:
+    return all(one[name] == other[name] for name in ("response_bytes", "response_digest"))
 
 
 def brought(record: Record, answer: Record) -> None:
@@ -131,17 +145,19 @@ def brought(record: Record, answer: Record) -> None:
 
 
 def store_late(connection: psycopg.Connection[Any], own: str) -> int:
-    """Forget streams whose call is stored: with the answer, most often; else that becomes an event of its own."""
+    """Forget streams whose call is stored: with this answer, most often; else that becomes an event of its own."""
     late = []
     for key, call, answer in connection.execute(_STORED, {"batch": BATCH}).fetchall():
         if answer is None:
             continue
+        brings = orjson.loads(answer)
         row = connection.execute(
-            f"SELECT {', '.join(COLUMNS)} FROM audit_auditevent WHERE id = %s AND response_bytes = 0",  # noqa: S608
-            (call,),
+            f"SELECT {', '.join(COLUMNS)} FROM audit_auditevent"  # noqa: S608
+            " WHERE id = %s AND (response_bytes, response_digest) <> (%s, %s)",
+            (call, brings["response_bytes"], brings["response_digest"]),
         ).fetchone()
         if row is not None:
-            late.append(event_of(dict(zip(COLUMNS, row, strict=True)), key, orjson.loads(answer)))
+            late.append(event_of(dict(zip(COLUMNS, row, strict=True)), key, brings))
     if late:
         store_own(connection, own, late)
     orphans = connection.execute(_ORPHANS, {"orphaned": time.time_ns() // 1000 - ORPHAN_US}).fetchall()
@@ -161,12 +177,12 @@ SAME = (
 
 
 def event_of(call: Record, stream: str, answer: Record) -> Record:
-    """Make the event of an answer that came when its call's event was already stored."""
+    """Make the event of an answer that its call's event, which is stored, does not have."""
     details = {"call": str(call["id"]), "stream": {"resumed": [stream]}, **answer["details"]}
     record = Event(
         ts=answer["ts"],
         outcome="allowed",
-        reason=LATE,
+        reason=AGAIN if call["response_bytes"] else LATE,
         status_code=200,
         latency_ms=max(answer["ts"] - call["ts"].timestamp() * 1e6, 0) / 1000,
         details=details,

@@ -50,6 +50,8 @@ REASONS = {
     "unknown_session": "the session is not known",
     "unknown_event": "the event it wanted to go on from is not known",
     "answered_late": "its answer came after its event was stored",
+    "answered_on_stream": "an answer on a stream whose event has no room left for it",
+    "answered_again": "another answer than the one that its event has",
     "body_too_large": "the body is too large",
     "not_json": "the body is not JSON",
     "batch": "batches are not accepted",

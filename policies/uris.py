@@ -29,7 +29,9 @@ _ESCAPE: Final = re.compile(r"%[0-9A-Fa-f]{2}")
 # Refused as escapes: what never needs one (letters, digits, - . _ ~), controls, backslash; and lower-case digits.
 _NEEDLESS: Final = r"%(?:[01]|2[DE]|3[0-9]|4[1-9A-F]|5[0-9ACF]|6[1-9A-F]|7[0-9AEF])"
 _WRONG_ESCAPE: Final = re.compile(rf"%(?![0-9A-F]{{2}})|{_NEEDLESS}")
-_NEEDLESS_ESCAPE: Final = re.compile(_NEEDLESS, re.I)
+_NEEDLESS_ESCAPE: Final = re.compile(
+    rf"{_NEEDLESS}|%u[0-9A-F]{{4}}", re.I
+)  # the latter is what some servers read as well
 _UNSENT: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\\\u2028\u2029\ufffe\uffff\ud800-\udfff]|^\s|\s\Z")
 # Slashes and backslashes that Windows makes of other characters when it narrows a name to a code page.
 _SLASH_ALIKE: Final = re.compile("[\u2044\u2215\u2216\u29f5\u29f8\u29f9]")
@@ -47,12 +49,14 @@ def decoded(text: str) -> str:
 
 
 def odd_segment(segment: str, *, file: bool = True) -> bool:
-    """Whether a part of a path means another one somewhere: all dots, a dot or space at its end, a stream of a file; and, of a
-    file's path, a short name of Windows.
+    """Whether a part of a path means another one somewhere: all dots, a dot or space at its end, parameters alone, a stream of a
+    file; and, of a file's path, a short name of Windows.
     """
     bare = segment.partition(";")[0]
     return (
-        (bare != "" and (bare[-1] in " ." or bare[0] == " "))
+        bare == ""
+        or bare[-1] in " ."
+        or bare[0] == " "
         or _STREAM.search(segment) is not None
         or (file and _SHORT_NAME.match(segment) is not None)
     )
@@ -70,16 +74,16 @@ def odd_path(path: str) -> bool:
     """Whether some server would open another file by this path, which is no URI and has no `.` or `..` in it."""
     if _UNSENT.search(path) is not None or _NEEDLESS_ESCAPE.search(path) is not None:
         return True
-    plain = _plain(path, escapes=False)
-    return plain is None or any(odd_segment(part) for part in plain.split("/") if part)
+    plain = _plain(path)
+    return plain is None or any(odd_segment(re.split("[?#]", part)[0] or "-") for part in plain.split("/") if part)
 
 
-def _plain(text: str, *, escapes: bool = True) -> str | None:
+def _plain(text: str) -> str | None:
     """The text as a server might compare it: escapes resolved, wide characters narrowed, what cannot be seen left away; None
     where that would bring forth another structure.
     """
     plain = text
-    if escapes and "%" in text:
+    if "%" in text:
         try:
             plain = unquote_to_bytes(text.encode()).decode("utf-8", "strict")
         except UnicodeDecodeError:
@@ -100,7 +104,7 @@ def _odd_place(uri: str) -> bool:
     if found is None:
         return False
     scheme, slashes, authority = found["scheme"], found["slashes"], found["authority"]
-    if scheme != scheme.lower() or len(slashes) == 1:
+    if scheme != scheme.lower() or len(slashes) == 1 or len(slashes) > 3:
         return True
     if scheme == "file":
         # A path from the root, and nothing that a reader could take for a host, a query or an escaped part of the structure.
@@ -154,16 +158,30 @@ def readings(uri: str) -> tuple[str, ...]:
     found = _URI.match(uri)
     if found is not None and found["scheme"] in _DEFAULT_PORT and found.end() == len(uri):
         uri += "/"
-    return _short(fold(decoded(uri)))
+    return _short(dict.fromkeys(fold(decoded(each)) for each in (uri, *_loose(uri))))
 
 
-def _short(text: str) -> tuple[str, ...]:
-    """A text, and what is left of it without query and fragment, parameters, and slash at the end."""
-    found = {text: None}
-    if "?" in text or "#" in text:
-        found.setdefault(re.split(r"[?#]", text, maxsplit=1)[0])
-        found.setdefault(text.partition("#")[0])
-    if ";" in text:
+def _loose(uri: str) -> list[str]:
+    """What servers take a name for that cut its scheme off as text: with other slashes behind it, without port, as a path alone."""
+    found = _URI.match(uri)
+    if found is None:
+        return [f"file:///{uri.lstrip('/')}"]
+    scheme, authority = found["scheme"], found["authority"]
+    if scheme == "file" or scheme in _DEFAULT_PORT:
+        return []
+    rests = [uri[found.start("authority") :]]
+    if (port := re.search(r":[0-9]+\Z", authority)) is not None:
+        rests.append(authority[: port.start()] + uri[found.end() :])
+    return [f"{scheme}:{slashes}{rest}" for rest in rests for slashes in ("", "//", "///")]
+
+
+def _short(found: dict[str, None]) -> tuple[str, ...]:
+    """Texts, and what is left of them without query and fragment, parameters, and slash at the end."""
+    for text in list(found):
+        if "?" in text or "#" in text:
+            found.setdefault(re.split(r"[?#]", text, maxsplit=1)[0])
+            found.setdefault(text.partition("#")[0])
+    if any(";" in text for text in found):
         found.update(dict.fromkeys([re.sub(r";[^/?#]*", "", each) for each in found]))
     found.update(dict.fromkeys([each.rstrip("/") for each in found if each.endswith("/")]))
     return tuple(found)

@@ -21,6 +21,7 @@ from proxy.refusals import refuse
 from proxy.request import upstream_headers, upstream_request
 from proxy.sse import encode
 from proxy.transports.base import UpstreamError, UpstreamRequest, UpstreamResponse
+from proxy.transports.splice import one_line
 
 if TYPE_CHECKING:
     from proxy.call import Call
@@ -104,8 +105,8 @@ class MailboxExchange(Exchange):
     async def answer(self, status: int, headers: Headers, body: bytes) -> None:
         """Put a whole JSON answer into the stream, as the event that clients of this transport wait for."""
         self.started = self.finished = True
-        if body.startswith(b"{"):
-            await self.write(encode(body, event="message"))
+        if body:
+            await self.write(encode(one_line(body), event="message"))
 
 
 async def open_endpoint(gateway: Gateway, call: Call) -> None:
@@ -126,7 +127,7 @@ async def open_endpoint(gateway: Gateway, call: Call) -> None:
 
 async def accept(call: Call) -> None:
     """Accept a message for a mailbox with 202; from here on everything is said in its stream."""
-    if call.link is not None:
+    if call.link is not None and not isinstance(call.exchange, MailboxExchange):
         await call.exchange.answer(202, list(_ACCEPTED), b"Accepted")
         call.exchange = MailboxExchange(call.exchange, call.link)
 

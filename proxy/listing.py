@@ -14,6 +14,8 @@ import re
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
+from policies.folding import loose
+from proxy.strict_json import PROTOTYPE
 from proxy.targets import TargetKind
 
 __all__ = ["LIST_METHODS", "MOST_ITEMS", "FilteredList", "Keep", "Unfilterable", "filter_result", "holds_list"]
@@ -25,8 +27,8 @@ LIST_METHODS: Final = frozenset({"tools/list", "prompts/list", "resources/list",
 #: items of one answer; pages are there for more
 MOST_ITEMS: Final = 10_000
 
-# The member that holds a list -> what its items are, and the member that names one. In lower case, since some clients read
-# members in any case.
+# The member that holds a list -> what its items are, and the member that names one. As careless readers know it: some clients
+# read members in any case, or end a name at a NUL.
 _LISTS: Final[dict[str, tuple[TargetKind, str]]] = {
     "tools": ("tool", "name"),
     "prompts": ("prompt", "name"),
@@ -85,12 +87,14 @@ class _Filter:
         return _decode(self.text, place)[1]
 
     def _envelope(self, name: str, place: int) -> int:
-        if name.casefold() == "result" and self.text[place : place + 1] == "{":
+        if loose(name) == "result" and self.text[place : place + 1] == "{":
             return self._members(place, self._result)
         return _decode(self.text, place)[1]
 
     def _result(self, name: str, place: int) -> int:
-        folded = name.casefold()
+        folded = loose(name)
+        if name == PROTOTYPE:
+            raise Unfilterable(f"{name} could be read as any member")
         if folded in _LISTS and self.text[place : place + 1] == "[":
             return self._list(place, *_LISTS[folded])
         value, end = _decode(self.text, place)
@@ -151,14 +155,14 @@ class _Filter:
 
 def _name(item: Any, naming: str) -> Any:
     """Give what names an item, None where some reader could take another member for that."""
-    if not isinstance(item, dict) or sum(member.casefold() == naming.casefold() for member in item) != 1:
+    if not isinstance(item, dict) or PROTOTYPE in item or sum(loose(member) == loose(naming) for member in item) != 1:
         return None
     return item.get(naming)
 
 
 def holds_list(result: dict[str, Any]) -> bool:
     """Tell whether some reader would find a list in a result, or what should be one."""
-    return not _LISTS.keys().isdisjoint(map(str.casefold, result))
+    return PROTOTYPE in result or not _LISTS.keys().isdisjoint(map(loose, result))
 
 
 def filter_result(raw: bytes, keep: Keep) -> FilteredList:

@@ -8,9 +8,11 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from audit.event import Event
+from audit.ids import uuid7
 from audit.logger import Admission, Refusal
 from audit.sanitizer import MISSING, Payload
 from audit.sanitizer import current as current_sanitizer
@@ -43,6 +45,8 @@ _OUTCOME_OF = {
     **dict.fromkeys(("client_gone", "revoked_during_stream", "denied_during_stream", "upstream_changed"), "cancelled"),
     **dict.fromkeys(("server_stopping", "internal_error"), "interrupted"),
 }
+#: the reason of an answer that has an event of its own, since that of the stream that brought it is full
+ON_STREAM = "answered_on_stream"
 _TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -221,6 +225,20 @@ def _event(gateway: Gateway, call: Call, request: Any) -> Event:
         request_bytes=len(call.body),
         trace_id=_trace(call),
         details=call.details,
+    )
+
+
+def apart(gateway: Gateway, call: Call, rpc_id: object, answer: Payload) -> Event:
+    """Make an event for an answer on a stream whose own event has no room left for it; it names the stream."""
+    return _event(gateway, call, MISSING).complete(
+        id=uuid7(),
+        ts=datetime.now(UTC),
+        rpc_id=str(rpc_id),
+        outcome="allowed",
+        reason=ON_STREAM,
+        status_code=200,
+        response_json=answer,
+        details={"answered_on": str(call.id)},
     )
 
 

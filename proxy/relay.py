@@ -39,7 +39,7 @@ ERROR_BYTES = 4096
 #: how much of a stream is taken apart at once, and how long the loop is held for it
 SLICE_BYTES = 16 * 1024
 TURN_SECONDS = 0.01
-#: how many answers the event of a stream names that carries those of other requests, and of how many bytes it keeps some
+#: how many answers of other requests the event of a stream has that carries them, and up to how many bytes; more have their own
 OTHER_ANSWERS = 20
 OTHER_BYTES = 64 * 1024
 
@@ -140,7 +140,8 @@ async def _answer(gateway: Gateway, call: Call, response: UpstreamResponse, body
         raise Broken("The upstream's answer is neither JSON nor an event stream.")
     judged = await judge(gateway, call, body)
     reply = judged.reply
-    if reply.kind != "response" or (reply.result is not None and not _mine(call, reply)):
+    # An error may lack the id of a request that could not be read.
+    if reply.kind != "response" or (reply.id is not None and not _mine(call, reply)):
         await keep_head(gateway, call, body)
         raise Broken(
             "The upstream's answer is not a JSON-RPC response."
@@ -197,6 +198,8 @@ class _Stream:
         self.server_requests: list[dict[str, Any]] = []
         self.others: list[dict[str, Any]] = []
         self.other_data = bytearray()
+        #: answers beyond these, which have events of their own
+        self.more = 0
         self.asked = call.message is not None and call.message.kind == "request"
         self.pending = bytearray()
         self.since = 0.0
@@ -252,6 +255,8 @@ class _Stream:
                 stream["server_requests"] = self.server_requests
             if self.others:
                 stream["answers"] = self.others
+            if self.more:
+                stream["more_answers"] = self.more
             call.details["stream"] = stream
 
     async def _pump(self) -> None:
@@ -374,9 +379,8 @@ class _Stream:
         payload = await self.gateway.payload(
             judged.data, judged.value, caller=call.key_id, level=call.level, side="response"
         )
-        if len(self.others) < OTHER_ANSWERS:
+        if len(self.others) < OTHER_ANSWERS and len(self.other_data) < OTHER_BYTES:
             self.others.append({"id": judged.reply.id, "bytes": payload.size, "digest": payload.digest})
-        if len(self.other_data) < OTHER_BYTES:
             self.other_data += (b"," if self.other_data else b"") + judged.data
             payload = await self.gateway.payload(
                 b"[%b]" % bytes(self.other_data), caller=call.key_id, level=call.level, side="response"
@@ -384,6 +388,9 @@ class _Stream:
             call.details["stream"] = {"answers": self.others}
             outcomes.complete(call, response=payload, response_bytes=payload.size)
             await self.gateway.logger.outcome(_event(call), final=False)
+        else:
+            self.more += 1
+            await self.gateway.logger.log_event(outcomes.apart(self.gateway, call, judged.reply.id, payload))
         self.pending += frame(event)
 
     async def _server_request(self, event: SseEvent, reply: Reply) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, NamedTuple, NoReturn
 
 import orjson
 
-from proxy.strict_json import INVALID_REQUEST, PARSE_ERROR, SURROGATE, Unreadable
+from proxy.strict_json import INVALID_REQUEST, PARSE_ERROR, PROTOTYPE, SURROGATE, Unreadable
 from proxy.targets import ENVELOPE, refuse_variants
 
 __all__ = ["LARGE_BYTES", "MOST_VALUES", "Reply", "Unreadable", "crowded", "read", "same_id"]
@@ -128,6 +128,8 @@ def read(data: bytes) -> Reply:
             raise _not("It is a batch, which has no place in an answer.", "batch")
         raise _not("It is no JSON object.")
     refuse_variants(value, ENVELOPE)
+    if PROTOTYPE in value:
+        raise _not(f"It has the member {PROTOTYPE!r}.", "reserved_member")
     if value.get("jsonrpc") != "2.0":
         raise _not('jsonrpc must be "2.0".')
     rpc_id = value.get("id")

@@ -180,14 +180,15 @@ def with_id(event: SseEvent, event_id: bytes | None) -> SseEvent:
     """Give an event another id, or none; every other byte stays."""
     kept: list[bytes] = []
     place = -1
+    end = b""
     for line in _LINES.findall(event.raw):
         text = line.rstrip(b"\r\n").removeprefix(_BOM)
         if text != b"id" and text[:3] != b"id:":
             kept.append(line)
         elif place < 0:
-            place = len(kept)
+            place, end = len(kept), line[len(line.rstrip(b"\r\n")) :]
     if event_id is not None and place >= 0:
-        kept.insert(place, b"id: %b\n" % event_id)
+        kept.insert(place, b"id: %b%b" % (event_id, end))  # lines of one event end alike, or readers cut it differently
     return event._replace(raw=b"".join(kept), id=event_id)
 
 

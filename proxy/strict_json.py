@@ -20,9 +20,11 @@ from typing import Any, Final, NoReturn
 
 import orjson
 
-__all__ = ["INVALID_REQUEST", "MAX_DEPTH", "PARSE_ERROR", "SURROGATE", "Unreadable", "parse", "too_deep"]
+__all__ = ["INVALID_REQUEST", "MAX_DEPTH", "PARSE_ERROR", "PROTOTYPE", "SURROGATE", "Unreadable", "parse", "too_deep"]
 
 MAX_DEPTH: Final = 128
+#: the member that JavaScript takes for an object's prototype, in which other members are then found
+PROTOTYPE: Final = "__proto__"
 MAX_NUMBER: Final = 400  # characters; the longest text of a finite double without an exponent has 309 digits
 
 PARSE_ERROR: Final = -32700
@@ -119,9 +121,9 @@ def _refuse_prototype(value: Any) -> None:
     while pending:
         item = pending.pop()
         if isinstance(item, dict):
-            if "__proto__" in item:
+            if PROTOTYPE in item:
                 raise Unreadable(
-                    INVALID_REQUEST, "reserved_member", "An object in the message has the member '__proto__'."
+                    INVALID_REQUEST, "reserved_member", f"An object in the message has the member {PROTOTYPE!r}."
                 )
             pending.extend(item.values())
         elif isinstance(item, list):

@@ -4,9 +4,10 @@ The parser (llhttp, strict) refuses bare line feeds, folded headers, control cha
 beside chunks. Refused here, before any application runs:
   a head that is not complete in time, is too large, or has too many lines
   a transfer coding other than one `chunked`, or any in HTTP/1.0; versions other than 1.0 and 1.1
-  a target that is not a path of this server; a body that an upgrade would hide
+  a target that is not a path of this server
   more connections than one source may have, more requests at once than one connection may have
   a missing, doubled or malformed Host, outside the gateway's own addresses (there the gateway refuses and records it)
+An offer to upgrade (h2c, as curl and Java send it) is ignored: its request is served, body and all, as the last of its connection.
 After that: trailers are dropped (they would join the headers while the application reads them), what is left of a
 body after its answer is read in bounds, and a peer that stops reading is cut off. An answer goes out in one write where
 that can be, and all pauses of a connection share one timer (docs/adr/0003 has what that is worth).
@@ -91,6 +92,22 @@ class Outgoing:
             self._transport.write(head)
 
 
+class _Body:
+    """Takes one body from a parser, and nothing of what follows it."""
+
+    def __init__(self, protocol: GuardedProtocol) -> None:
+        self._protocol: GuardedProtocol | None = protocol
+
+    def on_body(self, body: bytes) -> None:
+        if self._protocol is not None:
+            self._protocol.on_body(body)
+
+    def on_message_complete(self) -> None:
+        protocol, self._protocol = self._protocol, None
+        if protocol is not None:
+            protocol.on_message_complete()
+
+
 class GuardedProtocol(HttpToolsProtocol):
     """One connection."""
 
@@ -103,6 +120,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._in_head = True
         self._head_size = 0
         self._refusal: Refused | None = None
+        self._bodied = b""  # how the body is framed of a request that offers to upgrade, until it is read
         self._head_timer: asyncio.TimerHandle | None = None
         self._reader_timer: asyncio.TimerHandle | None = None
         self._leftover_timer: asyncio.TimerHandle | None = None
@@ -168,10 +186,12 @@ class GuardedProtocol(HttpToolsProtocol):
                 raise Refused(431, "head_too_large")
         except Refused as refusal:
             self._refuse(refusal)
-        except httptools.HttpParserUpgrade:
-            # Answered as if nothing had been asked for; what follows on this connection is not ours to read.
+        except httptools.HttpParserUpgrade as paused:
+            # Answered as if nothing had been asked for; what follows its body on this connection is not ours to read.
             if self.cycle is not None:
                 self.cycle.keep_alive = False
+            if self._bodied:
+                self._read_on(data[paused.args[0] :])
         except httptools.HttpParserError:
             self._refuse(self._refusal or Refused(400, "malformed"))
         if self._in_head and self._head_size:
@@ -181,6 +201,16 @@ class GuardedProtocol(HttpToolsProtocol):
         elif self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def _read_on(self, data: bytes) -> None:
+        """Read the body of a request at whose head the parser stopped, since it offers to upgrade."""
+        framing, self._bodied = self._bodied, b""
+        self.parser = httptools.HttpRequestParser(_Body(self))
+        try:
+            self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n\r\n" % framing)
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self._refuse(Refused(400, "malformed"))
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
@@ -255,29 +285,26 @@ class GuardedProtocol(HttpToolsProtocol):
         if version not in ("1.1", "1.0"):
             self._raise(400, "version")
         hosts = []
-        has_body = upgrade = False
+        framing = b""
         for name, value in self.headers:
             if name == b"host":
                 hosts.append(value)
             elif name == b"transfer-encoding":
                 if value.strip().lower() != b"chunked" or version == "1.0":
                     self._raise(400, "transfer_coding")
-                has_body = True
-            elif name == b"content-length":
-                has_body = has_body or value.strip(b"0") != b""
-            elif name == b"upgrade":
-                upgrade = True
+                framing = b"transfer-encoding: chunked"
+            elif name == b"content-length" and value.strip(b"0"):
+                framing = b"content-length: " + value
         if not self.url.startswith(b"/") or b"#" in self.url:
             self._raise(400, "target")
         if len(self.pipeline) >= PIPELINED_MOST:
             self._raise(400, "pipelined")
-        if upgrade and has_body:
-            self._raise(400, "upgrade_with_body")
         if not self.url.startswith(HOST_IS_ITS_OWN):
             if len(hosts) > 1 or (not hosts and version == "1.1") or (hosts and not _HOST.fullmatch(hosts[0])):
                 self._raise(400, "host")
         super().on_headers_complete()
         self.cycle.transport = self._outgoing  # type: ignore[assignment]
+        self._bodied = framing if framing and self.parser.should_upgrade() else b""
         self._in_head = False
         self._head_size = 0
 
@@ -292,6 +319,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """End a message: the next head may come."""
+        if self._bodied:
+            return  # the parser takes the head of an offer to upgrade for all of it
         super().on_message_complete()
         self._in_head = True
         self._head_size = 0
@@ -360,7 +389,6 @@ _MESSAGES = {
     "version": b"Only HTTP/1.1 and HTTP/1.0 are spoken here.",
     "transfer_coding": b"The only transfer coding is chunked.",
     "target": b"The address must be a path.",
-    "upgrade_with_body": b"A request to upgrade may have no body.",
     "pipelined": b"Too many requests were sent before the first was answered.",
     "host": b"Exactly one valid Host header is needed.",
 }

@@ -319,7 +319,14 @@ def test_answers_that_come_again_and_one_that_comes_too_late(
         two.close(stream)
     assert drainer.finish(5)
     assert len(stored()) == 7
-    (row,) = stored(f"{instance}-d")
+    *others, row = stored(f"{instance}-d")
+    assert {
+        (other["reason"], other["response_json"]["result"]["text"], other["details"]["call"]) for other in others
+    } == {
+        ("answered_again", "late but there", str(answered.id)),
+        ("answered_again", "another text", str(twice.id)),
+        ("answered_again", "a third time", str(twice.id)),
+    }
     assert (row["outcome"], row["reason"], row["tool_name"]) == ("allowed", "answered_late", "echo")
     assert row["api_key_id"] == KEY and row["response_json"] == {"result": {"text": "late but there"}}
     assert row["details"]["call"] == str(late.id) and row["details"]["stream"]["resumed"] == [str(after.id)]

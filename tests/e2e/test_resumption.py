@@ -186,6 +186,31 @@ def test_a_client_that_comes_twice(resumable: Stage, polled: FakeUpstream) -> No
     assert [one["details"]["resumed"]["answered"] for one in streams] == [True, True]
 
 
+def test_answers_that_differ_all_stand_in_the_log(resumable: Stage, polled: FakeUpstream) -> None:
+    """Whatever a client was given stands in an event: of the call, or of its own where that has another answer."""
+    client = resumable.client().initialize()
+    since = resumable.gateway.now()
+    polled.script(sse([PRIMING]), method="tools/call")
+    (sealed,) = ids_of(client.call("public.echo").body)
+
+    def fetch(*texts: str) -> None:
+        for text in texts:
+            polled.script(sse([answer(text=text)]), verb="GET")
+            assert resume(client, sealed).result["content"][0]["text"] == text
+
+    fetch("one", "one", "two", "one")
+    resumable.gateway.events(since, 1, method="tools/call", reason="answered_again")
+    fetch("three", "one")  # after its event was stored
+    resumable.gateway.events(since, 2, method="tools/call", reason="answered_again")
+    time.sleep(3)  # and there is none beside these
+    call, *others = resumable.gateway.events(since, method="tools/call")
+    texts = [one["response_json"]["result"]["content"][0]["text"] for one in (call, *others)]
+    assert (texts[0], sorted(texts[1:])) == ("one", ["three", "two"])
+    for one in others:
+        assert (one["outcome"], one["details"]["call"]) == ("allowed", call["id"])
+    assert len(resumable.gateway.events(since, method="GET")) == 6
+
+
 def test_nobody_comes_back(resumable: Stage, polled: FakeUpstream) -> None:
     client = resumable.client().initialize()
     since = resumable.gateway.now()
@@ -479,6 +504,27 @@ def test_streams_of_an_upstream_of_the_older_transport(resumable: Stage) -> None
         assert elsewhere.status == 400 and not server.requests
         assert ids_of(send(address, None, owner | {"Last-Event-ID": sealed}, verb="GET").body)
         assert [request.header("last-event-id") for request in server.requests] == ["7"]
+
+
+def test_every_answer_of_a_stream_of_the_older_transport_stands_in_the_log(resumable: Stage) -> None:
+    """Those that its own event has no room for have events of their own."""
+    size, count = 30_000, 26
+    given = [answer(turn, f"MARK{turn}X" + "x" * (size if turn < 3 else 0)) for turn in range(count)]
+    with FakeUpstream(path="/sse") as server:
+        server.script(sse([b"event: endpoint\ndata: /messages/?session_id=abc\n\n", *given]), verb="GET")
+        resumable.gateway.add_upstream("talker", server.url, "--transport", "sse")
+        time.sleep(1)
+        owner = {"Authorization": f"Bearer {resumable.keys['admin'].key}"}
+        since = resumable.gateway.now()
+        got = send(f"{resumable.gateway.url}/sse/talker", None, owner, verb="GET").body
+    assert all(f"MARK{turn}X".encode() in got for turn in range(count))
+    stream, *others = resumable.gateway.events(since, count - 2, upstream="talker")
+    assert stream["details"]["stream"]["more_answers"] == len(others) == count - 3
+    assert [one["id"] for one in stream["details"]["stream"]["answers"]] == [0, 1, 2]
+    for turn, one in enumerate(others, 3):
+        assert (one["rpc_id"], one["outcome"], one["reason"]) == (str(turn), "allowed", "answered_on_stream")
+        assert f"MARK{turn}X" in json.dumps(one["response_json"])
+        assert (one["details"]["answered_on"], one["key_name"]) == (stream["id"], "admin-key")
 
 
 def test_clients_of_the_older_transport_get_no_ids_of_another(resumable: Stage, polled: FakeUpstream) -> None:

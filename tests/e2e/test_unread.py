@@ -15,7 +15,7 @@ import pytest
 from tests.support.fixtures import Stage
 from tests.support.lax import Answer, listed, marks, taken
 from tests.support.upstream import Behaviour, Exchange, FakeUpstream, raw, sse, status
-from tests.support.wire import Response
+from tests.support.wire import Response, send
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("stage")]
 COUNT = int(os.environ.get("SENTINEL_TEST_ANSWERS", "400"))
@@ -93,6 +93,12 @@ REFUSED: dict[str, tuple[str, str]] = {
     "a byte order mark": ("application/json", "\ufeff%s"),
     "in another event": ("text/event-stream", "event: endpoint\ndata: %s\n\n"),
     "another request's": ("text/event-stream", "data: %s\n\n".replace("%s", "{OTHER}")),
+    "another request's in JSON": ("application/json", "{OTHER}"),
+    "another request's error": (
+        "application/json",
+        '{"jsonrpc":"2.0","id":2,"error":{"code":-1,"message":"MARK1X delete_customer"}}',
+    ),
+    "a prototype": ("application/json", '{"__proto__":%s,"jsonrpc":"2.0","id":1,"result":{"tools":[]}}'),
 }
 
 
@@ -166,15 +172,14 @@ def test_a_stream_that_listens_is_judged_and_recorded_too(stage: Stage, fake: Fa
     fake.script(sse([note, f"id: 4\ndata: {replayed}\n\n".encode(), b"data: [" + LIST.encode() + b"]\n\n"]), verb="GET")
     since = stage.gateway.now()
     answer = client.ask("", verb="GET", headers=EVENTS)
-    assert note in answer.body and b"MARK2X" in answer.body and b"delete_customer" not in answer.body
+    assert note in answer.body and b"MARK2X" not in answer.body and b"delete_customer" not in answer.body
     event = stage.gateway.event(since)
     assert event["reason"] == "upstream_broken" and "delete_customer" in json.dumps(event["response_json"])
     fake.script(sse([note, f"id: 4\ndata: {replayed}\n\n".encode()]), verb="GET")
     since = stage.gateway.now()
-    client.ask("", verb="GET", headers=EVENTS)
+    assert b"MARK2X" not in client.ask("", verb="GET", headers=EVENTS).body
     event = stage.gateway.event(since)
-    assert event["outcome"] == "allowed" and "MARK2X" in json.dumps(event["response_json"])
-    assert event["details"]["stream"]["answers"][0]["id"] == 1
+    assert (event["outcome"], event["details"]["stream"]["unasked"]) == ("allowed", 1)
 
 
 def test_a_second_answer_does_not_pass(stage: Stage, fake: FakeUpstream) -> None:
@@ -204,7 +209,39 @@ def test_text_that_readers_cut_elsewhere_stays(stage: Stage, fake: FakeUpstream)
     data = json.dumps(
         {"jsonrpc": "2.0", "id": 1, "result": {"content": [{"type": "text", "text": text}]}}, ensure_ascii=False
     )
-    for body in (f"data: {data}\n\n", f"event: message\r\nid: 1\r\ndata: {data}\r\n\r\n"):
+    for body in (f"data: {data}\n\n", f"event: message\r\nretry: 1\r\ndata: {data}\r\n\r\n"):
         fake.script(sse([body.encode()]), method="tools/call")
         answer: Any = stage.client("readonly").call("list_customers")
         assert answer.body == body.encode()
+
+
+@pytest.mark.parametrize("form", [" \n%s", "\r\n\t%s\n", "%s"])
+def test_an_answer_of_several_lines_is_one_line_of_a_stream(stage: Stage, fake: FakeUpstream, form: str) -> None:
+    """What goes out on the older transport is one line, of which no reader takes a part for the whole."""
+    nested = CALL.replace('"content"', f'"structuredContent":\n{LIST}\r,"content"')
+    fake.script(status(200, (form % nested).encode(), "application/json"), method="tools/call")
+    owner = {"Authorization": f"Bearer {stage.keys['admin'].key}"}
+    with send(f"{stage.gateway.url}/sse/fake", None, owner, verb="GET", stream=True) as stream:
+        told = stream.until(b"\n\n").decode()
+        body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "public.echo"}}
+        since = stage.gateway.now()
+        assert send(stage.gateway.url + told.split("data: ")[1].split("\n")[0], body, owner).status == 202
+        stream.until(b"MARK1X")
+        (line,) = [line for line in stream.received.split(b"\n") if b"delete_customer" in line]
+    assert json.loads(line.removeprefix(b"data: ")) == json.loads(nested)
+    assert "MARK1X" in json.dumps(stage.gateway.events(since, 1, method="tools/call")[0]["response_json"])
+
+
+@pytest.mark.parametrize("code", [200, 202, 401, 403, 500])
+def test_a_failure_is_one_event_of_a_stream(stage: Stage, fake: FakeUpstream, code: int) -> None:
+    fake.script(status(code, b""), method="tools/call")
+    owner = {"Authorization": f"Bearer {stage.keys['admin'].key}"}
+    with send(f"{stage.gateway.url}/sse/fake", None, owner, verb="GET", stream=True) as stream:
+        told = stream.until(b"\n\n").decode()
+        body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "public.echo"}}
+        since = stage.gateway.now()
+        assert send(stage.gateway.url + told.split("data: ")[1].split("\n")[0], body, owner).status == 202
+        stream.until(b"audit_id")
+        events = [block for block in stream.received.split(b"\n\n")[1:] if block and block[:1] != b":"]
+    assert len(events) == 1 and b'"error"' in events[0], events
+    assert stage.gateway.events(since, 1, method="tools/call")[0]["outcome"] == "upstream_error"

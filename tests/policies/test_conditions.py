@@ -84,6 +84,8 @@ def test_missing_is_no_but_for_absent():
         ("/secret", "/%73ecret/key", ERROR), ("/secret", "/Secret/key", ERROR), ("/secret", "/\u017fecret/key", ERROR), ("/secret", "/secret./key", ERROR),
         ("/secret", "/secret /key", ERROR), ("/secret", "/secret::$DATA", ERROR), ("/secret", "/SECRET~1/key", ERROR), ("/secret", "/open\uff0f..\uff0fsecret", ERROR),
         ("/a b", "/a%20b/c", ERROR), ("/a b", "/a b/c", YES), ("/a", "/a/100% done.txt", YES), ("/a", "/a/r\u00e9sum\u00e9.md", YES), ("/a", "/b/C#/x?.txt", NO),
+            ("/a", "/a/..?x", ERROR), ("/a", "/a/..#/x", ERROR), ("/a", "/a/%u002e%u002e/x", ERROR), ("/a", "/a/%EF%BC%8E%EF%BC%8E/x", ERROR), ("/a", "/a/%c0%ae%c0%ae/x", ERROR),
+            ("/a", "/a/%E2%80%A5/x", ERROR), ("/a", "/a/;/x", ERROR), ("/a", "/a/?x", YES), ("/a", "/a/what?", YES), ("/a", "/a/caf%C3%A9", YES),
         ("file:///secret", "file:///%73ecret/key", ERROR), ("file:///secret", "file://localhost/secret/key", ERROR), ("file:///secret", "file:/secret/key", ERROR),
         ("file:///public", "file:///public/x?/../../secret", ERROR), ("https://x.org/a", "https://u@x.org/a/b", ERROR), ("https://x.org/a", "https://x.org:443/a/b", ERROR),
         ("docs", "C:/docs/x", ERROR), ("docs", "file:/docs/x", ERROR), ("C:/data", "C:/data/x", YES), ("C:/data", "c:/data/x", ERROR),

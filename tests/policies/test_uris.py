@@ -62,6 +62,7 @@ AMBIGUOUS = [
     "note://public/a%2F%2E%2E", "note://public/%2F/b", "note://u@public/b", "note://public:/b", "note://public:080/b", "note://../b", "..", "a/../b", "//a",
     "note://public/b?/../../x", "http://Host/b", "http://host:80/b", "https://host:443/b", "http://host:080/b", "http://127.1/b", "http://0x7f.0.0.1/b",
     "http://2130706433/b", "http:host/b", "http:///host/b", "http://host./b", "http://h%6Fst/b", "http://\u24d7ost/b", "http://h\u00f6st/b", "https://user:pw@host/b",
+    "file:///;/secret/b", "note://public/;a=b/x", "note:;/secret/b", "note:////secret/b", "note://///b",
 ]  # fmt: skip
 PLAIN = [
     "file:///public/a.txt", "file:///public/", "file:///", "file:///C:/Users/x.txt", "file:///c%3A/x", "file:///d/my%20file.txt", "file:///d/my file.txt",
@@ -99,6 +100,7 @@ def test_names_of_other_kinds_are_no_uris(policy):
     [
         "file:///SECRET/b", "file:///Secret/b", "file:///\uff33ecret/b", "file:///\u017fecret/b", "file:///key/", "file:///KEY", "note://SECRET/b", "note://secret/", "note://secret%2Fb", "note://secret%20/b",
         "note://secret;a/b", "note://vault/b", "note://VAULT/b", "note://vault%2Fb",
+        "note:secret/b", "note:///secret/b", "note:///Secret%20/b", "note://secret:8080/b", "note:///secret:1/b", "note:secret/b?x", "/secret/b", "secret/b", "/key", "KEY", "/key?x",
     ],
 )  # fmt: skip
 def test_a_rule_that_denies_looks_past_case_escapes_and_parameters(uri):

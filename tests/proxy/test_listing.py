@@ -130,6 +130,8 @@ def test_what_is_no_list_stays(raw: bytes) -> None:
         b'{"result":{"tools":{"0":{"name":"a"}}}}',
         b'{"result":{"tools":[],"Tools":{"0":{"name":"a"}}}}',
         b'{"result":{"resources":"a"}}',
+        b'{"result":{"__proto__":{"tools":[{"name":"a"}]}}}',
+        b'{"result":{"tools\\u0000":{"0":{"name":"a"}}}}',
         b'{"result":{"re\\u0073ourceTemplates":{"0":{}}}}',
         b'{"result":{"tools":[' + b",".join([b'{"name":"a"}'] * (MOST_ITEMS + 1)) + b"]}}",
     ],
@@ -142,7 +144,8 @@ def test_what_cannot_be_read_never_goes_out(raw: bytes) -> None:
 
 @pytest.mark.parametrize(
     "item",
-    ['{"name":"a","Name":"x"}', '{"NAME":"x","name":"a"}', '{"Name":"a"}', '{"name":["a"]}', '"a"', '{"name":"a","\\u004eame":"x"}'],
+    ['{"name":"a","Name":"x"}', '{"NAME":"x","name":"a"}', '{"Name":"a"}', '{"name":["a"]}', '"a"', '{"name":"a","\\u004eame":"x"}',
+     '{"name":"a","name\\u0000":"x"}', '{"name":"a","\\uff4eame":"x"}', '{"name":"a","na\\u200bme":"x"}', '{"name":"a","__proto__":{"name":"x"}}'],
 )  # fmt: skip
 def test_an_item_that_some_reader_calls_otherwise_is_hidden(item: str) -> None:
     found = filter_result(answer(tools("a") + "," + item), lambda *_: True)
@@ -150,7 +153,19 @@ def test_an_item_that_some_reader_calls_otherwise_is_hidden(item: str) -> None:
 
 
 def test_where_a_reader_would_find_a_list() -> None:
-    for name in ("tools", "Tools", "tool\u017f", "resourcetemplates", "PROMPTS", "resource\u017f"):
+    for name in (
+        "tools",
+        "Tools",
+        "tool\u017f",
+        "resourcetemplates",
+        "PROMPTS",
+        "resource\u017f",
+        "tools\0x",
+        "to\u200bols",
+        "\uff54ools",
+        "resource_templates",
+        "__proto__",
+    ):
         assert holds_list({"content": [], name: None})
     assert not holds_list({"content": [], "structuredContent": {"tools": []}, "tool": []})
 

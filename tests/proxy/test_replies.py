@@ -71,6 +71,7 @@ BAD = {
     '{"jsonrpc":"2.0","id":1,"result":[{"name":"x"}]}': "invalid_request",
     '{"jsonrpc":"2.0","id":1,"error":"x"}': "invalid_request",
     '{"jsonrpc":"2.0","id":1,"result":{},"Result":{}}': "reserved_member",
+    '{"jsonrpc":"2.0","id":1,"result":{},"__proto__":{"result":{}}}': "reserved_member",
     '{"jsonrpc":"2.0","ID":1,"id":2,"result":{}}': "reserved_member",
     '{"jsonrpc":"2.0","id":1,"result":{},"re\\u017fult":{}}': "reserved_member",
     '{"jsonrpc":"2.0","id":1,"result":{},"result":{}}': "duplicate_member",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import uuid
 from types import SimpleNamespace
 from typing import Any
@@ -62,6 +63,7 @@ def test_only_the_id_is_another(end: bytes, lines: list[bytes]) -> None:
             if line[:3] != b"id:"
         ]
         assert rest == [b"event: message", *kept, b"retry: 5", b"data: id: 9", b"data: {}", b"", b""]
+        assert set(re.findall(rb"\r\n|\r|\n", changed.raw)) == {end}
 
 
 class Slow:

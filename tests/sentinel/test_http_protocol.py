@@ -18,6 +18,7 @@ from sentinel.http_protocol import GuardedProtocol, Outgoing
 
 Connect = Callable[[], socket.socket]
 HOST = b"Host: localhost\r\n"
+OFFER = b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -141,7 +142,10 @@ def exchange(connect: Connect, raw: bytes) -> bytes:
         b"GET /x#y HTTP/1.1\r\n" + HOST + b"\r\n",
         b"OPTIONS * HTTP/1.1\r\n" + HOST + b"\r\n",
         b"CONNECT evil.example:443 HTTP/1.1\r\n" + HOST + b"\r\n",
-        b"POST / HTTP/1.1\r\n" + HOST + b"Connection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 3\r\n\r\nabc",
+        b"POST / HTTP/1.1\r\n" + HOST + OFFER + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\n" + HOST + OFFER + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+        b"POST / HTTP/1.1\r\n" + HOST + OFFER + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\n" + HOST + OFFER + b"Transfer-Encoding: chunked\r\n\r\nz\r\nabc\r\n0\r\n\r\n",
         b"GET / HTTP/1.1\r\n\r\n",
         b"GET / HTTP/1.1\r\n" + HOST + HOST + b"\r\n",
         b"GET / HTTP/1.1\r\nHost: a/?x=\r\n\r\n",
@@ -156,6 +160,31 @@ def test_what_could_be_read_in_two_ways_is_refused(connect: Connect, raw: bytes)
     assert received.startswith(b"HTTP/1.1 400 "), received
     assert received.count(b"connection: close") == 1
     assert json.loads(received.partition(b"\r\n\r\n")[2])["error"]["code"] == 400
+
+
+OFFERS = [b"h2c", b"websocket", b"TLS/1.0, HTTP/1.1", b"anything"]
+BODIES = [b"Content-Length: 3\r\n\r\nabc", b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n2\r\nbc\r\n0\r\n\r\n"]
+
+
+@pytest.mark.parametrize("pause", [False, True])
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("offer", OFFERS)
+def test_an_offer_to_upgrade_is_ignored(connect: Connect, offer: bytes, body: bytes, pause: bool) -> None:
+    """The request is served with its body; whatever follows on the connection is read as nothing."""
+    head = b"POST /echo HTTP/1.1\r\n" + HOST + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: " + offer + b"\r\n"
+    after = b"GET /after HTTP/1.1\r\n" + HOST + b"\r\n"
+    with connect() as connection:
+        if pause:
+            cut = body.index(b"\r\n\r\n") + 5
+            connection.sendall(head + body[:cut])
+            time.sleep(0.1)
+            connection.sendall(body[cut:] + after)
+        else:
+            connection.sendall(head + body + after)
+        received = everything(connection)
+    assert received.startswith(b"HTTP/1.1 200 "), received
+    assert received.count(b"HTTP/1.1 ") == 1 and b"/after" not in received
+    assert b"abc" in received
 
 
 def test_nothing_after_a_refusal_is_answered(connect: Connect) -> None:
