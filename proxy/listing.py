@@ -37,6 +37,12 @@ _LISTS: Final[dict[str, tuple[TargetKind, str]]] = {
 }
 
 
+# What most results consist of: none of it is read as a list by anybody.
+_NO_LISTS: Final = frozenset(
+    "_meta content contents completion description isError messages resultType structuredContent".split()
+)
+
+
 class Unfilterable(Exception):
     """A list that cannot be read, so that nobody can say what it shows."""
 
@@ -162,6 +168,8 @@ def _name(item: Any, naming: str) -> Any:
 
 def holds_list(result: dict[str, Any]) -> bool:
     """Tell whether some reader would find a list in a result, or what should be one."""
+    if result.keys() <= _NO_LISTS:
+        return False
     return PROTOTYPE in result or not _LISTS.keys().isdisjoint(map(loose, result))
 
 

@@ -141,7 +141,8 @@ async def _answer(gateway: Gateway, call: Call, response: UpstreamResponse, body
     judged = await judge(gateway, call, body)
     reply = judged.reply
     # An error may lack the id of a request that could not be read.
-    if reply.kind != "response" or (reply.id is not None and not _mine(call, reply)):
+    mine = reply.id is None or (call.message is not None and reply.id == call.message.id) or _mine(call, reply)
+    if reply.kind != "response" or not mine:
         await keep_head(gateway, call, body)
         raise Broken(
             "The upstream's answer is not a JSON-RPC response."

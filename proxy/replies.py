@@ -127,7 +127,8 @@ def read(data: bytes) -> Reply:
         if type(value) is list:
             raise _not("It is a batch, which has no place in an answer.", "batch")
         raise _not("It is no JSON object.")
-    refuse_variants(value, ENVELOPE)
+    if not value.keys() <= ENVELOPE:
+        refuse_variants(value, ENVELOPE)
     if PROTOTYPE in value:
         raise _not(f"It has the member {PROTOTYPE!r}.", "reserved_member")
     if value.get("jsonrpc") != "2.0":
