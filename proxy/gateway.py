@@ -121,11 +121,18 @@ class Gateway:
         return self.registry.spec(slug)
 
     async def payload(
-        self, raw: bytes, value: Any = MISSING, *, caller: str = "", level: str = "full", side: str = "request"
+        self,
+        raw: bytes,
+        value: Any = MISSING,
+        *,
+        compact: bytes = b"",
+        caller: str = "",
+        level: str = "full",
+        side: str = "request",
     ) -> Payload:
         """Sanitise a payload (and what it was parsed to, when it was); off the loop, in its caller's turn, when that is dear."""
         sanitizer = current_sanitizer()
-        found = sanitizer.quick(value, raw, level, side=side)
+        found = sanitizer.quick(value, raw, level, side=side, compact=compact)
         if found is not None:
             return found
         return await self.heavy.run(caller, sanitizer.payload, value, raw, level, side=side)

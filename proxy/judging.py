@@ -33,6 +33,8 @@ class Judged(NamedTuple):
     data: bytes
     #: what the bytes were parsed to; MISSING where the two may differ
     value: Any
+    #: the bytes without their white space, where that says the same to the letter
+    compact: bytes = b""
 
 
 async def judge(gateway: Gateway, call: Call, data: bytes) -> Judged:
@@ -45,7 +47,7 @@ async def judge(gateway: Gateway, call: Call, data: bytes) -> Judged:
         reply = replies.read(data) if small else await gateway.heavy.run(call.key_id, replies.read, data)
         result = reply.result
         if result is None or not holds_list(result):
-            return Judged(reply, data, reply.value if reply.exact else MISSING)
+            return Judged(reply, data, reply.value if reply.exact else MISSING, reply.compact)
         keep = _Keep(gateway, call)
         found = filter_result(data, keep) if small else await gateway.heavy.run(call.key_id, filter_result, data, keep)
     except Unreadable as bad:

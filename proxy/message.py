@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import orjson
 
-from proxy.strict_json import INVALID_REQUEST, PARSE_ERROR, SURROGATE, Unreadable, parse
+from proxy.strict_json import INVALID_REQUEST, PARSE_ERROR, SURROGATE, Unreadable, parse_compact
 from proxy.targets import (
     ABSENT,
     CLIENT_CAPABILITIES,
@@ -73,6 +73,7 @@ class Message(NamedTuple):
     value: dict[str, Any]
     targets: tuple[TargetName, ...]
     open: bool  # protocol traffic that names no target
+    compact: bytes = b""  # the body without its white space, where that says the same to the letter
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -158,7 +159,7 @@ def _identify(value: dict[str, Any], body: bytes) -> tuple[str | int | None, byt
     return rpc_id, _id_json(body, rpc_id)
 
 
-def _read(value: Any, body: bytes) -> Message:
+def _read(value: Any, body: bytes, compact: bytes) -> Message:
     if type(value) is not dict:
         if type(value) is list:
             raise Unreadable(INVALID_REQUEST, "batch", "Batches are not accepted: send one message per request.")
@@ -190,9 +191,8 @@ def _read(value: Any, body: bytes) -> Message:
         raise Unreadable(INVALID_REQUEST, "invalid_request", f"{method} needs an id.")
     found: dict[str, Any] | None = params if type(params) is dict else None
     targets = named(method, found or {}, id_json is None)
-    return Message(
-        "notification" if id_json is None else "request", rpc_id, id_json, method, found, value, targets, not targets
-    )
+    kind: Kind = "notification" if id_json is None else "request"
+    return Message(kind, rpc_id, id_json, method, found, value, targets, not targets, compact)
 
 
 def _response(value: dict[str, Any], rpc_id: str | int | None, id_json: bytes | None) -> Message:
@@ -208,7 +208,8 @@ def _response(value: dict[str, Any], rpc_id: str | int | None, id_json: bytes | 
 def read(body: bytes) -> Message:
     """Read one message strictly; raises Refused. Pure: a large body may be read in a thread."""
     try:
-        return _read(parse(body), body)
+        value, compact = parse_compact(body)
+        return _read(value, body, compact)
     except Unreadable as bad:
         raise Refused(400, bad.code, bad.reason, bad.message, known=_known(body, bad)) from None
 

@@ -182,8 +182,10 @@ async def _request(gateway: Gateway, call: Call, whole: bool) -> Any:
     if call.principal is None:
         with paying(gateway, call.admission):
             return current_sanitizer().payload(raw=call.body[:STRANGER_PAYLOAD], level=level)
-    parsed = call.message.value if call.message is not None else MISSING
-    return await gateway.payload(call.body, parsed, caller=call.key_id, level=level)
+    message = call.message
+    if message is None:
+        return await gateway.payload(call.body, caller=call.key_id, level=level)
+    return await gateway.payload(call.body, message.value, compact=message.compact, caller=call.key_id, level=level)
 
 
 def _target(call: Call) -> tuple[str, str]:

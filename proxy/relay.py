@@ -100,7 +100,9 @@ async def _plain(gateway: Gateway, call: Call, response: UpstreamResponse) -> No
     call.outcome, call.reason = "allowed", call.decision.reason if call.decision else ""
     if judged is not None:
         body = judged.data
-        payload = await gateway.payload(body, judged.value, caller=call.key_id, level=call.level, side="response")
+        payload = await gateway.payload(
+            body, judged.value, compact=judged.compact, caller=call.key_id, level=call.level, side="response"
+        )
         outcomes.complete(call, response=payload, response_bytes=len(body))
         headers.append((b"content-type", b"application/json"))
     else:  # nobody waits for what it says, or nobody can read it

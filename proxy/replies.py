@@ -38,6 +38,7 @@ class Reply(NamedTuple):
     value: dict[str, Any]
     exact: bool  # whether `value` is what a strict parser makes of the bytes (half surrogate pairs are nothing to one)
     result: dict[str, Any] | None = None  # of a response that is no error
+    compact: bytes = b""  # the bytes without their white space, where that says the same to the letter
 
 
 def _not(message: str, reason: str = "invalid_request") -> Unreadable:
@@ -75,20 +76,21 @@ def _slow(data: bytes) -> Any:
         raise Unreadable(PARSE_ERROR, "not_json", "The message is not JSON.") from error
 
 
-def _parse(data: bytes) -> tuple[Any, bool]:
-    """Give the value, and whether it is exactly what was written; how duplicates are found stands in strict_json."""
+def _parse(data: bytes) -> tuple[Any, bool, bytes]:
+    """Give the value, whether it is exactly what was written, and the compact text if that is; how duplicates are found stands in strict_json."""
     try:
         value = orjson.loads(data)
     except ValueError:
-        return _slow(data), False
+        return _slow(data), False, b""
     try:
         again = orjson.dumps(value)
     except TypeError:
         raise _not("The message nests too deep.", "too_deep") from None
-    if again != data and again.translate(None, _SPACE) != data.translate(None, _SPACE):
-        if again.count(b":") != data.count(b":") or b"\\u003a" in data or b"\\u003A" in data:
-            _slow(data)
-    return value, True
+    if again == data or again.translate(None, _SPACE) == data.translate(None, _SPACE):
+        return value, True, again
+    if again.count(b":") != data.count(b":") or b"\\u003a" in data or b"\\u003A" in data:
+        _slow(data)
+    return value, True, b""
 
 
 def crowded(data: bytes) -> bool:
@@ -122,7 +124,7 @@ def read(data: bytes) -> Reply:
     """Read one message strictly; raises Unreadable."""
     if len(data) > LARGE_BYTES and crowded(data):
         raise _not(f"The message holds more than {MOST_VALUES} values.", "too_many_values")
-    value, exact = _parse(data)
+    value, exact, compact = _parse(data)
     if type(value) is not dict:
         if type(value) is list:
             raise _not("It is a batch, which has no place in an answer.", "batch")
@@ -147,7 +149,7 @@ def read(data: bytes) -> Reply:
             raise _not("A result must be an object.")
     elif type(value["error"]) is not dict:
         raise _not("An error must be an object.")
-    return Reply("response", rpc_id, "", value, exact, value.get("result"))
+    return Reply("response", rpc_id, "", value, exact, value.get("result"), compact)
 
 
 def _asks(value: dict[str, Any], rpc_id: str | int | None, exact: bool) -> Reply:

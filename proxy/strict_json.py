@@ -146,28 +146,34 @@ def _exact(body: bytes) -> Any:
 
 def parse(body: bytes) -> Any:
     """Read one JSON text; raises Unreadable. Some 2 us for a call of 400 bytes."""
-    value = _parse(body)
+    return parse_compact(body)[0]
+
+
+def parse_compact(body: bytes) -> tuple[Any, bytes]:
+    """The same, and the text without its white space where that is all that was between the two readings, else b""."""
+    value, compact = _parse(body)
     if b"__proto__" in body or b"\\u00" in body:  # as it is, or with a letter of it escaped
         _refuse_prototype(value)
-    return value
+    return value, compact
 
 
-def _parse(body: bytes) -> Any:
+def _parse(body: bytes) -> tuple[Any, bytes]:
     if body[:3] == b"\xef\xbb\xbf":
         raise Unreadable(PARSE_ERROR, "byte_order_mark", "The body begins with a byte order mark.")
     try:
         value = orjson.loads(body)
     except ValueError:
-        return _exact(body)  # not JSON, or JSON with half surrogate pairs or huge numbers
+        return _exact(body), b""  # not JSON, or JSON with half surrogate pairs or huge numbers
     if too_deep(body):
         raise Unreadable(INVALID_REQUEST, "too_deep", f"The message nests deeper than {MAX_DEPTH} levels.")
     again = orjson.dumps(value)
-    if again != body and again.translate(None, _SPACE) != body.translate(None, _SPACE):
-        if again.count(b":") != body.count(b":") or b"\\u003a" in body or b"\\u003A" in body:
-            return _exact(body)
-        if _INEXACT.search(body) is not None and _has_float(value):
-            return _exact(body)
-    return value
+    if again == body or again.translate(None, _SPACE) == body.translate(None, _SPACE):
+        return value, again
+    if again.count(b":") != body.count(b":") or b"\\u003a" in body or b"\\u003A" in body:
+        return _exact(body), b""
+    if _INEXACT.search(body) is not None and _has_float(value):
+        return _exact(body), b""
+    return value, b""
 
 
 def _has_float(value: Any) -> bool:
