@@ -1,7 +1,7 @@
 """Mutated requests through a running gateway, to servers on other readers: executed = authorised = audited.
 
 `python -m tests.support.differential [--requests 100000] [--behind-nginx]`. Each request (its headers, charset, coding, query and body are
-varied, in both eras: see `mutants`) goes to one of the servers of `readers` in turn, under a role that allows five things by name.
+varied, in both eras: see `mutants`) goes to one of the servers of `readers` in turn, under a role that allows a few things.
 Afterwards three lists must agree, request by request (told apart by their trace): what each server says it executed, what
 the role allows, and what stands in the log.
 """
