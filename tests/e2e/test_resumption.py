@@ -52,7 +52,7 @@ def answer(rpc_id: Any = 1, text: str = TEXT, event_id: str = "up-2") -> bytes:
 
 
 def ids_of(stream: bytes) -> list[str]:
-    return [line[4:].decode() for line in stream.split(b"\n") if line.startswith(b"id: ")]
+    return [line[4:].decode() for line in stream.splitlines() if line.startswith(b"id: ")]
 
 
 def resume(client: Client, last: str, **options: Any) -> Any:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -318,7 +319,12 @@ async def test_a_process_that_never_answers_times_out(start, monkeypatch):
 
 
 def running() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children(recursive=True) if SERVER in child.cmdline()]
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # ended, or an orphan of another test that has
+            if SERVER in child.cmdline():
+                found.append(child)
+    return found
 
 
 @pytest.mark.parametrize("mode", ["shared", "session"])
