@@ -201,16 +201,22 @@ class Gateway:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK)
-            self.logger.give_up()
-            self._close_revoked()
-            now = time.monotonic()
-            for calls in list(self.streams.values()):
-                for call in list(calls):
-                    resumption.hold(self, call, now)
-                    if not call.holds(self.ledger, call.waiting()):
-                        call.exchange.end("too_much_waiting")
-                    elif call.keep_alive is not None and now - call.last_write >= self.config.keepalive_interval:
-                        self.spawn(call.keep_alive())
+            try:
+                self._look_at_streams()
+            except Exception:  # else one defect would end keep-alives and the expiry of streams for good
+                log.exception("open streams could not be looked at")
+
+    def _look_at_streams(self) -> None:
+        self.logger.give_up()
+        self._close_revoked()
+        now = time.monotonic()
+        for calls in list(self.streams.values()):
+            for call in list(calls):
+                resumption.hold(self, call, now)
+                if not call.holds(self.ledger, call.waiting()):
+                    call.exchange.end("too_much_waiting")
+                elif call.keep_alive is not None and now - call.last_write >= self.config.keepalive_interval:
+                    self.spawn(call.keep_alive())
 
 
 _current: Gateway | None = None

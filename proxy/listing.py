@@ -18,12 +18,11 @@ from policies.folding import loose
 from proxy.strict_json import PROTOTYPE
 from proxy.targets import TargetKind
 
-__all__ = ["LIST_METHODS", "MOST_ITEMS", "FilteredList", "Keep", "Unfilterable", "filter_result", "holds_list"]
+__all__ = ["MOST_ITEMS", "FilteredList", "Keep", "Unfilterable", "filter_result", "holds_list"]
 
 #: decides on one item: its kind, its name (a resource's URI, a template's URI template), the item itself
 Keep = Callable[[TargetKind, str, dict[str, Any]], bool]
 
-LIST_METHODS: Final = frozenset({"tools/list", "prompts/list", "resources/list", "resources/templates/list"})
 #: items of one answer; pages are there for more
 MOST_ITEMS: Final = 10_000
 

@@ -84,7 +84,7 @@ async def handle(gateway: Gateway, exchange: Exchange, *, endpoint: str, slug: s
     except asyncio.CancelledError:
         outcomes.departed(call, "server_stopping")
     except Exception:
-        # The one blind except of the gateway: a defect of ours ends as a recorded 500, never as a lost event.
+        # The one blind except on the way of a request: a defect of ours ends as a recorded 500, never as a lost event.
         log.exception("a stage failed", extra={"audit_id": str(call.id)})
         outcomes.failed(call)
     finally:
