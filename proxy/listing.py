@@ -15,16 +15,28 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from policies.folding import loose
+from proxy.definitions import LISTS
 from proxy.strict_json import PROTOTYPE
 from proxy.targets import TargetKind
 
-__all__ = ["MOST_ITEMS", "FilteredList", "Keep", "Unfilterable", "filter_result", "holds_list"]
+__all__ = [
+    "LIST_METHODS",
+    "MOST_ITEMS",
+    "MOST_LIST_BYTES",
+    "FilteredList",
+    "Keep",
+    "Unfilterable",
+    "filter_result",
+    "holds_list",
+]
 
 #: decides on one item: its kind, its name (a resource's URI, a template's URI template), the item itself
 Keep = Callable[[TargetKind, str, dict[str, Any]], bool]
 
-#: items of one answer; pages are there for more
+#: items and bytes of one answer to those who ask for a list; pages are there for more
 MOST_ITEMS: Final = 10_000
+MOST_LIST_BYTES: Final = 4 * 1024**2
+LIST_METHODS: Final = frozenset(method for method, *_ in LISTS.values())
 
 # The member that holds a list -> what its items are, and the member that names one. As careless readers know it: some clients
 # read members in any case, or end a name at a NUL.

@@ -21,6 +21,7 @@ from proxy.exchange import Departed
 from proxy.gateway import Gateway
 from proxy.headers import response_headers
 from proxy.judging import Judged, judge, keep_head
+from proxy.listing import LIST_METHODS, MOST_LIST_BYTES
 from proxy.message import Refused
 from proxy.refusals import refuse
 from proxy.replies import Reply, same_id
@@ -124,9 +125,10 @@ def _count(gateway: Gateway, call: Call, size: int) -> None:
 
 
 def _largest(gateway: Gateway, call: Call) -> int:
-    """Give the bound of one answer, as the transport keeps it too."""
+    """Give the bound of one answer: the transport's, and less for a list, all of which is read closely."""
     own = call.spec.way.max_answer_bytes if call.spec is not None else None
-    return int(own or gateway.config.max_answer_bytes)
+    most = int(own or gateway.config.max_answer_bytes)
+    return min(most, MOST_LIST_BYTES) if call.known.method in LIST_METHODS else most
 
 
 def _misplaced(call: Call, response: UpstreamResponse) -> bool:

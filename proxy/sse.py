@@ -89,11 +89,13 @@ class SseReader:
             elif first == 10 or first == 13:
                 end = self._line_end(start + 1, first)
             else:
-                match = _BLANK.search(buffer, max(start, search))
+                match = self._blank(max(start, search))
                 if match is None:
                     break
                 end = self._line_end(match.end(), buffer[match.end() - 1])
-            events.append(self._event(bytes(buffer[start:end])))
+            with memoryview(buffer) as view:
+                raw = bytes(view[start:end])
+            events.append(self._event(raw))
             self._after_cr = buffer[end - 1] == 13
             start = search = end
         if start:
@@ -102,6 +104,12 @@ class SseReader:
         if len(buffer) > self.max_event:
             raise EventTooLarge
         return events
+
+    def _blank(self, place: int) -> re.Match[bytes] | None:
+        """The next blank line. Most of a large event is one long line, through which `find` is a hundred times as fast."""
+        if self._buffer.find(b"\n", place) < 0 and self._buffer.find(b"\r", place) < 0:
+            return None
+        return _BLANK.search(self._buffer, place)
 
     def _line_end(self, end: int, last: int) -> int:
         """Past the LF of a CR LF, when it is here already."""
@@ -164,7 +172,7 @@ def encode(data: bytes, *, event: str = "", event_id: bytes | None = None) -> by
         lines.append(b"event: " + event.encode())
     if event_id is not None:
         lines.append(b"id: " + event_id)
-    lines.extend(b"data: " + line for line in _LINE_END.split(data))
+    lines.extend(b"data: " + line for line in (_LINE_END.split(data) if b"\n" in data or b"\r" in data else [data]))
     return b"\n".join(lines) + b"\n\n"
 
 

@@ -20,9 +20,9 @@ from proxy.gateway import Gateway
 from proxy.mailbox import Mailboxes
 
 #: how long a start waits for the first snapshot before it serves 503s until there is one, in seconds
-#: seconds for which a thread that sanitises a large payload may keep the event loop waiting
-THREAD_TURN = 0.001
 FIRST_SNAPSHOT = 10.0
+#: seconds for which a thread that reads large data may keep the event loop waiting: a call waits for it at every turn
+THREAD_TURN = 0.0002
 
 
 async def start_gateway() -> Gateway:

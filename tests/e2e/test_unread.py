@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from proxy.listing import MOST_LIST_BYTES
 from tests.support.fixtures import Stage
 from tests.support.lax import Answer, listed, marks, taken
-from tests.support.upstream import Behaviour, Exchange, FakeUpstream, raw, sse, status
+from tests.support.upstream import Behaviour, Exchange, FakeUpstream, raw, result, sse, status
 from tests.support.wire import Response, send
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("stage")]
@@ -245,3 +246,21 @@ def test_a_failure_is_one_event_of_a_stream(stage: Stage, fake: FakeUpstream, co
         events = [block for block in stream.received.split(b"\n\n")[1:] if block and block[:1] != b":"]
     assert len(events) == 1 and b'"error"' in events[0], events
     assert stage.gateway.events(since, 1, method="tools/call")[0]["outcome"] == "upstream_error"
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "text/event-stream"])
+@pytest.mark.parametrize("method", ["tools/list", "resources/list", "resources/templates/list", "prompts/list"])
+def test_a_list_may_not_be_as_large_as_an_answer(
+    stage: Stage, fake: FakeUpstream, method: str, content_type: str
+) -> None:
+    tool = {"name": "list_customers", "description": "x" * MOST_LIST_BYTES, "inputSchema": {"type": "object"}}
+    listed = {"tools": [tool]}
+    fake.script(sse([], answer=listed) if "event" in content_type else result(listed), method=method)
+    since = stage.gateway.now()
+    answer = stage.client("readonly").ask(method)
+    assert answer.error["data"]["reason"] == "upstream_too_large", answer.body[:200]
+    event = stage.gateway.event(since)
+    assert (event["outcome"], event["status_code"]) == ("upstream_error", answer.status)
+    assert answer.status == (200 if "event" in content_type else 502)  # a stream had begun
+    fake.script(result({"content": [], **listed}), method="tools/call", name="list_customers")
+    assert stage.client("readonly").call("list_customers").status == 200
