@@ -228,17 +228,6 @@ class Journal:
         if self._full is not None and self.room - self._reserved - more < self.margin:
             raise JournalFull(f"the journal has no room: {os.strerror(self._full.errno or errno.ENOSPC)}")
 
-    def reserve(self, size: int) -> None:
-        """Keep room for an outcome; raises JournalFull."""
-        with self._lock:
-            self._check_room(size)
-            self._reserved += size
-
-    def release(self, size: int) -> None:
-        """Give room back."""
-        with self._lock:
-            self._reserved -= size
-
     @property
     def seq(self) -> int:
         """The last event number given out."""

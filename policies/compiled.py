@@ -373,6 +373,3 @@ class PolicySet:
 
         found = [level.level for level, matches in self._levels if concerns(level) and matches(kind, name)]
         return max(found, key=AUDIT_LEVELS.index) if found else ""
-
-
-EMPTY = PolicySpec()

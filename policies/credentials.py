@@ -78,12 +78,6 @@ def parse(presented: str) -> ParsedKey | None:
     return ParsedKey(presented[_PUBLIC], presented[_SECRET])
 
 
-def public_id_of(presented: str) -> str:
-    """The public id of a well-formed key, else nothing: all that may be kept of a credential."""
-    parsed = parse(presented)
-    return parsed.public_id if parsed else ""
-
-
 def digest(pepper: bytes, public_id: str, secret: str) -> bytes:
     """What is stored of a secret: 32 bytes, bound to the key it belongs to."""
     keyed = _keyed(pepper).copy()

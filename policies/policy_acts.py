@@ -33,7 +33,7 @@ from policies.models import (
 )
 from policies.planning import Edit, Plan, plan
 from policies.rendering import render
-from policies.specs import AuditSpec, LimitSpec, PolicySpec, RoleSpec, RuleSpec
+from policies.specs import AuditSpec, LimitSpec, PolicySpec, RuleSpec
 
 MOST_LINES = 200
 
@@ -442,8 +442,3 @@ def delete_audit_level(level_id: int, *, actor: Actor) -> None:
     """Remove an audit level."""
     with editing_policy(actor, method="admin.audit_level.deleted"):
         AuditLevel.objects.get(pk=level_id).delete()
-
-
-def role_spec(role: Role) -> RoleSpec:
-    """A stored role as a value."""
-    return RoleSpec(role.name, role.description, role.pk)

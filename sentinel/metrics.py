@@ -18,7 +18,6 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from sentinel.tally import Key, Tally, read
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 BOUNDS_MS = (0.5, 1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000)
 BOUNDS = tuple(int(bound * 1000) for bound in BOUNDS_MS)
 METHODS = frozenset(

@@ -22,9 +22,8 @@ from proxy.transports.base import Broken, Headers, Redirected, TimedOut, TooLarg
 if TYPE_CHECKING:
     from proxy.transports.streamable_http import Limits
 
-#: body bytes waiting for a reader: above the first, reading from the socket stops, below the second it goes on
+#: body bytes waiting for a reader: above it, reading from the socket stops until all of them were taken
 HIGH_WATER = 256 * 1024
-LOW_WATER = 64 * 1024
 MAX_INFORMATIONAL = 16
 _ENDED_EARLY = "The upstream ended the connection before its answer was whole."
 _NOT_HTTP = "The upstream's answer is not valid HTTP."
@@ -162,7 +161,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_body_limit", "_closed_cb", "_fed_bytes", "_fields", "_fixed", "_head_bytes", "_header_count", "_informational", "_now", "_parser",
         "_paused",
-        "_poll", "_released_cb", "alive", "exchange", "expires", "fresh", "keep_for", "limits", "loop", "transport",
+        "_poll", "_released_cb", "alive", "exchange", "expires", "keep_for", "limits", "loop", "transport",
     )  # fmt: skip
 
     def __init__(
@@ -179,7 +178,6 @@ class Connection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.exchange: Exchange | None = None
         self.alive = False
-        self.fresh = True
         self.expires = 0.0
         self.keep_for = limits.keep_alive
         self._poll: Any = None
@@ -393,7 +391,6 @@ class Connection(asyncio.Protocol):
             self.abort()
         elif self._paused:
             self.resume()
-        self.fresh = False
         self._released_cb(self, exchange)
 
 
