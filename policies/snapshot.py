@@ -233,12 +233,15 @@ class SnapshotHolder:
         if not self._used or (not last and time.monotonic() - self._usage_written < USAGE_SECONDS):
             return
         self._usage_written = time.monotonic()
-        rows = []
-        for key in list(self._used):
-            at, ip, query = self._used.pop(key)
-            rows.append({"key": key, "at": at, "ip": ip or None, "query": query})
-        with connection.cursor() as cursor:
-            cursor.executemany(USAGE, rows)
+        taken = {key: self._used.pop(key) for key in list(self._used)}
+        rows = [{"key": key, "at": at, "ip": ip or None, "query": query} for key, (at, ip, query) in taken.items()]
+        try:
+            with connection.cursor() as cursor:
+                cursor.executemany(USAGE, rows)
+        except psycopg.OperationalError:
+            for key, use in taken.items():
+                self._used.setdefault(key, use)  # for the next connection, unless it was used since
+            raise
 
 
 _shared: SnapshotHolder | None = None

@@ -15,6 +15,8 @@ from policies.compiled import PolicyError
 from policies.snapshot import SnapshotHolder
 from tests.policies.conftest import PEPPERS
 
+pytestmark = pytest.mark.django_db  # so that there is a database when this file runs alone
+
 
 @contextmanager
 def holding(dsn: str, **more) -> Iterator[SnapshotHolder]:
@@ -166,6 +168,20 @@ def test_use_is_written_down_apart_from_requests_and_is_no_change(dsn, add_key, 
         ).fetchone()
         assert ip == "10.0.0.9" and queried is not None
         assert loading.revisions(outside) == revisions
+
+
+def test_a_use_outlives_the_connection_it_could_not_be_written_on(dsn, add_key, outside, monkeypatch):
+    monkeypatch.setattr(snapshot, "USAGE_SECONDS", 0.2)
+    statement = snapshot.USAGE
+    # as when the server goes away in the middle
+    monkeypatch.setattr(snapshot, "USAGE", "SELECT pg_terminate_backend(pg_backend_pid())")
+    with holding(dsn) as holder:
+        key_id, text = add_key()
+        until(lambda: lets_in(holder, text))
+        holder.current.authenticate(text, time.time(), "10.0.0.9", "bearer")
+        until(lambda: "database" in holder.alarms)
+        monkeypatch.setattr(snapshot, "USAGE", statement)
+        until(lambda: outside.execute("SELECT 1 FROM policies_keyusage WHERE key_id = %s", [key_id]).fetchone())
 
 
 def test_keys_whose_pepper_is_gone_raise_an_alarm(dsn, add_key):
