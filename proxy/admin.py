@@ -240,6 +240,9 @@ def _initial(upstream: Upstream) -> dict[str, Any]:
         {name: vault.shown(value) for name, value in upstream.environment.items()}, "="
     )
     fields["dispatchers"] = pairs_as_text(upstream.dispatchers, " = ")
+    fields["tool_timeouts"] = pairs_as_text(
+        {name: f"{value:g}" for name, value in upstream.tool_timeouts.items()}, " = "
+    )
     fields["networks"] = ", ".join(map(str, upstream.networks))
     fields["client_key"] = vault.HIDDEN if upstream.client_key else ""
     return fields

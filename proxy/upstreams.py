@@ -62,9 +62,8 @@ def limits_of(way: Way, config: Any) -> Limits:
     """Give the limits of a way: its own, or the installation's."""
     return Limits(
         connect=way.connect_timeout or config.connect_timeout,
-        first_byte=way.first_byte_timeout or config.first_byte_timeout,
+        first_byte=way.first_byte_timeout or way.idle_timeout or config.first_byte_timeout or config.idle_timeout,
         idle=way.idle_timeout or config.idle_timeout,
-        answer_seconds=way.idle_timeout or config.idle_timeout,
         answer_bytes=way.max_answer_bytes or config.max_answer_bytes,
     )
 

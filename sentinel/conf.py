@@ -192,16 +192,16 @@ class Config:
     )
     first_byte_timeout: float = setting(
         "SENTINEL_FIRST_BYTE_TIMEOUT",
-        parsers.seconds(0.1, 3600),
-        60.0,
-        "Time an upstream has to begin its answer.",
-        shown="60s",
+        parsers.seconds(0.1, 86400),
+        0.0,
+        "Time an upstream has to begin its answer, where that is to be shorter than its longest silence.",
+        shown="`SENTINEL_IDLE_TIMEOUT`",
     )
     idle_timeout: float = setting(
         "SENTINEL_IDLE_TIMEOUT",
         parsers.seconds(1, 86400),
         300.0,
-        "Longest silence of an upstream within an answer.",
+        "Longest silence of an upstream before or within an answer; whatever comes of the answer, progress and keep-alive comments included, begins it anew. Each upstream and each tool may have its own.",
         shown="300s",
     )
     resume_wait: float = setting(

@@ -155,7 +155,7 @@ async def start_gateway() -> None:
     _spans = tracing.start(config())
     if _spans is not None:
         gateway.observers.append(_spans.observe_call)
-    on_stop(lambda: gateway.close_streams("server_stopping"))
+    on_stop(gateway.begin_stop)
     _gateway = gateway
     _reporter = asyncio.get_running_loop().create_task(_report(gateway, _counts))
 

@@ -35,7 +35,14 @@ class UpstreamChange(Strict):
     )
     connect_timeout = Number(**SECONDS)
     first_byte_timeout = Number(**SECONDS)
-    idle_timeout = Number(**SECONDS)
+    idle_timeout = Number(
+        **SECONDS, help_text="How long an answer may be waited for while nothing of it comes; progress begins it anew."
+    )
+    tool_timeouts = serializers.DictField(
+        child=Number(min_value=0.001, max_value=86400),
+        required=False,
+        help_text="The same for single tools, by name or pattern; the exact name counts, else the longest pattern.",
+    )
     max_concurrent = Whole(required=False, min_value=1, max_value=100_000)
     max_answer_bytes = Whole(required=False, allow_null=True, min_value=1024, max_value=2**40)
     refusals = Choice(
@@ -105,6 +112,7 @@ class UpstreamView(Output):
     connect_timeout = serializers.FloatField(allow_null=True)
     first_byte_timeout = serializers.FloatField(allow_null=True)
     idle_timeout = serializers.FloatField(allow_null=True)
+    tool_timeouts = serializers.DictField(child=serializers.FloatField())
     max_concurrent = serializers.IntegerField()
     max_answer_bytes = serializers.IntegerField(allow_null=True)
     refusals = serializers.ChoiceField(choices=Upstream.Refusals.values)

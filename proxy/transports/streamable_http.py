@@ -31,10 +31,11 @@ class Limits:
     """How long and how much; seconds and bytes, 0 seconds for no limit."""
 
     connect: float = 5.0
-    first_byte: float = 60.0
+    first_byte: float = 300.0
+    #: of silence; whatever comes of an answer begins it anew
     idle: float = 300.0
-    #: a whole answer that is no stream
-    answer_seconds: float = 300.0
+    #: a whole answer that is no stream, however busily it comes
+    answer_seconds: float = 86400.0
     answer_bytes: int = 64 * 1024 * 1024
     head_bytes: int = 64 * 1024
     header_count: int = 100

@@ -9,6 +9,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from audit.acts import Actor
+from policies.durations import parse_duration
 from proxy import catalogue_services, services, vault
 from proxy.definitions import diff, visible
 from proxy.models import CatalogueItem, Upstream
@@ -57,6 +58,18 @@ class Command(BaseCommand):
         add.add_argument("--client-cert", metavar="FILE", help="client certificate (PEM)")
         add.add_argument("--client-key", metavar="FILE", help="its key (PEM, not encrypted); stored encrypted")
         add.add_argument("--name", default="", help="a name for people")
+        add.add_argument(
+            "--idle-timeout",
+            metavar="SPAN",
+            help="how long an answer may be waited for while nothing of it comes, such as 90s or 30m; progress begins it anew",
+        )
+        add.add_argument(
+            "--tool-timeout",
+            action="append",
+            default=[],
+            metavar="TOOL=SPAN",
+            help="the same for one tool, or for those whose names fit a pattern, such as export_*=1h; may be repeated",
+        )
         add.add_argument(
             "--quarantine", action="store_true", help="hide and refuse definitions until they are approved"
         )
@@ -130,6 +143,10 @@ class Command(BaseCommand):
         if given.quarantine:
             fields["catalogue_policy"] = "quarantine"
         fields["dispatchers"] = _pairs(given.dispatcher, "--dispatcher")
+        if given.idle_timeout is not None:
+            fields["idle_timeout"] = _seconds(given.idle_timeout, "--idle-timeout")
+        spans = _pairs(given.tool_timeout, "--tool-timeout").items()
+        fields["tool_timeouts"] = {tool: _seconds(span, f"--tool-timeout {tool}") for tool, span in spans}
         upstream = services.create_upstream(actor=Actor.system(), slug=given.slug, may_start_commands=True, **fields)
         if given.check:
             self._check(given)
@@ -261,6 +278,13 @@ def _pairs(given: list[str], option: str) -> dict[str, str]:
             raise CommandError(f"{option} {name} is given twice.")
         result[name] = value
     return result
+
+
+def _seconds(span: str, option: str) -> float:
+    try:
+        return parse_duration(span).total_seconds()
+    except ValueError as error:
+        raise CommandError(f"{option}: {error}.") from None
 
 
 def _file(path: str | None) -> str:
