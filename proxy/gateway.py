@@ -19,6 +19,7 @@ from proxy.heavy import Heavy
 from proxy.in_flight import InFlight
 from proxy.mailbox import Mailboxes
 from proxy.sessions import SessionSealer
+from proxy.standing import Standing
 from proxy.upstreams import UpstreamRegistry, UpstreamSpec
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Gateway:
         self.stream_count = 0
         #: everything between arrival and recorded outcome, for a clean stop
         self.calls: set[Call] = set()
+        self.standing = Standing()
         self.in_flight = InFlight(mailboxes.folder, mailboxes.slot)
         self.stopping = False
         #: called with each finished call; sentinel.metrics listens here

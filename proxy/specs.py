@@ -74,6 +74,9 @@ class UpstreamSpec:
     #: legacy, modern, dual, or "" when it is not known
     era: str = ""
     era_checked_at: float = 0.0
+    #: the method of the call by which it was last seen to fail, "" while calls are answered; and when that was found
+    failing: str = ""
+    calls_at: float = 0.0
     #: why it cannot be used as configured, "" when it can
     problem: str = ""
     #: whether its lists were ever read
@@ -145,7 +148,8 @@ SELECT u.id, u.slug, u.name, u.transport, u.url, u.command, u.working_directory,
        u.memory_limit_mb, u.headers, u.ca_pem, u.client_cert_pem, u.client_key, u.networks, u.connect_timeout,
        u.first_byte_timeout, u.idle_timeout, u.tool_timeouts, u.max_concurrent, u.max_answer_bytes, u.refusals, u.audit_level,
        u.catalogue_policy, u.dispatchers, u.enabled, coalesce(s.era, '') AS era, extract(epoch FROM s.era_checked_at) AS era_checked_at,
-       s.catalogue_at IS NOT NULL AS catalogued
+       s.catalogue_at IS NOT NULL AS catalogued, CASE WHEN s.calls_ok = false THEN s.calls_method END AS failing,
+       extract(epoch FROM s.calls_at) AS calls_at
 FROM proxy_upstream u LEFT JOIN proxy_upstreamstatus s ON s.upstream_id = u.id
 """
 _ITEMS = """
@@ -234,6 +238,8 @@ def spec_of(
         tool_timeouts=MappingProxyType(_longest_first(_json(row["tool_timeouts"]))),
         era=row["era"],
         era_checked_at=float(row["era_checked_at"] or 0.0),
+        failing=row.get("failing") or "",
+        calls_at=float(row.get("calls_at") or 0.0),
         problem=problem,
         catalogued=bool(row["catalogued"]),
         mark=hashlib.blake2b(repr(astuple(way)).encode(), key=data_key[:32], digest_size=16).hexdigest(),

@@ -87,6 +87,11 @@ class Status(Output):
     versions = serializers.ListField(child=serializers.CharField())
     server_info = serializers.DictField(child=serializers.CharField())
     steps = Step(many=True)
+    calls_ok = serializers.BooleanField(
+        allow_null=True, help_text="Whether calls are answered, as they last saw it; null: none has failed yet."
+    )
+    calls_at = serializers.DateTimeField(allow_null=True, help_text="When that changed.")
+    calls_reason = serializers.CharField(help_text="Why they fail.")
 
 
 class UpstreamView(Output):

@@ -12,7 +12,7 @@ from audit.acts import Actor
 from policies.durations import parse_duration
 from proxy import catalogue_services, services, vault
 from proxy.definitions import diff, visible
-from proxy.models import CatalogueItem, Upstream
+from proxy.models import CatalogueItem, Upstream, UpstreamStatus
 
 KINDS = ("tool", "prompt", "resource", "template")
 
@@ -297,13 +297,25 @@ def _file(path: str | None) -> str:
         raise CommandError(f"{path} cannot be read: {getattr(error, 'strerror', None) or 'not text'}.") from None
 
 
+def _state(status: UpstreamStatus | None) -> str:
+    """Say how an upstream stands: what its calls see goes before what checks see, which run nothing."""
+    if status is not None and status.calls_ok is False:
+        return "failing"
+    if status is None or status.ok is None:
+        return "not checked"
+    return "ok" if status.ok else "down"
+
+
 def _line(upstream: Upstream) -> dict[str, Any]:
     status = getattr(upstream, "status", None)
     return {
         **services.describe(upstream),
         "era": status.era if status else "",
         "versions": status.versions if status else [],
-        "status": "not checked" if status is None or status.ok is None else "ok" if status.ok else "down",
+        "status": _state(status),
+        "calls_ok": status.calls_ok if status else None,
+        "calls_at": status.calls_at.isoformat() if status and status.calls_at else None,
+        "calls_reason": status.calls_reason if status else "",
         "checked_at": status.checked_at.isoformat() if status and status.checked_at else None,
         "steps": status.steps if status else [],
     }
