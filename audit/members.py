@@ -25,7 +25,7 @@ MEMBERS: Mapping[str, Mapping[str, str]] = {
         **_all(
             "proxy.change_upstream",
             "slug name description transport url headers ca_pem client_cert_pem client_key networks connect_timeout"
-            " first_byte_timeout idle_timeout max_concurrent max_answer_bytes refusals process_mode memory_limit_mb enabled",
+            " first_byte_timeout idle_timeout tool_timeouts max_concurrent max_answer_bytes refusals process_mode memory_limit_mb enabled",
         ),
         # What its tools may do, and what events keep of it, is policy: the operator's own changes are held against it.
         **_all(JUDGE, "catalogue_policy dispatchers audit_level"),

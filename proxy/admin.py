@@ -18,6 +18,7 @@ from django.urls import URLPattern, path
 from audit import members
 from audit.pages import Pages, asked
 from audit.people import actor
+from audit.tell import words
 from proxy import definitions, vault
 from proxy.forms import JudgementForm, UpstreamForm, pairs_as_text
 from proxy.models import CatalogueItem, Upstream, UpstreamStatus
@@ -132,11 +133,12 @@ class UpstreamAdmin(Pages):
                     return redirect("admin:proxy_upstream_change", upstream.pk)
         items = upstream.catalogue.filter(present=True).order_by("kind", "name").defer("pinned_definition")
         base = (settings.SENTINEL.public_url or request.build_absolute_uri("/")).rstrip("/")
+        status = UpstreamStatus.objects.filter(upstream=upstream).first()
         context = {
             **self.admin_site.each_context(request),
             "title": upstream.slug,
             "upstream": upstream,
-            "status": UpstreamStatus.objects.filter(upstream=upstream).first(),
+            "status": status,
             "items": [(item, _description(item)) for item in items[:300]],
             "form": form,
             "may_change": may_change,
@@ -145,6 +147,7 @@ class UpstreamAdmin(Pages):
             "may_judge": request.user.has_perm(members.JUDGE),
             "headers": [(name, vault.shown(value)) for name, value in upstream.headers.items()],
             "stderr": _stderr(request, upstream),
+            "calls_reason": words(status.calls_reason) if status is not None else "",
             "address": f"{base}/mcp/{upstream.slug}",
             "line": f'claude mcp add --transport http {upstream.slug} {base}/mcp/{upstream.slug} --header "Authorization: Bearer KEY"',
         }
@@ -240,6 +243,9 @@ def _initial(upstream: Upstream) -> dict[str, Any]:
         {name: vault.shown(value) for name, value in upstream.environment.items()}, "="
     )
     fields["dispatchers"] = pairs_as_text(upstream.dispatchers, " = ")
+    fields["tool_timeouts"] = pairs_as_text(
+        {name: f"{value:g}" for name, value in upstream.tool_timeouts.items()}, " = "
+    )
     fields["networks"] = ", ".join(map(str, upstream.networks))
     fields["client_key"] = vault.HIDDEN if upstream.client_key else ""
     return fields

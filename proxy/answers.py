@@ -100,6 +100,9 @@ REFUSALS: Final[Mapping[str, Refusal]] = {
     "method_not_allowed": Refusal(405, 405, "This verb is not allowed here.", ((b"allow", b"POST"),)),
     "unknown_upstream": Refusal(404, 404, "There is no such upstream."),
     "unknown_session": Refusal(404, 404, "There is no such session; initialize a new one."),
+    "id_in_use": Refusal(
+        400, INVALID_REQUEST, "A request with this id still waits for its answer in this session; use another id."
+    ),
     "unknown_event": Refusal(
         400, INVALID_REQUEST, "There is no such event to go on from; open the stream without Last-Event-ID."
     ),
@@ -129,6 +132,7 @@ REFUSALS: Final[Mapping[str, Refusal]] = {
     ),
     "upstream_too_large": Refusal(502, 502, "The upstream's answer is too large."),
     "upstream_busy": Refusal(503, 503, "The upstream is busy or resting after failures; try again later."),
+    "server_stopping": Refusal(503, 503, "The gateway is being stopped; try again."),
     "upstream_error": Refusal(502, 502, "The upstream failed."),
     "egress_refused": Refusal(502, 502, "The upstream's address is not one the gateway may connect to."),
     "revoked_during_stream": Refusal(401, 401, _INVALID, (CHALLENGE,)),
@@ -223,10 +227,10 @@ def refused(error: Refused, *, audit_id: str = "", in_band: bool = False) -> Ans
     )
 
 
-def status(status: int, id_json: bytes | None, audit_id: str) -> bytes:
+def status(status: int, id_json: bytes | None, audit_id: str, data: Mapping[str, Any] | None = None) -> bytes:
     """The body of a status that an upstream gave in words that cannot be passed on."""
     message = f"The upstream answered HTTP {status}."
-    return refusal("upstream_error", id_json=id_json, audit_id=audit_id, message=message, code=status).body
+    return refusal("upstream_error", id_json=id_json, audit_id=audit_id, message=message, code=status, data=data).body
 
 
 def accepted() -> Answer:

@@ -30,6 +30,10 @@ def nothing() -> int:
     return 0
 
 
+#: ends after which nobody may come back for an answer
+_FOR_GOOD = frozenset({"revoked_during_stream", "denied_during_stream", "cancelled"})
+
+
 class Call:
     """One request on its way through the pipeline."""
 
@@ -81,6 +85,7 @@ class Call:
         "started_ns",
         "streaming",
         "target",
+        "torn",
         "unrecordable",
         "upstream_ns",
         "verb",
@@ -157,6 +162,8 @@ class Call:
         #: what the upstream said when it failed
         self.said = ""
         self.streaming = False
+        #: an event of the stream has gone out in part
+        self.torn = False
         #: writes a keep-alive comment; set while a stream is open and between two events
         self.keep_alive: Callable[[], Awaitable[None]] | None = None
         self.last_write = 0.0
@@ -168,7 +175,12 @@ class Call:
     @property
     def waits(self) -> bool:
         """Whether the answer may still come, though its stream has ended: its client has an id to come back with."""
-        return self.resumable and not self.answered and self.reason != "revoked_during_stream"
+        return self.resumable and not self.answered and self.reason not in _FOR_GOOD
+
+    @property
+    def listens(self) -> bool:
+        """Whether it waits for what the upstream will say some time, and not for an answer."""
+        return self.verb == "GET" or (self.message is not None and self.message.method == "subscriptions/listen")
 
     def header(self, name: bytes) -> bytes:
         """Give the first value of a header, b"" when absent."""

@@ -101,6 +101,9 @@ def keep(slug: str, report: Report, *, actor: Actor | None = None) -> Changes:
         status, _ = UpstreamStatus.objects.get_or_create(upstream=upstream)
         status.ok, status.checked_at, status.steps = report.ok, now, [step.as_json() for step in report.steps]
         fields = ["ok", "checked_at", "steps"]
+        if actor is not None and report.ok and status.calls_ok is False:
+            status.calls_ok, status.calls_at = None, now  # whoever asked has mended something: calls will tell
+            fields += ["calls_ok", "calls_at"]
         verdict = report.verdict
         if verdict.era:
             fields += ["era_checked_at", "versions", "server_info"]

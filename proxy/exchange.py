@@ -226,6 +226,8 @@ class Exchange:
             return
         view = memoryview(piece)
         for at in range(0, len(view), PIECE):
+            if at and self.ended_by:
+                raise Departed(self.ended_by)  # whoever may have no more of it gets no more
             await self._write(bytes(view[at : at + PIECE]))
 
     async def _write(self, piece: bytes) -> None:
@@ -242,17 +244,19 @@ class Exchange:
 
     async def finish(self, piece: bytes = b"") -> None:
         """Send the last of the body; a client that does not take it is given up."""
-        self.finished = True
         try:
             if len(piece) > PIECE:
                 await self.write(piece)
                 piece = b""
+            self.finished = True
             self.sent_bytes += len(piece)
             await self._send({"type": "http.response.body", "body": piece, "more_body": False})
         except OSError:
             self.ended_by = self.ended_by or "client_gone"
         except Departed:
             return
+        finally:
+            self.finished = True
 
     async def answer(self, status: int, headers: Headers, body: bytes) -> None:
         """Send a whole answer."""

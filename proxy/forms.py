@@ -13,7 +13,7 @@ from proxy.models import SLUG_PATTERN, Upstream
 __all__ = ["JudgementForm", "UpstreamForm", "pairs_as_text"]
 
 ADVANCED = (
-    "connect_timeout", "first_byte_timeout", "idle_timeout", "max_concurrent", "max_answer_bytes", "networks", "ca_pem",
+    "idle_timeout", "tool_timeouts", "connect_timeout", "first_byte_timeout", "max_concurrent", "max_answer_bytes", "networks", "ca_pem",
     "client_cert_pem", "client_key", "refusals", "audit_level", "dispatchers", "working_directory", "environment", "process_mode",
     "memory_limit_mb",
 )  # fmt: skip
@@ -75,7 +75,19 @@ class UpstreamForm(forms.Form):
     networks = forms.CharField(required=False, help_text="If given, the only networks its addresses may lie in.")
     connect_timeout = forms.FloatField(required=False, min_value=0.05, max_value=600, label="Connect within (s)")
     first_byte_timeout = forms.FloatField(required=False, min_value=0.05, max_value=3600, label="First byte within (s)")
-    idle_timeout = forms.FloatField(required=False, min_value=1, max_value=86400, label="Idle at most (s)")
+    idle_timeout = forms.FloatField(
+        required=False,
+        min_value=1,
+        max_value=86400,
+        label="Silent at most (s)",
+        help_text="How long an answer may be waited for while nothing of it comes; progress begins it anew.",
+    )
+    tool_timeouts = forms.CharField(
+        required=False,
+        widget=forms.Textarea(attrs={"rows": 2, "spellcheck": "false"}),
+        label="Silent at most, by tool (s)",
+        help_text="One a line, like “export_* = 1800”; the exact name counts, else the longest pattern.",
+    )
     max_concurrent = forms.IntegerField(
         required=False, min_value=1, max_value=100_000, label="Calls at once, per worker"
     )
@@ -131,6 +143,16 @@ class UpstreamForm(forms.Form):
     def clean_dispatchers(self) -> dict[str, str]:
         """Read lines of a tool and its argument."""
         return _pairs(self.cleaned_data["dispatchers"], "=", "call_tool = name")
+
+    def clean_tool_timeouts(self) -> dict[str, float]:
+        """Read lines of a tool and its seconds."""
+        found: dict[str, float] = {}
+        for name, value in _pairs(self.cleaned_data["tool_timeouts"], "=", "export_* = 1800").items():
+            try:
+                found[name] = float(value)
+            except ValueError:
+                raise forms.ValidationError(f"{name}: “{value[:40]}” is no number of seconds.") from None
+        return found
 
     def clean_networks(self) -> list[str]:
         """Read networks."""

@@ -16,8 +16,10 @@ from policies.limiter import Limiter
 from policies.snapshot import Snapshot, SnapshotHolder
 from proxy import resumption
 from proxy.heavy import Heavy
+from proxy.in_flight import InFlight
 from proxy.mailbox import Mailboxes
 from proxy.sessions import SessionSealer
+from proxy.standing import Standing
 from proxy.upstreams import UpstreamRegistry, UpstreamSpec
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ log = logging.getLogger("sentinel.proxy")
 TICK = 1.0
 #: how often streams are judged again although nothing was changed: hours of rules begin and end
 JUDGE_SECONDS = 30.0
+#: how long before the end of the grace what still waits is told that it is over
+LAST_WORD_SECONDS = 0.5
 #: so many are judged before others get their turn
 JUDGED_AT_ONCE = 50
 
@@ -63,6 +67,8 @@ class Gateway:
         self.stream_count = 0
         #: everything between arrival and recorded outcome, for a clean stop
         self.calls: set[Call] = set()
+        self.standing = Standing()
+        self.in_flight = InFlight(mailboxes.folder, mailboxes.slot)
         self.stopping = False
         #: called with each finished call; sentinel.metrics listens here
         self.observers: list[Callable[[Call], None]] = []
@@ -78,6 +84,7 @@ class Gateway:
     async def start(self) -> None:
         """Begin: the mailboxes of older streams, and the ticker that minds open streams."""
         await self.mailboxes.start()
+        self.in_flight.start()
         self._loop = asyncio.get_running_loop()
         self.holder.subscribe(self._snapshot_changed)
         self._ticker = self._loop.create_task(self._tick())
@@ -85,7 +92,7 @@ class Gateway:
 
     async def stop(self) -> None:
         """End: close what is still open, once its outcome is recorded."""
-        self.close_streams("server_stopping")
+        self._stop_calls()
         deadline = time.monotonic() + 5
         while self.calls and time.monotonic() < deadline:  # noqa: ASYNC110 - a bounded wait at the very end
             await asyncio.sleep(0.02)
@@ -93,15 +100,24 @@ class Gateway:
             if task is not None:
                 task.cancel()
         await self.mailboxes.stop()
+        self.in_flight.stop()
         await self.registry.close()
         self.heavy.close()
 
-    def close_streams(self, reason: str) -> None:
-        """End every open stream; calls that still wait for a plain answer are left to finish."""
-        self.stopping = self.stopping or reason == "server_stopping"
+    def begin_stop(self) -> None:
+        """End what only listens; what waits for an answer may have it within the grace, and is then told that it is over."""
+        self.stopping = True
         for calls in list(self.streams.values()):
             for call in list(calls):
-                call.exchange.end(reason)
+                if call.listens:
+                    call.exchange.end("server_stopping")
+        if self._loop is not None:
+            self._loop.call_later(max(self.config.graceful_timeout - LAST_WORD_SECONDS, 0), self._stop_calls)
+
+    def _stop_calls(self) -> None:
+        self.stopping = True
+        for call in list(self.calls):
+            call.exchange.end("server_stopping")
 
     def spawn(self, coroutine: Any) -> None:
         """Run something beside the request that asked for it, and keep hold of it until it is done."""
@@ -143,6 +159,9 @@ class Gateway:
         """Note an open stream, so that a revocation or a stop can find it."""
         self.streams.setdefault(call.key_id, set()).add(call)
         self.stream_count += 1
+
+    def sent(self, call: Call) -> None:
+        """Note that a call goes to its upstream: from here on it is judged again whenever something has changed."""
         if call.started_ns < self._changed_ns:  # it was let in by what has changed since
             self._changed.set()
 
@@ -173,13 +192,14 @@ class Gateway:
         if snapshot is None:
             return
         now = time.time()
-        for key_id, calls in list(self.streams.items()):
-            for call in list(calls):
-                if not snapshot.key_is_live(key_id, now, call.auth.generation if call.auth is not None else None):
-                    call.exchange.end("revoked_during_stream")
+        for call in list(self.calls):
+            if call.executed and not snapshot.key_is_live(
+                call.key_id, now, call.auth.generation if call.auth is not None else None
+            ):
+                call.exchange.end("revoked_during_stream")
 
     async def _judge_streams(self) -> None:
-        """Judge every open stream again, whenever keys, policy or upstreams have changed, and now and then."""
+        """Judge all that waits for an upstream again, whenever keys, policy or upstreams have changed, and now and then."""
         from proxy.rejudging import judge  # which knows the pipeline, as that knows this module
 
         while True:
@@ -187,7 +207,7 @@ class Gateway:
                 async with asyncio.timeout(JUDGE_SECONDS):
                     await self._changed.wait()
             self._changed.clear()
-            for number, call in enumerate([call for calls in self.streams.values() for call in calls], 1):
+            for number, call in enumerate([call for call in self.calls if call.executed], 1):
                 try:
                     reason = judge(self, call)
                 except Exception:

@@ -31,7 +31,20 @@ from proxy import upstreams
 from proxy.ledger import Ledger
 from proxy.transports import confine, descendants
 from proxy.transports.base import UpstreamError, UpstreamRequest, UpstreamResponse
-from proxy.transports.hosted import ANSWER, CALLER, ERROR, FIRST_BYTE, IDLE, KEY, MARK, SOCKET, host_key, socket_path
+from proxy.transports.hosted import (
+    ANSWER,
+    CALLER,
+    ERROR,
+    FIRST_BYTE,
+    IDLE,
+    KEY,
+    MARK,
+    SOCKET,
+    ending,
+    host_key,
+    socket_path,
+    written,
+)
 
 log = logging.getLogger("sentinel.proxy")
 
@@ -164,14 +177,7 @@ class Host:
         try:
             response = await self.registry.transport(slug).send(request)
         except UpstreamError as error:
-            told = {
-                "message": error.message,
-                "detail": error.detail,
-                "said": error.said,
-                "executed": error.executed,
-                "retry_after": error.retry_after,
-            }
-            await _reply(send, 200, orjson.dumps(told), [(ERROR, type(error).__name__.encode())])
+            await _reply(send, 200, written(error), [(ERROR, type(error).__name__.encode())])
             return
         try:
             await _pass_on(response, send)
@@ -220,10 +226,15 @@ def _read_catalogues(wanted: list[str], interval: float) -> None:
 async def _pass_on(response: UpstreamResponse, send: Send) -> None:
     headers = [(name, value) for name, value in response.headers if name not in _OUTER]
     await send({"type": "http.response.start", "status": response.status, "headers": [(ANSWER, b"1"), *headers]})
-    # an error from here on cuts the connection, which is what it means
-    while piece := await response.read():
-        await send({"type": "http.response.body", "body": piece, "more_body": True})
-    await send({"type": "http.response.body", "body": b""})
+    last = b""
+    try:
+        while piece := await response.read():
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+    except UpstreamError as error:
+        if not response.streaming:
+            raise  # which cuts the connection
+        last = ending(error)
+    await send({"type": "http.response.body", "body": last})
 
 
 async def _body(receive: Receive) -> bytes | None:

@@ -134,16 +134,16 @@ class Mailboxes:
 
     def __init__(self, folder: Path, slot: str) -> None:
         self.slot = slot
-        self._folder = folder
+        self.folder = folder
         self._held: dict[str, Mailbox] = {}
         self._server: asyncio.Server | None = None
         self._here = -1
 
     async def start(self) -> None:
         """Listen for other workers."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         # By way of a descriptor, since the path of a unix socket may be no longer than 107 bytes.
-        self._here = os.open(self._folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._here = os.open(self.folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         path = self._path(self.slot)
         with suppress(FileNotFoundError):
             os.unlink(path)

@@ -79,6 +79,12 @@ class Upstream(models.Model):
     connect_timeout = models.FloatField(null=True, blank=True)
     first_byte_timeout = models.FloatField(null=True, blank=True)
     idle_timeout = models.FloatField(null=True, blank=True)
+    tool_timeouts = models.JSONField(
+        blank=True,
+        default=dict,
+        db_default={},
+        help_text="Longest silence of single tools, in seconds, by name or pattern; the exact name counts, else the longest pattern.",
+    )
     max_concurrent = models.PositiveIntegerField(
         default=512, help_text="Calls waiting for an answer at once, per worker."
     )
@@ -157,6 +163,11 @@ class UpstreamStatus(models.Model):
     ok = models.BooleanField(null=True)
     steps = models.JSONField(blank=True, default=list)
     catalogue_at = models.DateTimeField(null=True, blank=True)
+    #: what calls last saw, beside what checks see: written when that changes, not with each call
+    calls_ok = models.BooleanField(null=True)
+    calls_at = models.DateTimeField(null=True, blank=True)
+    calls_method = models.CharField(max_length=100, blank=True, default="", db_default="")
+    calls_reason = models.CharField(max_length=60, blank=True, default="", db_default="")
 
     class Meta:
         verbose_name_plural = "upstream statuses"

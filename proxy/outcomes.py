@@ -21,7 +21,9 @@ from policies.vocabulary import AUDIT_LEVELS, UNSEEN
 from proxy import answers, legacy_sse, trace_context
 from proxy.message import Known, Refused
 from proxy.refusals import Limited, refuse
-from proxy.transports.base import Busy, UpstreamError
+from proxy.request import cancel_upstream, takes_cancels
+from proxy.sse import encode
+from proxy.transports.base import Busy, TimedOut, UpstreamError
 
 if TYPE_CHECKING:
     from proxy.call import Call
@@ -42,11 +44,20 @@ _OUTCOME_OF = {
     **dict.fromkeys(("no_rule", "denied_by_rule", "policy_error", "policy_stale", "tool_definition_changed"), "denied"),
     **dict.fromkeys(("ambiguous_target", "nested_call"), "denied"),
     **dict.fromkeys(("rate_limited", "too_many_streams", "too_much_waiting", "limiter_unavailable"), "limited"),
-    **dict.fromkeys(("client_gone", "revoked_during_stream", "denied_during_stream", "upstream_changed"), "cancelled"),
+    **dict.fromkeys(
+        ("client_gone", "cancelled", "revoked_during_stream", "denied_during_stream", "upstream_changed"), "cancelled"
+    ),
     **dict.fromkeys(("server_stopping", "internal_error"), "interrupted"),
 }
+#: what is said of a request that the upstream was sent and did not answer
+MAY_HAVE_RUN = "It may have run."
+#: the reason of a request that the upstream itself refused, with a status of its own
+UPSTREAM_REFUSED = "upstream_refused"
 #: the reason of an answer that has an event of its own, since that of the stream that brought it is full
 ON_STREAM = "answered_on_stream"
+#: ends for which a client waits for no answer: it left, or took the request back
+UNANSWERED = frozenset({"client_gone", "cancelled"})
+_NO_ANSWER = ((b"content-type", b"text/event-stream"), (b"cache-control", b"no-store"), (b"content-length", b"0"))
 _TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -74,13 +85,18 @@ def refused(call: Call, error: Refused) -> None:
         call.details["refusal"] = error.message
 
 
-def upstream_failed(call: Call, error: UpstreamError) -> None:
+def upstream_failed(gateway: Gateway, call: Call, error: UpstreamError) -> None:
     """The upstream gave no usable answer."""
     _let_go(error)
+    if gateway.stopping and call.spec is not None and call.spec.transport != "streamable-http" and error.executed:
+        departed(call, "server_stopping")  # what is shared by workers lives in a process of ours, which is stopped too
+        return
     retry_after = error.retry_after if isinstance(error, Busy) else None
-    message = str(error) or answers.REFUSALS[error.reason].message
-    call.refusal = refuse(error.reason, call=call, message=message, retry_after=retry_after)
     call.executed = error.executed
+    if isinstance(error, TimedOut) and takes_cancels(call):
+        gateway.spawn(cancel_upstream(gateway, call))
+    message = _told(call, str(error) or answers.REFUSALS[error.reason].message)
+    call.refusal = refuse(error.reason, call=call, message=message, retry_after=retry_after)
     call.outcome, call.reason, call.answer_status = "upstream_error", error.reason, call.refusal.status
     if error.detail:
         call.details["error"] = error.detail
@@ -88,14 +104,22 @@ def upstream_failed(call: Call, error: UpstreamError) -> None:
 
 
 def departed(call: Call, reason: str) -> None:
-    """The exchange ended before its answer: the client left, its key was revoked, or the server stops."""
-    if reason == "client_gone" and call.delivered:
+    """The exchange ended before its answer: the client left or cancelled, its key was revoked, or the server stops."""
+    if call.delivered and reason in UNANSWERED:
         return  # it had what it asked for; many clients close a stream with their answer
     call.outcome = _OUTCOME_OF.get(reason, "cancelled")
     call.reason = reason
-    call.answer_status = call.answer_status or (499 if reason == "client_gone" else 503)
-    if reason != "client_gone":
-        call.refusal = refuse(reason if reason in answers.REFUSALS else "internal_error")
+    if reason in UNANSWERED:
+        call.answer_status = call.answer_status or 499
+        return
+    call.refusal = refuse(reason, call=call, message=_told(call, answers.REFUSALS[answers.told(reason)].message))
+    call.answer_status = call.answer_status or call.refusal.status
+
+
+def _told(call: Call, message: str) -> str:
+    """Say of a request whose outcome nobody knows that it may have run: who asked decides whether to ask again."""
+    asked = call.message is not None and call.message.kind == "request"
+    return f"{message} {MAY_HAVE_RUN}" if call.executed and asked else message
 
 
 def unrecordable(call: Call, error: AuditUnavailable) -> None:
@@ -318,11 +342,19 @@ def decision(call: Call) -> dict[str, Any]:
         "reason": settled.reason if settled is not None else call.reason,
         "rule": {"id": rule.id, "name": rule.name, "effect": rule.effect} if rule is not None else None,
         "policy_version": call.policy_version,
+        "executed": ran(call),
         "stages": call.stages,
     }
     if settled is not None and settled.observed:
         value["observed"] = [{"id": seen.id, "name": seen.name, "effect": seen.effect} for seen in settled.observed]
     return value
+
+
+def ran(call: Call) -> bool | None:
+    """Say whether the upstream did what it was asked: no when it was not sent or refused it itself, None when nobody knows."""
+    if not call.executed or call.reason == UPSTREAM_REFUSED:
+        return False
+    return True if call.outcome == "allowed" else None
 
 
 def complete(call: Call, *, response: Payload | None = None, response_bytes: int = 0) -> None:
@@ -421,13 +453,23 @@ async def _answer(gateway: Gateway, call: Call, audit_id: str) -> None:
     exchange = call.exchange
     if exchange.finished or exchange.ended_by == "client_gone":
         return
+    refusal = call.refusal
+    if refusal is not None:
+        refusal.data = {**fate(call), **(refusal.data or {})}
     if exchange.started:
         if call.streaming:
-            await exchange.finish()
+            last = b""
+            if refusal is not None and call.rpc_id and not (call.answered or call.waits or call.torn):
+                # The head of the answer is out, so why there is none is told as the stream's last event.
+                last = encode(answers.refused(refusal, audit_id=audit_id).body)
+            await exchange.finish(last)
         return
-    if call.refusal is None:
+    if refusal is None:
+        if (
+            call.reason == "cancelled"
+        ):  # nobody waits for an answer: a stream without one is the protocol's own way to say that
+            await exchange.answer(200, list(_NO_ANSWER), b"")
         return
-    refusal = call.refusal
     in_band = _in_band(gateway, call, refusal)
     if isinstance(refusal, Limited):
         answer = answers.refusal(
@@ -450,6 +492,12 @@ async def _answer(gateway: Gateway, call: Call, audit_id: str) -> None:
     await exchange.answer(answer.status, answer.headers, body)
 
 
+def fate(call: Call) -> dict[str, Any]:
+    """Say in data what became of a request that is refused, where that is known to be nothing, or not known."""
+    known = ran(call)
+    return {"may_have_run": True} if known is None else {} if known else {"executed": False}
+
+
 def _in_band(gateway: Gateway, call: Call, refusal: Refused) -> bool:
     """Some SDKs end the whole session on any 4xx, so a live legacy session gets 403 and 429 as JSON-RPC alone."""
     if refusal.status not in answers.IN_BAND or not refusal.rpc_id or call.verb != "POST":
@@ -460,6 +508,7 @@ def _in_band(gateway: Gateway, call: Call, refusal: Refused) -> bool:
 
 def stream_error(call: Call, code: int, error: UpstreamError, audit_id: str) -> bytes:
     """The JSON-RPC error that ends a stream whose upstream failed after the head of the answer was out."""
+    message = call.refusal.message if call.refusal is not None else str(error)
     return answers.refusal(
-        error.reason, id_json=call.rpc_id or None, audit_id=audit_id, message=str(error), code=code
+        error.reason, id_json=call.rpc_id or None, audit_id=audit_id, message=message, code=code, data=fate(call)
     ).body

@@ -36,6 +36,7 @@ from proxy.credentials import SCOPE_KEY, presented
 from proxy.exchange import Departed, Exchange
 from proxy.gateway import Gateway
 from proxy.headers import JSON, LAST_EVENT_ID, is_json, is_plain
+from proxy.in_flight import CANCEL
 from proxy.message import Known, Refused, glance, peek, read
 from proxy.mirrors import VERSION, ParamHeader, Sent, protocol_headers
 from proxy.peers import host_allowed, origin_allowed
@@ -43,7 +44,7 @@ from proxy.probe import expired
 from proxy.refusals import refuse
 from proxy.relay import relay
 from proxy.request import upstream_request
-from proxy.transports.base import UpstreamError
+from proxy.transports.base import Cancelled, UpstreamError
 from proxy.upstreams import UpstreamSpec
 
 log = logging.getLogger("sentinel.proxy")
@@ -75,8 +76,10 @@ async def handle(gateway: Gateway, exchange: Exchange, *, endpoint: str, slug: s
         await forward(gateway, call)
     except Refused as refused:
         outcomes.refused(call, refused)
+    except Cancelled:
+        outcomes.departed(call, "cancelled")
     except UpstreamError as error:
-        outcomes.upstream_failed(call, error)
+        outcomes.upstream_failed(gateway, call, error)
     except Departed as departed:
         outcomes.departed(call, departed.reason)
     except AuditUnavailable as error:
@@ -90,6 +93,7 @@ async def handle(gateway: Gateway, exchange: Exchange, *, endpoint: str, slug: s
     finally:
         await outcomes.record(gateway, call)
         gateway.calls.discard(call)
+        gateway.in_flight.discard(call)
         if call.held is not None:
             call.held.close()
 
@@ -187,6 +191,8 @@ async def parse(gateway: Gateway, call: Call) -> None:
     await _open_session(gateway, call)
     if LAST_EVENT_ID in call.lookup:
         resumption.claim(gateway, call)
+    if not gateway.in_flight.add(call):
+        raise refuse("id_in_use", call=call)
     call.stage("parse", "ok", since)
 
 
@@ -348,8 +354,7 @@ async def rate_limit(gateway: Gateway, call: Call) -> None:
         if not admission.allowed:
             call.stage("rate-limit", admission.reason, since)
             raise refuse(admission.reason, call=call, retry_after=admission.retry_after, headers=admission.headers)
-    listens = call.verb == "GET" or (call.message is not None and call.message.method == "subscriptions/listen")
-    if listens and (
+    if call.listens and (
         gateway.stream_count >= gateway.config.max_streams
         or gateway.streams_of(call.key_id) >= gateway.config.max_streams_per_key
     ):
@@ -382,6 +387,9 @@ async def forward(gateway: Gateway, call: Call) -> None:
     try:
         with call.exchange.interruptible():
             call.executed = True
+            gateway.sent(call)
+            if call.message is not None and call.message.method == CANCEL and call.spec.transport == "streamable-http":
+                gateway.in_flight.take_back(call)
             if call.endpoint == "mcp":
                 response = await transport.send(upstream_request(call))
             else:

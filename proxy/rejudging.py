@@ -1,8 +1,8 @@
-"""What is open is judged again: by the stages that let it in, with the key, the policy and the upstream of now.
+"""What waits for an upstream is judged again: by the stages that let it in, with the key, the policy and the upstream of now.
 
-A stream may outlive whatever gave it: its key is rotated or moved to another role, the role is narrowed, the upstream is
-disabled. So every open stream goes through *authenticate* and *authorize* again, on a copy that leaves no trace in its
-event, and ends with a reason or goes on as what its key is now.
+A call may outlive whatever gave it: its key is rotated or moved to another role, the role is narrowed, the upstream is
+disabled. So each that is on its way goes through *authenticate* and *authorize* again, on a copy that leaves no trace in its
+event, and ends with a reason or goes on as what its key is now. An upstream that is disabled answers what it was asked before.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _PASSING = frozenset({"policy_stale"})
 
 
 def judge(gateway: Gateway, call: Call) -> str:
-    """Judge an open stream; "" when it goes on (as its key's principal of now), else why it ends."""
+    """Judge a call that waits, or an open stream; "" when it goes on (as its key's principal of now), else why it ends."""
     spec = gateway.upstream(call.slug)
-    if spec is None or call.spec is None or (_listens(call) and spec.way != call.spec.way):
-        return "upstream_changed"
+    if spec is None or call.spec is None or (call.listens and spec.way != call.spec.way):
+        return "upstream_changed" if call.streaming else ""
     again = copy(call)
     again.spec, again.target, again.decision = spec, None, None
     again.stages, again.details = [], {}
@@ -38,8 +38,3 @@ def judge(gateway: Gateway, call: Call) -> str:
         return "" if refused.reason in _PASSING else "denied_during_stream"
     call.principal = again.principal
     return ""
-
-
-def _listens(call: Call) -> bool:
-    """Whether it waits for what the upstream will say some time; the answer to a call may still come the old way."""
-    return call.verb == "GET" or (call.message is not None and call.message.method == "subscriptions/listen")

@@ -28,7 +28,7 @@ from proxy.replies import Reply, same_id
 from proxy.request import error_response
 from proxy.resumption import Ids
 from proxy.sse import KEEP_ALIVE, EventTooLarge, SseEvent, SseReader, encode, frame
-from proxy.transports.base import Broken, Redirected, TimedOut, TooLarge, UpstreamError, UpstreamResponse
+from proxy.transports.base import Broken, Cancelled, Redirected, TimedOut, TooLarge, UpstreamError, UpstreamResponse
 
 #: what an upstream says when what it offers has changed
 _LIST_CHANGED = re.compile(r"notifications/(?:tools|prompts|resources)/list_changed")
@@ -99,6 +99,10 @@ async def _plain(gateway: Gateway, call: Call, response: UpstreamResponse) -> No
         judged = await _error(gateway, call, body)
     headers = await _headers(gateway, call, response)
     call.outcome, call.reason = "allowed", call.decision.reason if call.decision else ""
+    if status >= 400 and call.verb == "POST":
+        call.outcome, call.reason = "upstream_error", outcomes.UPSTREAM_REFUSED  # it says itself that nothing ran
+    elif asked and judged is not None:
+        status = call.answer_status = 200  # whatever way of saying yes it chose: that is how an answer goes to a client
     if judged is not None:
         body = judged.data
         payload = await gateway.payload(
@@ -108,7 +112,7 @@ async def _plain(gateway: Gateway, call: Call, response: UpstreamResponse) -> No
         headers.append((b"content-type", b"application/json"))
     else:  # nobody waits for what it says, or nobody can read it
         await keep_head(gateway, call, body)
-        body = b"" if status < 300 else answers.status(status, call.rpc_id or None, str(call.id))
+        body = b"" if status < 300 else answers.status(status, call.rpc_id or None, str(call.id), outcomes.fate(call))
         outcomes.complete(call)
         if body:
             headers.append((b"content-type", b"application/json"))
@@ -237,6 +241,8 @@ class _Stream:
             if self.asked and not call.answered:
                 await self._without_answer()
             ended = "complete" if call.answered or not self.asked else "without_answer"
+        except Cancelled as error:
+            raise Departed(error.reason) from None
         except UpstreamError as error:
             ended = "cut"
             if call.resumable and self.reading and type(error) is Broken:
@@ -252,6 +258,7 @@ class _Stream:
             stream: dict[str, Any] = {"bytes": exchange.sent_bytes, "events": self.events, "ended": ended}
             if exchange.ended_by:
                 stream["ended"] = exchange.ended_by
+            call.torn = self.writing > 0
             if self.dropped:
                 stream["dropped"] = self.dropped
             if self.unasked:
@@ -433,7 +440,9 @@ class _Stream:
         """The head of the answer is out, so what went wrong is told as the stream's last event."""
         call = self.call
         await self._flush()  # what came before it was in order
-        outcomes.upstream_failed(call, error)
+        outcomes.upstream_failed(self.gateway, call, error)
+        if call.reason == "server_stopping":
+            return  # as with any stream that a stop ends
         code = 504 if isinstance(error, TimedOut) else 502
         await self._last_word(outcomes.stream_error(call, code, error, str(call.id)))
 

@@ -20,12 +20,15 @@ log = logging.getLogger("sentinel.proxy")
 
 def upstream_request(call: Call) -> UpstreamRequest:
     """Make the upstream's request of a call; a stream that only listens may be silent for as long as it likes."""
-    listens = call.verb == "GET" or (call.message is not None and call.message.method == "subscriptions/listen")
+    silence = None
+    if call.spec is not None and call.spec.tool_timeouts and call.target is not None and call.target.kind == "tool":
+        silence = call.spec.silence(call.target.name)
     return UpstreamRequest(
         verb=call.verb.encode(),
         headers=upstream_headers(call, call.session),
         body=call.body if call.verb == "POST" else b"",
-        idle_timeout=0 if listens else None,
+        first_byte_timeout=silence,
+        idle_timeout=0 if call.listens else silence,
         caller=call.key_id,
     )
 
@@ -40,13 +43,39 @@ def upstream_headers(call: Call, session: bytes = b"") -> Headers:
     )
 
 
+def takes_cancels(call: Call) -> bool:
+    """Tell whether the upstream has to be told that nobody waits any more: in the modern era the end of the stream says it,
+    and processes and HTTP+SSE sessions are told where they live.
+    """
+    message, spec = call.message, call.spec
+    legacy = call.era is not None and not call.era.modern and spec is not None and spec.transport == "streamable-http"
+    return (
+        legacy
+        and call.executed
+        and message is not None
+        and message.kind == "request"
+        and message.method != "initialize"
+    )
+
+
+async def cancel_upstream(gateway: Gateway, call: Call) -> None:
+    """Tell the upstream that a request of a legacy session is given up."""
+    params = b'{"requestId":%b,"reason":"it took too long"}' % call.rpc_id
+    await _say(gateway, call, b'{"jsonrpc":"2.0","method":"notifications/cancelled","params":%b}' % params, "a cancel")
+
+
 async def error_response(gateway: Gateway, call: Call, rpc_id: Any, method: str) -> None:
     """Answer a server's request that policy refuses, in the caller's stead."""
-    if call.spec is None:
-        return
     body = orjson.dumps(
         {"jsonrpc": "2.0", "id": rpc_id, "error": {"code": 403, "message": f"The policy does not allow {method}."}}
     )
+    await _say(gateway, call, body, "the answer to a refused request of its own")
+
+
+async def _say(gateway: Gateway, call: Call, body: bytes, what: str) -> None:
+    """Send a message of the gateway's own in a call's session."""
+    if call.spec is None:
+        return
     version = [line for line in call.protocol if line[0] == VERSION]
     headers = request_headers("POST", protocol=version, session=call.session)
     try:
@@ -54,4 +83,4 @@ async def error_response(gateway: Gateway, call: Call, rpc_id: Any, method: str)
         response = await transport.send(UpstreamRequest(b"POST", headers, body, caller=call.key_id))
         response.abort()
     except UpstreamError as error:
-        log.warning("a refused request of the server could not be answered", extra={"error": error.detail})
+        log.warning("an upstream did not take %s", what, extra={"error": error.detail})

@@ -31,6 +31,7 @@ from proxy.transports.streamable_http import checked
 from proxy.transports.tls import BadCertificate, client_context
 
 RESOLVE_SECONDS = 5.0
+LONGEST_TIMEOUT = 86400
 #: how many of the rules and keys that name an upstream a refusal lists
 MOST_NAMED = 10
 #: headers that the gateway itself sets
@@ -40,7 +41,7 @@ _OWN_HEADERS = frozenset(
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _PLAIN = (
     "name description transport url command working_directory process_mode memory_limit_mb ca_pem client_cert_pem networks "
-    "connect_timeout first_byte_timeout idle_timeout max_concurrent max_answer_bytes refusals audit_level "
+    "connect_timeout first_byte_timeout idle_timeout tool_timeouts max_concurrent max_answer_bytes refusals audit_level "
     "catalogue_policy dispatchers enabled"
 ).split()
 _SECRET_MAPS = {"headers": "header", "environment": "environment"}
@@ -178,6 +179,7 @@ def _fill(upstream: Upstream, fields: Mapping[str, Any], may_start_commands: boo
         _set_client_key(upstream, str(fields["client_key"] or ""))
     _check_networks(upstream)
     _check_dispatchers(upstream)
+    _check_tool_timeouts(upstream)
     if upstream.transport == "stdio":
         if not may_start_commands and command_before != (
             upstream.command,
@@ -324,6 +326,21 @@ def _check_dispatchers(upstream: Upstream) -> None:
             raise ServiceError(
                 f"{str(tool)[:60]}: the argument is given as its name, or as a path such as calls.*.tool.",
                 "dispatchers",
+            )
+
+
+def _check_tool_timeouts(upstream: Upstream) -> None:
+    given = upstream.tool_timeouts
+    if not isinstance(given, dict) or len(given) > 100:
+        raise ServiceError(
+            "Time-outs of tools name tools or patterns, at most 100, and for each its seconds.", "tool_timeouts"
+        )
+    for pattern, seconds in given.items():
+        fits = isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 < seconds <= LONGEST_TIMEOUT
+        if not pattern or len(pattern) > 512 or not fits:
+            raise ServiceError(
+                f"{str(pattern)[:60]!r}: the longest silence of a tool is given in seconds, more than 0 and at most {LONGEST_TIMEOUT}.",
+                "tool_timeouts",
             )
 
 

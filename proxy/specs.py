@@ -11,6 +11,7 @@ import hashlib
 import shlex
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from types import MappingProxyType
 from typing import Any
@@ -21,12 +22,14 @@ from django.conf import settings
 from psycopg.rows import dict_row
 
 from policies.folding import fold
+from policies.glob import matcher
 from proxy import vault
 from proxy.definitions import Definition, canonical, digest
 from proxy.mirrors import param_headers
 
 Network = IPv4Network | IPv6Network
 _NONE: Mapping[tuple[str, str], Definition] = MappingProxyType({})
+_matcher = lru_cache(1024)(matcher)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +69,14 @@ class UpstreamSpec:
     catalogue_policy: str = "allow"
     #: tools that call or describe another by name, and the argument that names it (policies.dispatch)
     dispatchers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    #: the longest silence of single tools: by name, then by pattern, the longest first
+    tool_timeouts: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     #: legacy, modern, dual, or "" when it is not known
     era: str = ""
     era_checked_at: float = 0.0
+    #: the method of the call by which it was last seen to fail, "" while calls are answered; and when that was found
+    failing: str = ""
+    calls_at: float = 0.0
     #: why it cannot be used as configured, "" when it can
     problem: str = ""
     #: whether its lists were ever read
@@ -101,6 +109,13 @@ class UpstreamSpec:
             return Definition(kind, name, "", "", "quarantined")
         return known
 
+    def silence(self, tool: str) -> float | None:
+        """Give how long a tool may be silent where it has a bound of its own: that of its name, else of the longest pattern."""
+        own = self.tool_timeouts.get(tool)
+        if own is not None:
+            return own
+        return next((seconds for pattern, seconds in self.tool_timeouts.items() if _matcher(pattern)(tool)), None)
+
     def tools_alike(self, name: str) -> tuple[str, ...]:
         """Give the listed tool of this name, or else those that a reader of a dispatcher's arguments could take it for."""
         return (name,) if ("tool", name) in self.definitions else self.folded.get(fold(name), ())
@@ -131,9 +146,10 @@ def hash_of(item: Any) -> str:
 _UPSTREAMS = """
 SELECT u.id, u.slug, u.name, u.transport, u.url, u.command, u.working_directory, u.environment, u.process_mode,
        u.memory_limit_mb, u.headers, u.ca_pem, u.client_cert_pem, u.client_key, u.networks, u.connect_timeout,
-       u.first_byte_timeout, u.idle_timeout, u.max_concurrent, u.max_answer_bytes, u.refusals, u.audit_level,
+       u.first_byte_timeout, u.idle_timeout, u.tool_timeouts, u.max_concurrent, u.max_answer_bytes, u.refusals, u.audit_level,
        u.catalogue_policy, u.dispatchers, u.enabled, coalesce(s.era, '') AS era, extract(epoch FROM s.era_checked_at) AS era_checked_at,
-       s.catalogue_at IS NOT NULL AS catalogued
+       s.catalogue_at IS NOT NULL AS catalogued, CASE WHEN s.calls_ok = false THEN s.calls_method END AS failing,
+       extract(epoch FROM s.calls_at) AS calls_at
 FROM proxy_upstream u LEFT JOIN proxy_upstreamstatus s ON s.upstream_id = u.id
 """
 _ITEMS = """
@@ -219,14 +235,21 @@ def spec_of(
         audit_level=row["audit_level"],
         catalogue_policy=row["catalogue_policy"],
         dispatchers=MappingProxyType(_json(row["dispatchers"])),
+        tool_timeouts=MappingProxyType(_longest_first(_json(row["tool_timeouts"]))),
         era=row["era"],
         era_checked_at=float(row["era_checked_at"] or 0.0),
+        failing=row.get("failing") or "",
+        calls_at=float(row.get("calls_at") or 0.0),
         problem=problem,
         catalogued=bool(row["catalogued"]),
         mark=hashlib.blake2b(repr(astuple(way)).encode(), key=data_key[:32], digest_size=16).hexdigest(),
         definitions=MappingProxyType(dict(definitions)),
         folded=MappingProxyType(_folded(definitions) if _json(row["dispatchers"]) else {}),
     )
+
+
+def _longest_first(timeouts: Mapping[str, float]) -> dict[str, float]:
+    return {pattern: timeouts[pattern] for pattern in sorted(timeouts, key=lambda pattern: (-len(pattern), pattern))}
 
 
 def _folded(definitions: Mapping[tuple[str, str], Definition]) -> dict[str, tuple[str, ...]]:

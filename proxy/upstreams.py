@@ -24,7 +24,7 @@ from proxy.transports.guard import Guard
 from proxy.transports.hosted import HostedTransport, pool
 from proxy.transports.http_sse import HttpSseTransport
 from proxy.transports.stdio import StdioTransport
-from proxy.transports.streamable_http import Limits, StreamableHttpTransport
+from proxy.transports.streamable_http import PATIENCE, Limits, StreamableHttpTransport
 from proxy.transports.tls import BadCertificate, client_context
 
 __all__ = ["UpstreamRegistry", "UpstreamSpec", "Way", "build_transport", "host_folder", "ledger_of", "load", "spec_of"]
@@ -62,9 +62,11 @@ def limits_of(way: Way, config: Any) -> Limits:
     """Give the limits of a way: its own, or the installation's."""
     return Limits(
         connect=way.connect_timeout or config.connect_timeout,
-        first_byte=way.first_byte_timeout or config.first_byte_timeout,
+        first_byte=way.first_byte_timeout
+        or way.idle_timeout
+        or config.first_byte_timeout
+        or max(config.idle_timeout, PATIENCE),
         idle=way.idle_timeout or config.idle_timeout,
-        answer_seconds=way.idle_timeout or config.idle_timeout,
         answer_bytes=way.max_answer_bytes or config.max_answer_bytes,
     )
 

@@ -192,16 +192,16 @@ class Config:
     )
     first_byte_timeout: float = setting(
         "SENTINEL_FIRST_BYTE_TIMEOUT",
-        parsers.seconds(0.1, 3600),
-        60.0,
-        "Time an upstream has to begin its answer.",
-        shown="60s",
+        parsers.seconds(0.1, 86400),
+        0.0,
+        "Longest silence of an upstream before it begins its answer. An upstream's or a tool's own longest silence goes before it.",
+        shown="300s, or `SENTINEL_IDLE_TIMEOUT` where that is longer",
     )
     idle_timeout: float = setting(
         "SENTINEL_IDLE_TIMEOUT",
         parsers.seconds(1, 86400),
         300.0,
-        "Longest silence of an upstream within an answer.",
+        "Longest silence of an upstream within an answer; whatever comes of it, progress and keep-alive comments included, begins it anew. Each upstream and each tool may have its own.",
         shown="300s",
     )
     resume_wait: float = setting(

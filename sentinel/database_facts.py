@@ -29,9 +29,10 @@ QUERIES = (
     ),
     (
         "upstream_check_ok",
-        "Whether the last check of an upstream that is switched on went well.",
-        "SELECT s.ok::int, u.slug FROM proxy_upstream u JOIN proxy_upstreamstatus s ON s.upstream_id = u.id"
-        " WHERE u.enabled AND s.ok IS NOT NULL ORDER BY u.slug",
+        "Whether an upstream that is switched on does well: its last check went well, and calls do not see it fail.",
+        "SELECT (coalesce(s.ok, true) AND coalesce(s.calls_ok, true))::int, u.slug FROM proxy_upstream u"
+        " JOIN proxy_upstreamstatus s ON s.upstream_id = u.id"
+        " WHERE u.enabled AND (s.ok IS NOT NULL OR s.calls_ok IS NOT NULL) ORDER BY u.slug",
     ),
 )
 

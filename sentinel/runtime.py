@@ -151,11 +151,12 @@ async def start_gateway() -> None:
     gateway = await wiring.start_gateway()
     _counts = metrics.Worker(config().var / "metrics", f"worker-{os.environ.get(WORKER, '0')}")
     gateway.observers.append(_counts.observe_call)
+    gateway.observers.append(gateway.standing.observe_call)
     gateway.limiter.observers.append(_counts.observe_limit)
     _spans = tracing.start(config())
     if _spans is not None:
         gateway.observers.append(_spans.observe_call)
-    on_stop(lambda: gateway.close_streams("server_stopping"))
+    on_stop(gateway.begin_stop)
     _gateway = gateway
     _reporter = asyncio.get_running_loop().create_task(_report(gateway, _counts))
 
@@ -179,6 +180,7 @@ async def stop_gateway() -> None:
 
 async def _report(gateway: Gateway, counts: metrics.Worker) -> None:
     from audit import export_jobs
+    from proxy import standing
 
     swept = float("-inf")
     while True:
@@ -186,6 +188,8 @@ async def _report(gateway: Gateway, counts: metrics.Worker) -> None:
             swept = time.monotonic()
             await asyncio.to_thread(export_jobs.sweep, config().var)
         counts.report(metrics.states_of(gateway))
+        if changes := gateway.standing.changes(gateway.registry.specs()):
+            await asyncio.to_thread(standing.write, config().dsn, changes)
         await asyncio.sleep(REPORT_EVERY)
 
 

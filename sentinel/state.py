@@ -17,7 +17,7 @@ SELECT
      AND (k.expires_at IS NULL OR k.expires_at > now()) AND k.created_at < now() - interval '90 days'
      AND coalesce(u.last_used_at, k.created_at) < now() - interval '90 days'),
   (SELECT count(*) FROM proxy_catalogueitem WHERE present AND status IN ('changed', 'quarantined')),
-  (SELECT count(*) FROM proxy_upstreamstatus s JOIN proxy_upstream u ON u.id = s.upstream_id WHERE u.enabled AND s.ok = false),
+  (SELECT count(*) FROM proxy_upstreamstatus s JOIN proxy_upstream u ON u.id = s.upstream_id WHERE u.enabled AND (s.ok = false OR s.calls_ok = false)),
   (SELECT count(*) FROM audit_quarantinedframe WHERE resolved_at IS NULL),
   (SELECT count(*) FROM policies_apikey WHERE duty IS NULL),
   (SELECT count(*) FROM proxy_upstream),

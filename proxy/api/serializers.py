@@ -35,7 +35,14 @@ class UpstreamChange(Strict):
     )
     connect_timeout = Number(**SECONDS)
     first_byte_timeout = Number(**SECONDS)
-    idle_timeout = Number(**SECONDS)
+    idle_timeout = Number(
+        **SECONDS, help_text="How long an answer may be waited for while nothing of it comes; progress begins it anew."
+    )
+    tool_timeouts = serializers.DictField(
+        child=Number(min_value=0.001, max_value=86400),
+        required=False,
+        help_text="The same for single tools, by name or pattern; the exact name counts, else the longest pattern.",
+    )
     max_concurrent = Whole(required=False, min_value=1, max_value=100_000)
     max_answer_bytes = Whole(required=False, allow_null=True, min_value=1024, max_value=2**40)
     refusals = Choice(
@@ -80,6 +87,11 @@ class Status(Output):
     versions = serializers.ListField(child=serializers.CharField())
     server_info = serializers.DictField(child=serializers.CharField())
     steps = Step(many=True)
+    calls_ok = serializers.BooleanField(
+        allow_null=True, help_text="Whether calls are answered, as they last saw it; null: none has failed yet."
+    )
+    calls_at = serializers.DateTimeField(allow_null=True, help_text="When that changed.")
+    calls_reason = serializers.CharField(help_text="Why they fail.")
 
 
 class UpstreamView(Output):
@@ -105,6 +117,7 @@ class UpstreamView(Output):
     connect_timeout = serializers.FloatField(allow_null=True)
     first_byte_timeout = serializers.FloatField(allow_null=True)
     idle_timeout = serializers.FloatField(allow_null=True)
+    tool_timeouts = serializers.DictField(child=serializers.FloatField())
     max_concurrent = serializers.IntegerField()
     max_answer_bytes = serializers.IntegerField(allow_null=True)
     refusals = serializers.ChoiceField(choices=Upstream.Refusals.values)

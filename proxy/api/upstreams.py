@@ -56,6 +56,9 @@ class _UpstreamView(ApiView):
                 "versions": status.versions,
                 "server_info": status.server_info,
                 "steps": status.steps,
+                "calls_ok": status.calls_ok,
+                "calls_at": moment(status.calls_at),
+                "calls_reason": status.calls_reason,
             }
             if status
             else None,

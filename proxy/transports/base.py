@@ -13,6 +13,7 @@ reason code and a sentence that may be shown to the caller (it names no address 
             TooLarge         502 upstream_too_large  the answer is over the limits
         Busy             503 upstream_busy           concurrency limit or open circuit; surely not executed
         Unread           429 too_much_waiting        the caller does not read what was sent to it
+        Cancelled        499 cancelled               the caller took the request back
 """
 
 from __future__ import annotations
@@ -103,6 +104,13 @@ class Unread(UpstreamError):
 
     status = 429
     reason = "too_much_waiting"
+
+
+class Cancelled(UpstreamError):
+    """The caller took the request back; nobody waits for its answer any more."""
+
+    status = 499
+    reason = "cancelled"
 
 
 class UpstreamRequest(NamedTuple):

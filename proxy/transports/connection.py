@@ -34,7 +34,7 @@ class Exchange(UpstreamResponse):
     """One request's answer as it comes in; the head first, then the body."""
 
     __slots__ = (
-        "_chunks", "_connection", "_error", "_paused_at", "_size", "_total", "_waiter",
+        "_chunks", "_connection", "_error", "_first_byte", "_paused_at", "_size", "_total", "_waiter",
         "deadline", "done", "head_done", "idle", "received", "started",
     )  # fmt: skip
 
@@ -48,6 +48,7 @@ class Exchange(UpstreamResponse):
         self._paused_at = 0.0
         self._total = inf
         self.idle = idle
+        self._first_byte = first_byte
         #: when the sweeper gives this exchange up; inf while it is the reader who is slow
         self.deadline = now + first_byte
         self.started = now
@@ -103,6 +104,10 @@ class Exchange(UpstreamResponse):
             self.done = True
             self._error = error.with_traceback(None)
             self._wake()
+
+    def renew(self, now: float) -> None:
+        """Take an interim head for what it is: the upstream works on it."""
+        self.deadline = now + self._first_byte
 
     def take_head(self, status: int, headers: Headers, now: float, total: float) -> None:
         """Take the head; `total` bounds the whole body in seconds (inf for streams)."""
@@ -315,6 +320,7 @@ class Connection(asyncio.Protocol):
             self._informational += 1
             if status == 101 or status < 100 or self._informational > MAX_INFORMATIONAL:
                 raise Broken(_NOT_HTTP, detail=f"interim status {status}")
+            exchange.renew(self._now)
             return
         if 300 <= status < 400:
             way, where = _target_of(fields)

@@ -25,7 +25,15 @@ import orjson
 
 from proxy.ledger import Hold, Ledger
 from proxy.replies import LARGE_BYTES, crowded
-from proxy.transports.base import Broken, BufferedResponse, TimedOut, Unread, UpstreamError, UpstreamResponse
+from proxy.transports.base import (
+    Broken,
+    BufferedResponse,
+    Cancelled,
+    TimedOut,
+    Unread,
+    UpstreamError,
+    UpstreamResponse,
+)
 from proxy.transports.splice import Path, Span, find, one_line, replace
 
 JSON_HEADERS = [(b"content-type", b"application/json")]
@@ -94,19 +102,26 @@ def as_event(raw: bytes) -> bytes:
 class QueueResponse(UpstreamResponse):
     """An SSE answer fed message by message."""
 
-    __slots__ = ("_abandoned", "_error", "_held", "_idle", "_limit", "_pieces", "_size", "_waiter", "done")
+    __slots__ = ("_abandoned", "_error", "_heard", "_held", "_idle", "_limit", "_pieces", "_size", "_waiter", "done")
 
-    def __init__(self, *, idle: float, limit: int, abandoned: Callable[[], None], held: Hold) -> None:
+    def __init__(self, *, idle: float, limit: int, abandoned: Callable[[bool], None], held: Hold) -> None:
         super().__init__(200, list(STREAM_HEADERS))
         self._pieces: deque[bytes] = deque()
         self._size = 0
         self._waiter: asyncio.Future[None] | None = None
         self._error: UpstreamError | None = None
-        self._abandoned: Callable[[], None] | None = abandoned
+        #: told when the answer is no longer waited for, and whether that is because it was waited for too long
+        self._abandoned: Callable[[bool], None] | None = abandoned
+        #: when the server last gave a sign of life that has to do with this
+        self._heard = asyncio.get_running_loop().time()
         self._idle = idle
         self._limit = limit
         self._held = held
         self.done = False
+
+    def renew(self) -> None:
+        """Take a sign of life: what waits for the answer may go on waiting."""
+        self._heard = asyncio.get_running_loop().time()
 
     def push(self, raw: bytes) -> None:
         """Add a message; a reader who is far behind loses the stream, since others wait on the same pipe."""
@@ -119,6 +134,7 @@ class QueueResponse(UpstreamResponse):
             return
         self._size += len(piece) + _EACH
         self._pieces.append(piece)
+        self.renew()
         self._wake()
 
     def finish(self) -> None:
@@ -139,10 +155,10 @@ class QueueResponse(UpstreamResponse):
             return self._pieces[0][len(b"event: message\ndata: ") : -2]
         return None
 
-    async def first(self) -> None:
-        """Wait until there is something to read, or an error."""
+    async def first(self, silence: float) -> None:
+        """Wait until there is something to read, or an error; raises TimeoutError after so many seconds of silence."""
         while not self._pieces and not self.done:
-            await self._wait()
+            await self._wait(silence)
         if not self._pieces and self._error is not None:
             raise copy(self._error)  # what is raised refers to the frames it passes, and they to this
 
@@ -154,10 +170,9 @@ class QueueResponse(UpstreamResponse):
             if self.done:
                 return b""
             try:
-                async with asyncio.timeout(self._idle or None):
-                    await self._wait()
+                await self._wait(self._idle)
             except TimeoutError:
-                self.abort()
+                self.abort(overdue=True)
                 raise TimedOut("The upstream stopped sending its answer.") from None
         data = b"".join(self._pieces)
         self._forget()
@@ -168,7 +183,7 @@ class QueueResponse(UpstreamResponse):
         self._size = 0
         self._held.set(0)
 
-    def abort(self) -> None:
+    def abort(self, *, overdue: bool = False) -> None:
         """Give up; whoever fed this learns of it."""
         abandoned, self._abandoned = self._abandoned, None
         self.done = True
@@ -176,13 +191,18 @@ class QueueResponse(UpstreamResponse):
         if self._error is None:
             self._error = Broken("The exchange with the upstream was given up.")
         if abandoned is not None:
-            abandoned()
+            abandoned(overdue)
         self._wake()
 
-    async def _wait(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
+    async def _wait(self, silence: float) -> None:
+        loop = asyncio.get_running_loop()
+        waiter = self._waiter = loop.create_future()
         try:
-            await self._waiter
+            while not waiter.done():
+                left = self._heard + silence - loop.time() if silence else None
+                if left is not None and left <= 0:
+                    raise TimeoutError
+                await asyncio.wait((waiter,), timeout=left)
         finally:
             self._waiter = None
 
@@ -246,7 +266,7 @@ class Conversation:
         session: bytes = b"",
         caller: str = "",
         modern: bool = False,
-        first_byte: float = 60.0,
+        first_byte: float = 300.0,
         idle: float | None = None,
     ) -> UpstreamResponse:
         """Send a request; gives its answer as JSON when nothing came before it, else as a stream."""
@@ -266,9 +286,14 @@ class Conversation:
             changes[spans[_TOKEN]] = wire
         call = _Call((owner, json.dumps(message.get("id"))), raw[start:end], token_raw, modern)
 
-        def abandoned() -> None:
-            if self._calls.pop(serial, None) is not None and modern:
-                self._cancel(serial)  # on HTTP the stream's end would say it
+        def abandoned(overdue: bool) -> None:
+            # on HTTP the stream's end would say it in the modern era; in the legacy one a client that leaves cancels nothing
+            if (
+                self._calls.pop(serial, None) is not None
+                and (modern or overdue)
+                and message.get("method") != "initialize"
+            ):
+                self._cancel(serial, "it took too long" if overdue else "the client has gone")
 
         silence = self._idle if idle is None else idle
         held = self._ledger.hold(caller)
@@ -277,10 +302,11 @@ class Conversation:
         try:
             async with asyncio.timeout(first_byte or None):
                 await self._write(replace(raw, changes))
-                self._note_subscription(message, owner)
-                await response.first()
+            self._note_subscription(message, owner)
+            response.renew()
+            await response.first(first_byte)
         except TimeoutError:
-            response.abort()
+            response.abort(overdue=True)
             raise TimedOut("The upstream did not answer in time.", detail=f"no answer after {first_byte:g} s") from None
         except BaseException:
             response.abort()
@@ -294,16 +320,32 @@ class Conversation:
         """Pass on what expects no answer: a notification, or the client's answer to the server."""
         method = message.get("method")
         if method == "notifications/cancelled":
-            params = message.get("params")
-            wanted = ((caller, session), json.dumps(params.get("requestId") if isinstance(params, dict) else None))
-            spans = find(raw, _CANCELLED)
-            for serial, call in self._calls.items():
-                if call.key == wanted and _CANCELLED in spans:
-                    await self._write(replace(raw, {spans[_CANCELLED]: b"%d" % serial}))
-                    return
+            await self._take_back(raw, message, (caller, session))
             return
         if self._private or (isinstance(method, str) and not method.startswith("notifications/")):
             await self._write(raw)
+
+    async def _take_back(self, raw: bytes, message: dict[str, Any], owner: Owner) -> None:
+        """End what a caller cancels, at once, and let the server hear of it, which may answer all the same or not at all.
+
+        Without a session an id may be that of several calls, of clients that share a key: then it names none of them.
+        """
+        params = message.get("params")
+        wanted = (owner, json.dumps(params.get("requestId") if isinstance(params, dict) else None))
+        spans = find(raw, _CANCELLED)
+        found = [serial for serial, call in self._calls.items() if call.key == wanted and _CANCELLED in spans]
+        if len(found) > 1 and not owner[1]:
+            return
+        for serial in found:
+            self._calls.pop(serial).response.fail(Cancelled("The request was cancelled."))
+        for serial in found:
+            await self._write(replace(raw, {spans[_CANCELLED]: b"%d" % serial}))
+
+    def end(self, error: UpstreamError) -> None:
+        """End what waits because its client wants no more of it, and nothing else."""
+        calls, self._calls = self._calls, {}
+        for call in calls.values():
+            call.response.fail(error)
 
     def listen(self, session: bytes = b"", caller: str = "") -> QueueResponse:
         """Open the stream of what belongs to no call; a newer one of the same owner replaces it."""
@@ -312,7 +354,7 @@ class Conversation:
         if older is not None:
             older.finish()
 
-        def abandoned() -> None:
+        def abandoned(overdue: bool) -> None:
             if self._listeners.get(owner) is response:
                 del self._listeners[owner]
 
@@ -323,13 +365,21 @@ class Conversation:
         return response
 
     def forget(self, session: bytes, caller: str = "") -> None:
-        """End the listener and the subscriptions of a session."""
+        """End the listener, the subscriptions and what is waited for of a session that its client ends."""
         owner = (caller, session)
+        for serial in [serial for serial, call in self._calls.items() if session and call.key[0] == owner]:
+            self._calls.pop(serial).response.fail(Cancelled("The session was ended by its client."))
+            self._cancel(serial, "its session has ended")
         listener = self._listeners.pop(owner, None)
         if listener is not None:
             listener.finish()
         for key in [key for key in self._subscribed if key[0] == owner]:
             del self._subscribed[key]
+
+    def heard(self) -> None:
+        """Take a sign of life of a server that has one client: all that this one waits for may go on waiting."""
+        for call in self._calls.values():
+            call.response.renew()
 
     # -- from the server ---------------------------------------------------------------------------------------
 
@@ -338,6 +388,8 @@ class Conversation:
         said = said or understand(raw)
         if said is None:
             return False
+        if self._private:
+            self.heard()
         message = said.message
         method = message.get("method")
         if not isinstance(method, str):
@@ -355,11 +407,9 @@ class Conversation:
 
     def fail(self, error: UpstreamError) -> None:
         """End every call and listener: the pipe is gone."""
-        calls, self._calls = self._calls, {}
+        self.end(error)
         listeners, self._listeners = self._listeners, {}
         self._subscribed.clear()
-        for call in calls.values():
-            call.response.fail(error)
         for listener in listeners.values():
             listener.finish()
 
@@ -439,8 +489,8 @@ class Conversation:
                 if len(self._subscribed) > MOST_SUBSCRIPTIONS:
                     del self._subscribed[next(iter(self._subscribed))]
 
-    def _cancel(self, serial: int) -> None:
-        params = {"requestId": serial, "reason": "the client has gone"}
+    def _cancel(self, serial: int, reason: str) -> None:
+        params = {"requestId": serial, "reason": reason}
         self._later(json.dumps({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}).encode())
 
     def _later(self, raw: bytes) -> None:

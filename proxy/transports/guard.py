@@ -1,8 +1,10 @@
-"""Around a transport: how many calls may wait at once, and a circuit that opens when waiting has become pointless.
+"""Around a transport: how many calls may wait at once, and a circuit that opens when trying has become pointless.
 
-The circuit counts failures that cost time (a connect or an answer that hung); refused connections are known at once and
-need no protection, so an upstream that comes back is used by the very next call. While the circuit is open callers get
-the error that opened it, at once; after the pause one call tries again.
+The circuit counts what the upstream did wrong to everybody and what cost time to find out: connections that could not be
+made, processes that could not be started. What one call met is that call's alone: one that is slow, waits too long, is
+cancelled or is answered with rubbish says nothing about the next, else one caller could shut an upstream for all. Refused
+connections are known at once and need no protection, so an upstream that comes back is used by the very next call. While the
+circuit is open callers are told that it is (503, not executed); after the pause one call tries again.
 """
 
 from __future__ import annotations
@@ -11,15 +13,7 @@ import asyncio
 from typing import Any
 
 from proxy.ledger import Ledger
-from proxy.transports.base import (
-    Busy,
-    TimedOut,
-    Transport,
-    Unreachable,
-    UpstreamError,
-    UpstreamRequest,
-    UpstreamResponse,
-)
+from proxy.transports.base import Busy, Transport, Unreachable, UpstreamError, UpstreamRequest, UpstreamResponse
 
 FAILURES_TO_OPEN = 5
 SLOW_SECONDS = 1.0
@@ -41,8 +35,7 @@ class Guard:
         self._pause = FIRST_PAUSE
         self._open_until = 0.0
         self._trying = False
-        self._error: type[UpstreamError] = Unreachable
-        self._message = ""
+        self._cause = ""
 
     @property
     def open(self) -> bool:
@@ -64,7 +57,11 @@ class Guard:
         if self._failures >= FAILURES_TO_OPEN:
             now = asyncio.get_running_loop().time()
             if self._trying or now < self._open_until:
-                raise self._error(self._message, detail="circuit open: not tried", executed=False)
+                raise Busy(
+                    "The upstream could not be reached lately and is left alone for a moment.",
+                    detail=f"circuit open, not tried: {self._cause}",
+                    retry_after=self._open_until - now,
+                )
             trial = self._trying = True
         self.waiting += 1
         if caller:
@@ -96,16 +93,13 @@ class Guard:
         await self.inner.close(grace)
 
     def _failed(self, error: UpstreamError, now: float, started: float) -> None:
-        if isinstance(error, Busy):
-            return
-        if not isinstance(error, TimedOut | Unreachable) or now - started < self._slow:
-            # it was there, or said at once that it is not: nobody waited in vain
-            if self.open and not isinstance(error, TimedOut):
+        if not isinstance(error, Unreachable) or now - started < self._slow:
+            # it was there, is slow for this call, or said at once that it is not: nobody waits in vain for a connection
+            if self.open and not isinstance(error, Busy):
                 self.reset()
             return
         self._failures += 1
         if self.open:
-            self._error = TimedOut if isinstance(error, TimedOut) else Unreachable
-            self._message = error.message
+            self._cause = error.detail or error.message
             self._open_until = now + self._pause
             self._pause = min(self._pause * 2, LONGEST_PAUSE)

@@ -33,6 +33,7 @@ _ERRORS: dict[str, type[UpstreamError]] = {
     kind.__name__: kind
     for kind in (
         base.Unreachable, base.EgressRefused, base.TimedOut, base.Broken, base.Redirected, base.TooLarge, base.Busy, base.Unread,
+        base.Cancelled,
     )
 }  # fmt: skip
 _folders: dict[str, int] = {}
@@ -70,9 +71,7 @@ class HostedTransport:
 
     def __init__(self, slug: str, mark: str, folder: Path, limits: Limits) -> None:
         # the host keeps the limits; here only the host itself can be too slow
-        slack = replace(
-            limits, connect=max(limits.connect, 5.0), first_byte=0, idle=0, answer_seconds=3600.0, keep_alive=60.0
-        )
+        slack = replace(limits, connect=max(limits.connect, 5.0), first_byte=0, idle=0, keep_alive=60.0)
         self._pool = pool(folder, slack)
         self._target = b"/send/" + slug.encode()
         self._mark = mark.encode()
@@ -89,19 +88,69 @@ class HostedTransport:
             response.abort()
             raise Broken("The gateway's process for this upstream was stopped.", detail=f"status {response.status}")
         if response.header(ERROR):
-            raise await _error(response)
-        return response
+            raise error_from(response.header(ERROR), await response.body(1 << 20))
+        return HostedStream(response) if response.streaming else response
 
     async def close(self, grace: float = 0.0) -> None:
         """Close the connections to the host; what lives there is the host's."""
         await self._pool.close(grace)
 
 
-async def _error(response: Exchange) -> UpstreamError:
-    kind = _ERRORS.get(response.header(ERROR).decode("latin-1"), Unreachable)
-    told = orjson.loads(await response.body(1 << 20))
-    error = kind(told["message"], detail=told["detail"])
-    error.said = told["said"]
-    error.executed = told["executed"]
-    error.retry_after = told["retry_after"]
+class HostedStream(UpstreamResponse):
+    """A stream out of the host, which ends as it ended there: the host tells why in a last comment.
+
+    No upstream can write one: what it says is put into `data:` lines, or judged before it gets here.
+    """
+
+    __slots__ = ("_exchange", "_fresh_line", "_kept")
+
+    def __init__(self, exchange: Exchange) -> None:
+        super().__init__(exchange.status, exchange.headers)
+        self._exchange = exchange
+        self._fresh_line = True
+        self._kept = b""
+
+    @property
+    def waiting(self) -> int:
+        """Give how many bytes have come and were not read yet."""
+        return self._exchange.waiting
+
+    async def read(self) -> bytes:
+        """Give the next piece; raises what ended the stream in the host."""
+        while not self._kept.endswith(b"\n\n"):
+            piece = await self._exchange.read()
+            if not piece:
+                return b""
+            data = self._kept + piece
+            at = 0 if self._fresh_line and data.startswith(b":") else data.find(b"\n:") + 1 or len(data)
+            before, self._kept = data[:at], data[at:]
+            self._fresh_line = bool(self._kept) or before.endswith(b"\n")
+            if before:
+                return before
+        kind, _, told = self._kept[1:].strip().partition(b" ")
+        raise error_from(kind, told)
+
+    def abort(self) -> None:
+        """Give the exchange up."""
+        self._exchange.abort()
+
+
+def written(error: UpstreamError) -> bytes:
+    """Write down an error of the host's for the worker, on one line."""
+    names = ("message", "detail", "said", "executed", "retry_after")
+    return orjson.dumps({name: getattr(error, name) for name in names})
+
+
+def ending(error: UpstreamError) -> bytes:
+    """Write the comment that ends a stream which broke off."""
+    return b":%b %b\n\n" % (type(error).__name__.encode(), written(error))
+
+
+def error_from(kind: bytes, told: bytes) -> UpstreamError:
+    """Make an error of the host's here what it was there."""
+    value = orjson.loads(told)
+    error = _ERRORS.get(kind.decode("latin-1"), Unreachable)(value["message"], detail=value["detail"])
+    error.said = value["said"]
+    error.executed = value["executed"]
+    error.retry_after = value["retry_after"]
     return error

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from math import inf
 from typing import Any
 from urllib.parse import urljoin
@@ -37,6 +38,8 @@ from proxy.transports.streamable_http import StreamableHttpTransport
 
 MAX_SESSIONS = 1024
 MAX_ENDPOINT = 2000
+#: a stream is open, and has named its endpoint, within this: nothing was asked yet that could take its time
+OPEN_SECONDS = 60.0
 _NOT_SSE = "The upstream did not open an event stream: it does not speak HTTP+SSE at this URL."
 
 
@@ -47,6 +50,8 @@ class Channel:
         self._response = response
         self._reader = reader
         self._events: deque[SseEvent] = deque()
+        #: called whenever something comes, comments that keep the stream open included
+        self.heard: Callable[[], None] = _nothing
         #: where messages are posted: path and query on the upstream's own origin
         self.endpoint = b""
 
@@ -56,6 +61,7 @@ class Channel:
             data = await self._response.read()
             if not data:
                 return None
+            self.heard()
             try:
                 self._events.extend(self._reader.feed(data))
             except EventTooLarge:
@@ -90,14 +96,18 @@ class HttpSseTransport:
             b"GET", [*_without_accept(headers), (b"accept", b"text/event-stream")], idle_timeout=idle
         )
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + (limits.first_byte or inf)
-        response = await self._pool.send(request)
+        deadline = loop.time() + min(limits.first_byte or inf, OPEN_SECONDS)
+        try:
+            async with asyncio.timeout_at(deadline):
+                response = await self._pool.send(request)
+        except (TimedOut, TimeoutError):
+            raise TimedOut("The upstream did not open its stream in time.", executed=False) from None
         try:
             if response.status != 200 or not response.streaming:
                 kind = response.content_type.decode("latin-1")[:60]
                 raise Broken(_NOT_SSE, detail=f"status {response.status}", said=kind or "no type")
             channel = Channel(response, SseReader(limits.answer_bytes))
-            async with asyncio.timeout_at(deadline if deadline != inf else None):
+            async with asyncio.timeout_at(deadline):
                 while (event := await channel.next()) is not None:
                     if event.event == "endpoint":
                         channel.endpoint = self.endpoint(event.data)
@@ -105,7 +115,7 @@ class HttpSseTransport:
             raise Broken(_NOT_SSE, detail="the stream ended before it named an endpoint")
         except TimeoutError:
             response.abort()
-            raise TimedOut("The upstream named no endpoint in time.") from None
+            raise TimedOut("The upstream named no endpoint in time.", executed=False) from None
         except BaseException:
             response.abort()
             raise
@@ -149,7 +159,7 @@ class HttpSseTransport:
             return refusal(404 if session else 400, -32600, "Session not found")
         if request.verb == b"GET":
             return self._sessions.listen(session, request.caller)
-        self._sessions.end(session)
+        self._sessions.leave(session)
         return BufferedResponse(200, [])
 
     async def close(self, grace: float = 0.0) -> None:
@@ -205,6 +215,7 @@ class _Stream:
         self.conversation = Conversation(
             self._write, private=True, idle=limits.idle, limit=limits.answer_bytes, ledger=transport.ledger
         )
+        channel.heard = self.conversation.heard
         self._pump = asyncio.get_running_loop().create_task(self._receive())
 
     async def request(self, request: UpstreamRequest, message: dict[str, Any], session: bytes) -> UpstreamResponse:
@@ -244,6 +255,10 @@ class _Stream:
             self.alive = False
             self._channel.abort()
             self.conversation.fail(error)
+
+
+def _nothing() -> None:
+    """Tell nobody."""
 
 
 def _same_origin(one: Origin, other: Origin) -> bool:

@@ -7,7 +7,7 @@ import secrets
 from typing import Generic, Protocol, TypeVar
 
 from proxy.ledger import Ledger
-from proxy.transports.base import Busy, UpstreamResponse
+from proxy.transports.base import Busy, Cancelled, UpstreamResponse
 from proxy.transports.conversation import Conversation
 
 #: a session whose stream was dropped ends after this long without a sign of life, one that never had one later
@@ -102,6 +102,13 @@ class SessionTable(Generic[PeerT]):
         state = self._states[token]
         state.listened = True
         return state.peer.conversation.listen(token, caller)
+
+    def leave(self, token: bytes) -> bool:
+        """End a session as its client asks, which takes back what it still waits for; False when it was not known."""
+        state = self._states.get(token)
+        if state is not None:
+            state.peer.conversation.end(Cancelled("The session was ended by its client."))
+        return self.end(token)
 
     def end(self, token: bytes) -> bool:
         """End a session; False when it was not known."""

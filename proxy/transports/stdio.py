@@ -169,8 +169,10 @@ class Process:
         raw = json.dumps(message).encode()
         try:
             response = await self.conversation.request(raw, message, first_byte=HANDSHAKE_SECONDS)
-        except TimedOut:
-            raise TimedOut("The upstream's process did not answer initialize.", said=self._last_words()) from None
+        except TimedOut:  # nobody's call has been sent yet
+            raise TimedOut(
+                "The upstream's process did not answer initialize.", said=self._last_words(), executed=False
+            ) from None
         except Broken:
             raise Unreachable(
                 "The upstream's process ended as soon as it was started.", said=self._last_words()
@@ -284,6 +286,8 @@ class StdioTransport:
         modern: bool = False,
     ) -> UpstreamResponse:
         limit = self._limits.first_byte if request.first_byte_timeout is None else request.first_byte_timeout
+        if message.get("method") == "initialize":
+            limit = max(limit, HANDSHAKE_SECONDS) if limit else limit  # it has only just been started
         if isinstance(message.get("method"), str) and "id" in message:
             return await process.conversation.request(
                 request.body, message, session=session, caller=request.caller, modern=modern, first_byte=limit,
@@ -339,7 +343,7 @@ class StdioTransport:
                 return refusal(404 if session else 400, -32600, "Session not found")
             if request.verb == b"GET":
                 return self._sessions.listen(session, request.caller)
-            self._sessions.end(session)
+            self._sessions.leave(session)
             return BufferedResponse(200, [])
         if request.verb == b"DELETE":
             if self._legacy is not None:

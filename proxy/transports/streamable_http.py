@@ -24,6 +24,8 @@ from proxy.transports.connection import Connection, Exchange
 SWEEP_SECONDS = 0.1
 KEPT_HEADS = 256
 KEPT_HEAD_BYTES = 4096
+#: how long an upstream may be silent where nobody has said otherwise, in seconds
+PATIENCE = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +33,11 @@ class Limits:
     """How long and how much; seconds and bytes, 0 seconds for no limit."""
 
     connect: float = 5.0
-    first_byte: float = 60.0
-    idle: float = 300.0
-    #: a whole answer that is no stream
-    answer_seconds: float = 300.0
+    first_byte: float = PATIENCE
+    #: of silence; whatever comes of an answer begins it anew
+    idle: float = PATIENCE
+    #: a whole answer that is no stream, however busily it comes
+    answer_seconds: float = 86400.0
     answer_bytes: int = 64 * 1024 * 1024
     head_bytes: int = 64 * 1024
     header_count: int = 100

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -96,3 +98,17 @@ def test_a_client_that_knows_only_http_sse(pipes: Pipes, upstream: str) -> None:
         ("public.echo", "allowed"),
         ("test_simple_text", "allowed"),
     ]
+
+
+@pytest.mark.parametrize("upstream", ["http", "sse", "stdio", "stdio-each"])
+def test_a_cancel_ends_a_real_servers_tool(pipes: Pipes, upstream: str) -> None:
+    since, client = pipes.gateway.now(), pipes.client(upstream).initialize()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(client.call, "slow", {"seconds": 30}, rpc_id=7)
+        time.sleep(0.7)
+        assert client.ask("notifications/cancelled", {"requestId": 7}, None).status == 202
+        answer = running.result(10)
+    assert answer.status == 200 and not any("id" in message for message in answer.messages)
+    event = pipes.gateway.event(since, method="tools/call", upstream=upstream)
+    assert (event["outcome"], event["reason"]) == ("cancelled", "cancelled")
+    assert client.call("public.echo", {"text": "still here"}).status == 200

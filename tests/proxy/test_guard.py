@@ -5,7 +5,17 @@ import asyncio
 import pytest
 
 from proxy.transports import guard as module
-from proxy.transports.base import Broken, BufferedResponse, Busy, TimedOut, Unreachable, UpstreamError, UpstreamRequest
+from proxy.transports.base import (
+    Broken,
+    BufferedResponse,
+    Busy,
+    Cancelled,
+    TimedOut,
+    TooLarge,
+    Unreachable,
+    UpstreamError,
+    UpstreamRequest,
+)
 from proxy.transports.guard import Guard
 
 REQUEST = UpstreamRequest(b"POST")
@@ -87,20 +97,46 @@ async def test_quick_refusals_never_open_the_circuit_so_a_restart_is_used_at_onc
     await guard.send(REQUEST)
 
 
-async def test_waiting_in_vain_opens_it_and_one_trial_closes_it(monkeypatch):
+@pytest.mark.parametrize("error", [TimedOut("too slow"), Cancelled("taken back"), Broken("garbage"), TooLarge("huge")])
+async def test_what_one_call_meets_is_that_calls_alone(error):
+    inner = Fake()
+    inner.delay, inner.error = 0.02, error
+    guard = Guard(inner, slow=0.01)
+    for _ in range(20):
+        await failure(guard)
+    assert not guard.open
+    assert inner.sent == 20
+
+
+async def test_calls_given_up_by_their_callers_say_nothing():
+    inner = Fake()
+    inner.delay = 60
+    guard = Guard(inner, slow=0.01)
+    for _ in range(14):
+        task = asyncio.create_task(guard.send(REQUEST))
+        await asyncio.sleep(0.02)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    inner.delay = 0
+    assert not guard.open
+    assert (await guard.send(REQUEST)).status == 200
+
+
+async def test_connecting_in_vain_opens_it_and_one_trial_closes_it(monkeypatch):
     monkeypatch.setattr(module, "FIRST_PAUSE", 0.2)
     inner = Fake()
-    inner.delay, inner.error = 0.02, TimedOut("too slow")
+    inner.delay, inner.error = 0.02, Unreachable("no connection")
     guard = Guard(inner, slow=0.01)
     for _ in range(5):
         await failure(guard)
     assert guard.open
     error = await failure(guard)
-    assert (error.status, error.reason, error.executed) == (504, "upstream_timeout", False)
+    assert (error.status, error.reason, error.executed) == (503, "upstream_busy", False)
+    assert 0 < error.retry_after <= 0.2
     assert inner.sent == 5
     await asyncio.sleep(0.25)
     results = await asyncio.gather(*(guard.send(REQUEST) for _ in range(10)), return_exceptions=True)
-    assert all(isinstance(result, TimedOut) for result in results)
+    assert sorted(type(result).__name__ for result in results) == ["Busy"] * 9 + ["Unreachable"]
     assert inner.sent == 6
     await asyncio.sleep(0.25)
     await failure(guard)

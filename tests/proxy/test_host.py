@@ -23,7 +23,7 @@ from django.db import connection
 from proxy import vault
 from proxy.host import Host
 from proxy.specs import load
-from proxy.transports.base import Broken, Unreachable, UpstreamError, UpstreamRequest
+from proxy.transports.base import Broken, Cancelled, Unreachable, UpstreamError, UpstreamRequest
 from proxy.transports.hosted import SOCKET, socket_path
 from proxy.upstreams import UpstreamRegistry, host_folder
 
@@ -158,7 +158,8 @@ async def test_two_workers_share_processes_sessions_and_cancellations(host, comm
         assert (await send(two, "each", cancel, session)).status == 202
         received = (await ask(two, "each", message("x"), session))["result"]["received"]
         assert any("notifications/cancelled" in line for line in received)
-        await running
+        with pytest.raises(Cancelled):
+            await running
 
         # streams come piece by piece and end with the client
         stream = await send(two, "each", b"", session, b"GET")

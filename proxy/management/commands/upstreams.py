@@ -9,9 +9,10 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from audit.acts import Actor
+from policies.durations import parse_duration
 from proxy import catalogue_services, services, vault
 from proxy.definitions import diff, visible
-from proxy.models import CatalogueItem, Upstream
+from proxy.models import CatalogueItem, Upstream, UpstreamStatus
 
 KINDS = ("tool", "prompt", "resource", "template")
 
@@ -57,6 +58,18 @@ class Command(BaseCommand):
         add.add_argument("--client-cert", metavar="FILE", help="client certificate (PEM)")
         add.add_argument("--client-key", metavar="FILE", help="its key (PEM, not encrypted); stored encrypted")
         add.add_argument("--name", default="", help="a name for people")
+        add.add_argument(
+            "--idle-timeout",
+            metavar="SPAN",
+            help="how long an answer may be waited for while nothing of it comes, such as 90s or 30m; progress begins it anew",
+        )
+        add.add_argument(
+            "--tool-timeout",
+            action="append",
+            default=[],
+            metavar="TOOL=SPAN",
+            help="the same for one tool, or for those whose names fit a pattern, such as export_*=1h; may be repeated",
+        )
         add.add_argument(
             "--quarantine", action="store_true", help="hide and refuse definitions until they are approved"
         )
@@ -130,6 +143,10 @@ class Command(BaseCommand):
         if given.quarantine:
             fields["catalogue_policy"] = "quarantine"
         fields["dispatchers"] = _pairs(given.dispatcher, "--dispatcher")
+        if given.idle_timeout is not None:
+            fields["idle_timeout"] = _seconds(given.idle_timeout, "--idle-timeout")
+        spans = _pairs(given.tool_timeout, "--tool-timeout").items()
+        fields["tool_timeouts"] = {tool: _seconds(span, f"--tool-timeout {tool}") for tool, span in spans}
         upstream = services.create_upstream(actor=Actor.system(), slug=given.slug, may_start_commands=True, **fields)
         if given.check:
             self._check(given)
@@ -263,6 +280,13 @@ def _pairs(given: list[str], option: str) -> dict[str, str]:
     return result
 
 
+def _seconds(span: str, option: str) -> float:
+    try:
+        return parse_duration(span).total_seconds()
+    except ValueError as error:
+        raise CommandError(f"{option}: {error}.") from None
+
+
 def _file(path: str | None) -> str:
     if not path:
         return ""
@@ -273,13 +297,25 @@ def _file(path: str | None) -> str:
         raise CommandError(f"{path} cannot be read: {getattr(error, 'strerror', None) or 'not text'}.") from None
 
 
+def _state(status: UpstreamStatus | None) -> str:
+    """Say how an upstream stands: what its calls see goes before what checks see, which run nothing."""
+    if status is not None and status.calls_ok is False:
+        return "failing"
+    if status is None or status.ok is None:
+        return "not checked"
+    return "ok" if status.ok else "down"
+
+
 def _line(upstream: Upstream) -> dict[str, Any]:
     status = getattr(upstream, "status", None)
     return {
         **services.describe(upstream),
         "era": status.era if status else "",
         "versions": status.versions if status else [],
-        "status": "not checked" if status is None or status.ok is None else "ok" if status.ok else "down",
+        "status": _state(status),
+        "calls_ok": status.calls_ok if status else None,
+        "calls_at": status.calls_at.isoformat() if status and status.calls_at else None,
+        "calls_reason": status.calls_reason if status else "",
         "checked_at": status.checked_at.isoformat() if status and status.checked_at else None,
         "steps": status.steps if status else [],
     }
