@@ -100,6 +100,7 @@ REFUSALS: Final[Mapping[str, Refusal]] = {
     "method_not_allowed": Refusal(405, 405, "This verb is not allowed here.", ((b"allow", b"POST"),)),
     "unknown_upstream": Refusal(404, 404, "There is no such upstream."),
     "unknown_session": Refusal(404, 404, "There is no such session; initialize a new one."),
+    "duplicate_id": Refusal(400, INVALID_REQUEST, "A request with this id still waits for its answer."),
     "unknown_event": Refusal(
         400, INVALID_REQUEST, "There is no such event to go on from; open the stream without Last-Event-ID."
     ),
@@ -135,6 +136,7 @@ REFUSALS: Final[Mapping[str, Refusal]] = {
     "denied_during_stream": Refusal(403, 403, "The policy does not allow this any longer."),
     "upstream_changed": Refusal(503, 503, "The upstream was changed or removed."),
     "era_mismatch": Refusal(400, UNSUPPORTED_VERSION, "The upstream does not speak this protocol version."),
+    "server_stopping": Refusal(503, 503, "The gateway is being stopped; try again."),
     # audit
     "audit_unavailable": Refusal(503, 503, "The audit log cannot record this now, so it was not done."),
     # anything that should not happen: an answer all the same

@@ -8,17 +8,16 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from audit.event import Event
-from audit.ids import uuid7
 from audit.logger import Admission, Refusal
 from audit.sanitizer import MISSING, Payload
 from audit.sanitizer import current as current_sanitizer
 from audit.tickets import AuditUnavailable
 from policies.vocabulary import AUDIT_LEVELS, UNSEEN
 from proxy import answers, legacy_sse, trace_context
+from proxy.exchange import CANCELLED
 from proxy.message import Known, Refused
 from proxy.refusals import Limited, refuse
 from proxy.transports.base import Busy, UpstreamError
@@ -42,11 +41,12 @@ _OUTCOME_OF = {
     **dict.fromkeys(("no_rule", "denied_by_rule", "policy_error", "policy_stale", "tool_definition_changed"), "denied"),
     **dict.fromkeys(("ambiguous_target", "nested_call"), "denied"),
     **dict.fromkeys(("rate_limited", "too_many_streams", "too_much_waiting", "limiter_unavailable"), "limited"),
-    **dict.fromkeys(("client_gone", "revoked_during_stream", "denied_during_stream", "upstream_changed"), "cancelled"),
+    **dict.fromkeys(("client_gone", CANCELLED), "cancelled"),
+    **dict.fromkeys(("revoked_during_stream", "denied_during_stream", "upstream_changed"), "cancelled"),
     **dict.fromkeys(("server_stopping", "internal_error"), "interrupted"),
 }
-#: the reason of an answer that has an event of its own, since that of the stream that brought it is full
-ON_STREAM = "answered_on_stream"
+#: reasons after which nobody waits for an answer
+NOBODY_WAITS = frozenset({"client_gone", CANCELLED})
 _TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -76,6 +76,9 @@ def refused(call: Call, error: Refused) -> None:
 
 def upstream_failed(call: Call, error: UpstreamError) -> None:
     """The upstream gave no usable answer."""
+    if call.exchange.ended_by == CANCELLED:
+        departed(call, CANCELLED)
+        return
     _let_go(error)
     retry_after = error.retry_after if isinstance(error, Busy) else None
     message = str(error) or answers.REFUSALS[error.reason].message
@@ -93,9 +96,13 @@ def departed(call: Call, reason: str) -> None:
         return  # it had what it asked for; many clients close a stream with their answer
     call.outcome = _OUTCOME_OF.get(reason, "cancelled")
     call.reason = reason
-    call.answer_status = call.answer_status or (499 if reason == "client_gone" else 503)
-    if reason != "client_gone":
-        call.refusal = refuse(reason if reason in answers.REFUSALS else "internal_error")
+    begun = (
+        call.answer_status if call.link is None or call.answered else 0
+    )  # on a stream nothing of an answer has begun yet
+    call.answer_status = begun or (499 if reason in NOBODY_WAITS else 503)
+    if reason not in NOBODY_WAITS:
+        call.refusal = refuse(reason if reason in answers.REFUSALS else "internal_error", call=call)
+        call.answer_status = begun or call.refusal.status
 
 
 def unrecordable(call: Call, error: AuditUnavailable) -> None:
@@ -230,20 +237,6 @@ def _event(gateway: Gateway, call: Call, request: Any) -> Event:
     )
 
 
-def apart(gateway: Gateway, call: Call, rpc_id: object, answer: Payload) -> Event:
-    """Make an event for an answer on a stream whose own event has no room left for it; it names the stream."""
-    return _event(gateway, call, MISSING).complete(
-        id=uuid7(),
-        ts=datetime.now(UTC),
-        rpc_id=str(rpc_id),
-        outcome="allowed",
-        reason=ON_STREAM,
-        status_code=200,
-        response_json=answer,
-        details={"answered_on": str(call.id)},
-    )
-
-
 def _session(gateway: Gateway, call: Call) -> str:
     """Name the session, also one that was refused: as the events of the session that the id claims to be have it."""
     value = call.session or gateway.sealer.claimed(call.session_refused)
@@ -327,6 +320,8 @@ def decision(call: Call) -> dict[str, Any]:
 
 def complete(call: Call, *, response: Payload | None = None, response_bytes: int = 0) -> None:
     """Add the outcome to the event of a call that had an intent."""
+    if call.link is not None:
+        call.link.settled = True
     if call.event is None:
         return
     fields: dict[str, Any] = {
@@ -421,11 +416,9 @@ async def _answer(gateway: Gateway, call: Call, audit_id: str) -> None:
     exchange = call.exchange
     if exchange.finished or exchange.ended_by == "client_gone":
         return
-    if exchange.started:
+    if exchange.started or call.answered or call.refusal is None:
         if call.streaming:
             await exchange.finish()
-        return
-    if call.refusal is None:
         return
     refusal = call.refusal
     in_band = _in_band(gateway, call, refusal)
@@ -442,9 +435,7 @@ async def _answer(gateway: Gateway, call: Call, audit_id: str) -> None:
         )
     else:
         answer = answers.refused(refusal, audit_id=audit_id, in_band=in_band)
-    if call.link is not None and (in_band or answer.event_status >= 500):
-        # The client of the older transport waits for its answer in the stream.
-        await legacy_sse.accept(call)
+    if await legacy_sse.in_stream(gateway, call):
         exchange = call.exchange
     body = b"" if call.verb == "HEAD" else answer.body
     await exchange.answer(answer.status, answer.headers, body)

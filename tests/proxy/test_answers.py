@@ -14,7 +14,8 @@ from proxy.message import Known, Refused
 STATUS = {
     401: "missing_credential invalid_credential expired_key revoked_key wrong_network query_forbidden administrative_key",
     400: "credential_ambiguous credential_misplaced not_json not_utf8 byte_order_mark batch duplicate_member reserved_member too_deep "
-    "invalid_request invalid_params lone_surrogate header_mismatch unsupported_version bad_host era_mismatch unknown_event",
+    "invalid_request invalid_params lone_surrogate header_mismatch unsupported_version bad_host era_mismatch unknown_event "
+    "duplicate_id",
     403: "bad_origin no_rule denied_by_rule policy_error tool_definition_changed ambiguous_target nested_call "
     "denied_during_stream",
     404: "method_not_found unknown_upstream unknown_session",
@@ -24,7 +25,7 @@ STATUS = {
     415: "unsupported_media_type unsupported_encoding",
     429: "rate_limited too_many_streams too_much_waiting",
     502: "upstream_unreachable upstream_broken upstream_redirect upstream_too_large upstream_error egress_refused",
-    503: "policy_stale limiter_unavailable upstream_busy upstream_changed audit_unavailable",
+    503: "policy_stale limiter_unavailable upstream_busy upstream_changed audit_unavailable server_stopping",
     504: "upstream_timeout",
 }
 CASES = [(reason, status) for status, reasons in STATUS.items() for reason in reasons.split()]
