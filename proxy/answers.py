@@ -136,7 +136,7 @@ REFUSALS: Final[Mapping[str, Refusal]] = {
     "denied_during_stream": Refusal(403, 403, "The policy does not allow this any longer."),
     "upstream_changed": Refusal(503, 503, "The upstream was changed or removed."),
     "era_mismatch": Refusal(400, UNSUPPORTED_VERSION, "The upstream does not speak this protocol version."),
-    "server_stopping": Refusal(503, 503, "The gateway is being stopped; try again."),
+    "server_stopping": Refusal(503, 503, "The gateway is being stopped, so there is no answer; the call may have run."),
     # audit
     "audit_unavailable": Refusal(503, 503, "The audit log cannot record this now, so it was not done."),
     # anything that should not happen: an answer all the same

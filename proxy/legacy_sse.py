@@ -131,7 +131,9 @@ class StreamResponse(UpstreamResponse):
         request = UpstreamRequest(
             b"GET", [*headers, *more], first_byte_timeout=None if more else 0, idle_timeout=0, caller=call.key_id
         )
-        return await self._gateway.registry.transport(call.slug).send(request)
+        guard = self._gateway.registry.transport(call.slug)
+        # Who listens is no call that waits, however long a server takes to say the first word.
+        return await (guard if more else guard.inner).send(request)
 
     async def read(self) -> bytes:
         """Give the next events, b"" at the end."""

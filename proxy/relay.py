@@ -14,6 +14,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
+from audit.sanitizer import MISSING
 from policies.engine import Context, Target, decide
 from proxy import answers, legacy_sse, outcomes
 from proxy.call import Call, nothing
@@ -28,6 +29,7 @@ from proxy.request import error_response
 from proxy.resumption import Ids
 from proxy.sse import KEEP_ALIVE, EventTooLarge, SseEvent, SseReader, encode, frame
 from proxy.transports.base import Broken, Redirected, TimedOut, TooLarge, UpstreamError, UpstreamResponse
+from proxy.transports.splice import find
 
 #: what an upstream says when what it offers has changed
 _LIST_CHANGED = re.compile(r"notifications/(?:tools|prompts|resources)/list_changed")
@@ -95,6 +97,8 @@ async def _plain(gateway: Gateway, call: Call, response: UpstreamResponse) -> No
         await legacy_sse.begun(gateway, call, response, judged.reply)
     elif status >= 400 and response.content_type == b"application/json":
         judged = await _error(gateway, call, body)
+    if judged is not None and judged.reply.id is None and call.link is not None:
+        judged = _addressed(call, judged)
     headers = await _headers(gateway, call, response)
     _wanted(call)
     call.outcome, call.reason = "allowed", call.decision.reason if call.decision else ""
@@ -171,6 +175,13 @@ async def _error(gateway: Gateway, call: Call, body: bytes) -> Judged | None:
         return None
     _note_result(call, judged.reply)
     return judged
+
+
+def _addressed(call: Call, judged: Judged) -> Judged:
+    """Give an error without an id that of its request: on a stream nobody could tell to what it is an answer."""
+    start, end = find(judged.data, ("error",))[("error",)]
+    data = b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (call.rpc_id or b"null", judged.data[start:end])
+    return Judged(judged.reply, data, MISSING)
 
 
 def _mine(call: Call, reply: Reply) -> bool:

@@ -246,6 +246,37 @@ def test_a_client_that_leaves_ends_its_calls(place: Place, road: tuple[str, str]
     assert (event["outcome"], event["reason"]) == ("cancelled", "client_gone")
 
 
+@pytest.mark.parametrize("kind", [clients.PYTHON1, clients.TYPESCRIPT1], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("upstream", UPSTREAMS)
+def test_real_clients_of_the_older_transport(place: Place, kind: clients.Kind, upstream: str) -> None:
+    """They list, call, hear of progress, are asked, and go on after a refusal."""
+    since = place.gateway.now()
+    steps: list[clients.Step] = [
+        {"do": "list_tools"},
+        {"do": "call", "name": "public.echo", "arguments": {"text": "grüß dich"}},
+        {"do": "call", "name": "test_tool_with_progress", "arguments": {}, "progress": True},
+        {"do": "call", "name": "delete_customer", "arguments": {"customer_id": "1"}},
+        {"do": "call", "name": "public.echo", "arguments": {"text": "again"}},
+    ]
+    asked = kind is clients.PYTHON1 and upstream not in ("stdio", "http-json")
+    if asked:
+        steps.append({"do": "call", "name": "test_elicitation", "arguments": {"message": "who?"}})
+    headers = {"Authorization": f"Bearer {place.keys['hasty'].key}"}
+    got = clients.run(kind, f"{place.gateway.url}/sse/{upstream}", steps, era="legacy", headers=headers)
+    assert "failed" not in got, got
+    tools, echo, progress, denied, again, *more = got["steps"]
+    names = {tool["name"] for tool in tools["ok"]["tools"]}
+    assert "public.echo" in names and "delete_customer" not in names
+    assert echo["ok"]["content"][0]["text"] == "grüß dich"
+    assert progress["ok"]["progress"] == ([] if upstream == "http-json" else [0, 50, 100])
+    assert "error" in denied or denied["ok"]["isError"]
+    assert again["ok"]["content"][0]["text"] == "again"
+    assert all("ada" in one["ok"]["content"][0]["text"] for one in more)
+    events = place.gateway.events(since, len(steps) - 1, method="tools/call")
+    assert [event["outcome"] for event in events] == ["allowed", "allowed", "denied", "allowed", *["allowed"] * asked]
+    assert all(event["response_json"] for event in events if event["outcome"] == "allowed")
+
+
 def test_a_stop_has_its_last_word(place: Place) -> None:
     """Last: the gateway is stopped under calls on every road, and each is told under its own id."""
     since = place.gateway.now()
