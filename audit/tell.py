@@ -54,7 +54,6 @@ REASONS = {
     "id_in_use": "its session still waits for another request with its id",
     "unknown_event": "the event it wanted to go on from is not known",
     "answered_late": "its answer came after its event was stored",
-    "answered_on_stream": "an answer on a stream whose event has no room left for it",
     "answered_again": "another answer than the one that its event has",
     "body_too_large": "the body is too large",
     "not_json": "the body is not JSON",

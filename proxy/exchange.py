@@ -21,6 +21,8 @@ Headers = list[tuple[bytes, bytes]]
 PIECE = 64 * 1024
 #: how long one piece of an answer may wait for a client that does not read, in seconds
 WRITE_TIMEOUT = 60.0
+#: why a call ends that its client has taken back: before the upstream knows of it, and then
+CANCELLING, CANCELLED = "cancelling", "cancelled"
 #: how long a request has run before its body's deadline is kept and its client's departure looked for, in seconds
 LASTING_AFTER = 0.05
 

@@ -1,11 +1,14 @@
-"""Streams of the older HTTP+SSE transport in front of an upstream that speaks another: answers by post, read by GET.
+"""The streams of clients that know only HTTP+SSE: what is said to them comes from any worker, and is read by one GET.
 
-A client that knows no other transport opens a stream here and posts its messages elsewhere, perhaps to another worker. So
-each worker keeps the mailboxes of the streams it holds, and a unix socket below SENTINEL_VAR by which the others put
-answers into them. A mailbox lives as long as its stream; the address that reaches it is sealed for one key.
+Such a client opens a stream here and posts its messages elsewhere, perhaps to another worker. So each worker keeps the
+mailboxes of the streams it holds, and a unix socket below SENTINEL_VAR by which the others reach them. A mailbox lives as
+long as its stream; the address that reaches it is sealed for one key.
 
-    worker that holds the stream:   mailbox = mailboxes.create();  data = await mailbox.read()
-    worker that took the post:      link = await mailboxes.link(address);  await link.push(event)
+    worker that holds the stream:   mailbox = mailboxes.create();  data, judged = await mailbox.read()
+    worker that took the post:      link = await mailboxes.link(address, request);  await link.push(event)
+
+A mailbox knows which requests wait for an answer in it, so that an id is used once at a time, a cancel finds the call it
+means, and every call is told when the stream ends. What ends says why, and a last word still comes through.
 """
 
 from __future__ import annotations
@@ -16,106 +19,249 @@ import os
 import secrets
 import struct
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
-from typing import Protocol
 
 from proxy.ledger import Hold
+from proxy.transports.base import UpstreamError
 
 log = logging.getLogger("sentinel.proxy")
 
 #: what an event takes beside its bytes
 _EACH = 64
 _FRAME = struct.Struct("!cI")
-_EVENT, _SESSION = b"E", b"S"
+_EVENT, _ANSWER, _SESSION, _CANCEL = b"E", b"A", b"S", b"C"
+#: why a call ends whose stream is no more
+GONE = "client_gone"
+#: how long a stream that ends waits for the last words of the calls that were to be answered on it, in seconds
+LAST_WORDS = 2.0
 
 
-class Link(Protocol):
-    """A way into one mailbox."""
+class Duplicate(Exception):
+    """A request with this id waits already."""
 
-    #: the upstream's own session id, once it gave one
-    session: bytes
+
+def known_by(rpc_id: bytes) -> str:
+    """Name a request of a session by what its id says."""
+    return sha256(rpc_id).hexdigest()[:32]
+
+
+class Link:
+    """A way into one mailbox, of one post."""
+
+    def __init__(self, request: str, session: bytes, version: bytes) -> None:
+        #: what the post's request is known by, "" when it is none
+        self.request = request
+        #: the upstream's own session id, once it gave one, and the version that was agreed on
+        self.session = session
+        self.version = version
+        #: why the call is to end, once it is
+        self.ended = ""
+        #: is told that
+        self.told: Callable[[str], None] | None = None
+        #: what is pushed next is the answer: with it the request waits no more, and its id may be used again
+        self.settled = False
+
+    def end(self, reason: str) -> None:
+        """Have the call end: its client takes it back, or its stream ends."""
+        self.ended = self.ended or reason
+        if self.told is not None:
+            self.told(reason)
 
     async def push(self, event: bytes) -> None:
         """Put one event into the stream."""
+        raise NotImplementedError
 
-    async def remember(self, session: bytes) -> None:
-        """Note the upstream's session id for the posts that follow."""
+    async def remember(self, session: bytes, version: bytes) -> None:
+        """Note the upstream's session for the posts that follow, and listen to what it says beside answers."""
+        self.session, self.version = session, version
+
+    def cancel(self, request: str, reason: str) -> None:
+        """Tell the call of another request of this session that its client takes it back, or has."""
+        raise NotImplementedError
 
     def close(self) -> None:
-        """Let go of the mailbox."""
+        """Let go of the mailbox, and of the call."""
+        self.told = None
 
 
 class Mailbox:
-    """What waits to be written into one open stream."""
+    """What waits to be written into one open stream, and who waits for it."""
 
     def __init__(self, name: str, forget: Callable[[], None], held: Hold, overflown: Callable[[], None]) -> None:
         self.name = name
         self.session = b""
+        self.version = b""
+        #: why it takes no more posts
+        self.closing = ""
         self.closed = False
-        self._events: deque[bytes] = deque()
+        #: called when the upstream has begun a session
+        self.begun: Callable[[], Awaitable[None]] | None = None
+        self._requests: dict[str, Callable[[str], None]] = {}
+        self._events: deque[tuple[bytes, bool]] = deque()
         self._unread = 0
-        self._arrived = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._error: UpstreamError | None = None
         self._forget = forget
         self._held = held
         self._overflown = overflown
 
-    async def push(self, event: bytes) -> None:
-        """Put one event into the stream; it ends when the client leaves more unread than its key may have waiting."""
+    # -- for posts
+
+    def claim(self, request: str, end: Callable[[str], None]) -> bool:
+        """Note a request that waits here for its answer; False when one with its id does already."""
+        if request and request in self._requests:
+            return False
+        if request:
+            self._requests[request] = end
+        return True
+
+    def release(self, request: str, end: Callable[[str], None]) -> None:
+        """Forget a request: it has its answer, or gets none. Another one may have its id by now, and stays."""
+        if self._requests.get(request) == end:
+            del self._requests[request]
+            self._changed.set()
+
+    def cancel(self, request: str, reason: str) -> None:
+        """Tell the call of a request that its client takes it back, or has."""
+        if request in self._requests:
+            self._requests[request](reason)
+
+    def push(self, event: bytes, *, judged: bool = True) -> None:
+        """Put events into the stream; it ends when its client leaves more unread than its key may have waiting."""
         if self.closed:
             return
         self._unread += len(event) + _EACH
-        if self._held.set(self._unread):
-            self._events.append(event)
-            self._arrived.set()
+        if self._held.set(self._unread) or self.closing:
+            self._events.append((event, judged))
         else:
-            self.shut()
+            self._events.clear()
+            self._held.close()
+            self.closing = "too_much_waiting"
             self._overflown()
+        self._changed.set()
 
-    async def remember(self, session: bytes) -> None:
-        """Note the upstream's session id."""
-        self.session = session
+    async def remember(self, session: bytes, version: bytes) -> None:
+        """Note the upstream's session."""
+        self.session, self.version = session, version
+        if self.begun is not None:
+            await self.begun()
 
-    def close(self) -> None:
-        """Do nothing: the mailbox is the stream's."""
+    # -- for the stream
 
-    def shut(self) -> None:
+    async def offer(self, piece: bytes) -> None:
+        """Put in what the upstream itself said, and wait until it was taken."""
+        self.push(piece, judged=False)
+        while self._events and not self.closed:
+            await self._wait()
+
+    def fail(self, error: UpstreamError) -> None:
+        """Have the stream end with an error once all that came before it was read."""
+        self._error = error
+        self._changed.set()
+
+    async def read(self) -> tuple[bytes, bool]:
+        """Wait for the next events, and whether they were judged; b"" when the mailbox was shut."""
+        while not self._events:
+            if self.closed:
+                return b"", True
+            if self._error is not None:
+                raise self._error
+            await self._wait()
+        event, judged = self._events.popleft()
+        self._unread -= len(event) + _EACH
+        self._held.set(self._unread)
+        self._changed.set()
+        return event, judged
+
+    async def last_words(self, reason: str) -> bytes:
+        """Have every call end that waits here, for the stream's reason; gives what is still to be said to the client."""
+        self.closing = self.closing or reason
+        self._end_calls(reason)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS):
+                while self._requests and not self.closed:
+                    await self._wait()
+        words = b"".join(event for event, judged in self._events if judged)
+        self._events.clear()
+        return words
+
+    def shut(self, reason: str = GONE) -> None:
         """End the mailbox with its stream."""
+        self.closing = self.closing or reason
         self.closed = True
         self._events.clear()
         self._held.close()
-        self._arrived.set()
+        self._changed.set()
         self._forget()
+        self._end_calls(reason)
 
-    async def read(self) -> bytes:
-        """Wait for the next event; b"" when the mailbox was shut."""
-        while not self._events:
-            if self.closed:
-                return b""
-            self._arrived.clear()
-            await self._arrived.wait()
-        event = self._events.popleft()
-        self._unread -= len(event) + _EACH
-        self._held.set(self._unread)
-        return event
+    def _end_calls(self, reason: str) -> None:
+        for end in list(self._requests.values()):
+            end(reason)
+
+    async def _wait(self) -> None:
+        # several may wait, each for its own: whoever is woken looks, and clears it only before it waits anew
+        self._changed.clear()
+        await self._changed.wait()
 
 
-class Remote:
+class Local(Link):
+    """A mailbox of this worker."""
+
+    def __init__(self, mailbox: Mailbox, request: str) -> None:
+        super().__init__(request, mailbox.session, mailbox.version)
+        self._mailbox = mailbox
+
+    async def push(self, event: bytes) -> None:
+        """Put one event into the stream."""
+        if self.settled:
+            self._mailbox.release(self.request, self.end)
+        self._mailbox.push(event)
+
+    async def remember(self, session: bytes, version: bytes) -> None:
+        """Note the upstream's session."""
+        await super().remember(session, version)
+        await self._mailbox.remember(session, version)
+
+    def cancel(self, request: str, reason: str) -> None:
+        """Tell the call of another request of this session that its client takes it back, or has."""
+        self._mailbox.cancel(request, reason)
+
+    def close(self) -> None:
+        """Wait for nothing any more."""
+        super().close()
+        self._mailbox.release(self.request, self.end)
+
+
+class Remote(Link):
     """A mailbox that another worker of this machine holds."""
 
-    def __init__(self, writer: asyncio.StreamWriter, session: bytes) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: str, session: bytes, version: bytes
+    ) -> None:
+        super().__init__(request, session, version)
+        self._reader = reader
         self._writer = writer
-        self.session = session
+        self._closed = False
+        self._ears = asyncio.get_running_loop().create_task(self._hear()) if request else None
 
     async def push(self, event: bytes) -> None:
         """Put one event into the stream, wherever it is."""
-        await self._write(_EVENT, event)
+        await self._write(_ANSWER if self.settled else _EVENT, event)
 
-    async def remember(self, session: bytes) -> None:
-        """Note the upstream's session id where the stream is."""
-        self.session = session
-        await self._write(_SESSION, session)
+    async def remember(self, session: bytes, version: bytes) -> None:
+        """Note the upstream's session where the stream is."""
+        await super().remember(session, version)
+        await self._write(_SESSION, session + b" " + version)
+
+    def cancel(self, request: str, reason: str) -> None:
+        """Tell the call of another request of this session that its client takes it back, or has."""
+        if not self._closed:
+            data = f"{request} {reason}".encode()
+            self._writer.write(_FRAME.pack(_CANCEL, len(data)) + data)
 
     async def _write(self, kind: bytes, data: bytes) -> None:
         try:
@@ -124,8 +270,21 @@ class Remote:
         except OSError:
             log.info("a stream of another worker ended before its answer")
 
+    async def _hear(self) -> None:
+        try:
+            while line := (await self._reader.readline()).strip():
+                self.end(line.decode("ascii", "replace"))
+        except (OSError, ValueError):
+            pass
+        if not self._closed:
+            self.end(GONE)  # the worker that held the stream is no more
+
     def close(self) -> None:
         """Close the connection."""
+        super().close()
+        self._closed = True
+        if self._ears is not None:
+            self._ears.cancel()
         self._writer.close()
 
 
@@ -155,7 +314,7 @@ class Mailboxes:
     async def stop(self) -> None:
         """Shut every mailbox and stop listening."""
         for mailbox in list(self._held.values()):
-            mailbox.shut()
+            mailbox.shut("server_stopping")
         if self._server is not None:
             self._server.close()
         if self._here >= 0:
@@ -178,42 +337,79 @@ class Mailboxes:
         """Give what reaches a mailbox from any worker (to be sealed)."""
         return f"{self.slot}.{mailbox.name}".encode()
 
-    async def link(self, address: bytes) -> Link | None:
-        """Reach a mailbox; None when its stream has ended."""
+    async def link(self, address: bytes, request: str = "") -> Link | None:
+        """Reach a mailbox, to wait there for the answer to a request; None when its stream has ended or ends.
+
+        Raises Duplicate when a request with that id waits there already.
+        """
         slot, _, name = address.decode("ascii", "replace").partition(".")
         if slot == self.slot:
-            return self._held.get(name)
-        if not slot.isalnum():
-            return None
+            mailbox = self._held.get(name)
+            if mailbox is None or mailbox.closing:
+                return None
+            link = Local(mailbox, request)
+            if not mailbox.claim(request, link.end):
+                raise Duplicate
+            return link
+        return await self._remote(slot, name, request) if slot.isalnum() else None
+
+    async def _remote(self, slot: str, name: str, request: str) -> Link | None:
         writer = None
         try:
             async with asyncio.timeout(2):
                 reader, writer = await asyncio.open_unix_connection(self._path(slot))
-                writer.write(name.encode() + b"\n")
+                writer.write(f"{name} {request}\n".encode())
                 await writer.drain()
                 line = await reader.readline()
         except (OSError, TimeoutError):
             line = b""
-        if not line.startswith(b"+"):
-            if writer is not None:
-                writer.close()
-            return None
-        assert writer is not None  # noqa: S101 - a line came from it
-        return Remote(writer, line[1:].strip())
+        if writer is not None and line.startswith(b"+"):
+            session, _, version = line[1:].rstrip(b"\n").partition(b" ")
+            return Remote(reader, writer, request, session, version)
+        if writer is not None:
+            writer.close()
+        if line.startswith(b"="):
+            raise Duplicate
+        return None
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        mailbox, request = None, ""
+
+        def end(reason: str) -> None:
+            writer.write(reason.encode() + b"\n")
+
         try:
-            mailbox = self._held.get((await reader.readline()).decode("ascii", "replace").strip())
-            writer.write(b"+" + mailbox.session + b"\n" if mailbox is not None else b"-\n")
+            name, _, asked = (await reader.readline()).decode("ascii", "replace").strip("\n").partition(" ")
+            mailbox = self._held.get(name)
+            if mailbox is None or mailbox.closing:
+                writer.write(b"-\n")
+            elif not mailbox.claim(asked, end):
+                writer.write(b"=\n")
+            else:
+                request = asked
+                writer.write(b"+%b %b\n" % (mailbox.session, mailbox.version))
             await writer.drain()
             while mailbox is not None:
                 kind, length = _FRAME.unpack(await reader.readexactly(_FRAME.size))
                 data = await reader.readexactly(length)
-                if kind == _SESSION:
-                    mailbox.session = data
-                else:
-                    await mailbox.push(data)
+                if kind == _ANSWER:
+                    mailbox.release(request, end)
+                await _take(mailbox, kind, data)
         except (asyncio.IncompleteReadError, ValueError, OSError):
             pass
         finally:
+            if mailbox is not None:
+                mailbox.release(request, end)
             writer.close()
+
+
+async def _take(mailbox: Mailbox, kind: bytes, data: bytes) -> None:
+    """Do what another worker wants of a mailbox."""
+    if kind == _SESSION:
+        session, _, version = data.partition(b" ")
+        await mailbox.remember(session, version)
+    elif kind == _CANCEL:
+        wanted, _, reason = data.decode("ascii", "replace").partition(" ")
+        mailbox.cancel(wanted, reason)
+    else:
+        mailbox.push(data)

@@ -8,17 +8,16 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from audit.event import Event
-from audit.ids import uuid7
 from audit.logger import Admission, Refusal
 from audit.sanitizer import MISSING, Payload
 from audit.sanitizer import current as current_sanitizer
 from audit.tickets import AuditUnavailable
 from policies.vocabulary import AUDIT_LEVELS, UNSEEN
 from proxy import answers, legacy_sse, trace_context
+from proxy.exchange import CANCELLED
 from proxy.message import Known, Refused
 from proxy.refusals import Limited, refuse
 from proxy.request import cancel_upstream, takes_cancels
@@ -44,19 +43,16 @@ _OUTCOME_OF = {
     **dict.fromkeys(("no_rule", "denied_by_rule", "policy_error", "policy_stale", "tool_definition_changed"), "denied"),
     **dict.fromkeys(("ambiguous_target", "nested_call"), "denied"),
     **dict.fromkeys(("rate_limited", "too_many_streams", "too_much_waiting", "limiter_unavailable"), "limited"),
-    **dict.fromkeys(
-        ("client_gone", "cancelled", "revoked_during_stream", "denied_during_stream", "upstream_changed"), "cancelled"
-    ),
+    **dict.fromkeys(("client_gone", CANCELLED), "cancelled"),
+    **dict.fromkeys(("revoked_during_stream", "denied_during_stream", "upstream_changed"), "cancelled"),
     **dict.fromkeys(("server_stopping", "internal_error"), "interrupted"),
 }
 #: what is said of a request that the upstream was sent and did not answer
 MAY_HAVE_RUN = "It may have run."
 #: the reason of a request that the upstream itself refused, with a status of its own
 UPSTREAM_REFUSED = "upstream_refused"
-#: the reason of an answer that has an event of its own, since that of the stream that brought it is full
-ON_STREAM = "answered_on_stream"
 #: ends for which a client waits for no answer: it left, or took the request back
-UNANSWERED = frozenset({"client_gone", "cancelled"})
+UNANSWERED = frozenset({"client_gone", CANCELLED})
 _NO_ANSWER = ((b"content-type", b"text/event-stream"), (b"cache-control", b"no-store"), (b"content-length", b"0"))
 _TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -87,6 +83,9 @@ def refused(call: Call, error: Refused) -> None:
 
 def upstream_failed(gateway: Gateway, call: Call, error: UpstreamError) -> None:
     """The upstream gave no usable answer."""
+    if call.exchange.ended_by == CANCELLED:
+        departed(call, CANCELLED)
+        return
     _let_go(error)
     if gateway.stopping and call.spec is not None and call.spec.transport != "streamable-http" and error.executed:
         departed(call, "server_stopping")  # what is shared by workers lives in a process of ours, which is stopped too
@@ -109,11 +108,13 @@ def departed(call: Call, reason: str) -> None:
         return  # it had what it asked for; many clients close a stream with their answer
     call.outcome = _OUTCOME_OF.get(reason, "cancelled")
     call.reason = reason
+    # on a stream of the older transport nothing of an answer has begun yet
+    begun = call.answer_status if call.link is None or call.answered else 0
     if reason in UNANSWERED:
-        call.answer_status = call.answer_status or 499
+        call.answer_status = begun or 499
         return
     call.refusal = refuse(reason, call=call, message=_told(call, answers.REFUSALS[answers.told(reason)].message))
-    call.answer_status = call.answer_status or call.refusal.status
+    call.answer_status = begun or call.refusal.status
 
 
 def _told(call: Call, message: str) -> str:
@@ -254,20 +255,6 @@ def _event(gateway: Gateway, call: Call, request: Any) -> Event:
     )
 
 
-def apart(gateway: Gateway, call: Call, rpc_id: object, answer: Payload) -> Event:
-    """Make an event for an answer on a stream whose own event has no room left for it; it names the stream."""
-    return _event(gateway, call, MISSING).complete(
-        id=uuid7(),
-        ts=datetime.now(UTC),
-        rpc_id=str(rpc_id),
-        outcome="allowed",
-        reason=ON_STREAM,
-        status_code=200,
-        response_json=answer,
-        details={"answered_on": str(call.id)},
-    )
-
-
 def _session(gateway: Gateway, call: Call) -> str:
     """Name the session, also one that was refused: as the events of the session that the id claims to be have it."""
     value = call.session or gateway.sealer.claimed(call.session_refused)
@@ -359,6 +346,8 @@ def ran(call: Call) -> bool | None:
 
 def complete(call: Call, *, response: Payload | None = None, response_bytes: int = 0) -> None:
     """Add the outcome to the event of a call that had an intent."""
+    if call.link is not None:
+        call.link.settled = True
     if call.event is None:
         return
     fields: dict[str, Any] = {
@@ -456,7 +445,7 @@ async def _answer(gateway: Gateway, call: Call, audit_id: str) -> None:
     refusal = call.refusal
     if refusal is not None:
         refusal.data = {**fate(call), **(refusal.data or {})}
-    if exchange.started:
+    if exchange.started or call.answered or (refusal is None and call.link is not None):
         if call.streaming:
             last = b""
             if refusal is not None and call.rpc_id and not (call.answered or call.waits or call.torn):
@@ -465,9 +454,7 @@ async def _answer(gateway: Gateway, call: Call, audit_id: str) -> None:
             await exchange.finish(last)
         return
     if refusal is None:
-        if (
-            call.reason == "cancelled"
-        ):  # nobody waits for an answer: a stream without one is the protocol's own way to say that
+        if call.reason == CANCELLED:  # nobody waits: a stream without an answer is the protocol's own way to say that
             await exchange.answer(200, list(_NO_ANSWER), b"")
         return
     in_band = _in_band(gateway, call, refusal)
@@ -484,9 +471,7 @@ async def _answer(gateway: Gateway, call: Call, audit_id: str) -> None:
         )
     else:
         answer = answers.refused(refusal, audit_id=audit_id, in_band=in_band)
-    if call.link is not None and (in_band or answer.event_status >= 500):
-        # The client of the older transport waits for its answer in the stream.
-        await legacy_sse.accept(call)
+    if await legacy_sse.in_stream(gateway, call):
         exchange = call.exchange
     body = b"" if call.verb == "HEAD" else answer.body
     await exchange.answer(answer.status, answer.headers, body)

@@ -201,6 +201,7 @@ async def _parse_message(gateway: Gateway, call: Call) -> None:
     if state == "gone":
         raise Departed("client_gone")
     if state == "too_large":
+        outcomes.known(call, glance(call.body))
         raise refuse("body_too_large", call=call)
     if state == "timed_out":
         raise refuse("body_timeout", call=call)
@@ -221,12 +222,16 @@ async def _parse_message(gateway: Gateway, call: Call) -> None:
 
 def _same_era(call: Call, spec: UpstreamSpec) -> None:
     """A client and an upstream of two eras: said in words that make a client that speaks both fall back by itself."""
+    if call.endpoint != "mcp" and call.era is not None and call.era.modern:
+        data = {"supported": list(era.LEGACY_VERSIONS), "requested": call.era.version}
+        text = "The older HTTP+SSE transport carries earlier versions of the protocol alone; this one is served under /mcp."
+        raise refuse("unsupported_version", call=call, message=text, data=data)
     if not spec.era or spec.era == "dual" or call.era is None or expired(spec.era, time.time() - spec.era_checked_at):
         return
     if spec.era == "legacy" and call.era.modern:
         supported: tuple[str, ...] = era.LEGACY_VERSIONS
         text = "This upstream speaks earlier versions of the protocol; use initialize."
-    elif spec.era == "modern" and not call.era.modern and call.verb == "POST":
+    elif spec.era == "modern" and not call.era.modern and (call.verb == "POST" or call.endpoint == "sse"):
         supported = era.MODERN_VERSIONS
         text = "This upstream speaks 2026-07-28 only; there is no initialize."
     else:

@@ -14,10 +14,11 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
+from audit.sanitizer import MISSING
 from policies.engine import Context, Target, decide
-from proxy import answers, outcomes
+from proxy import answers, legacy_sse, outcomes
 from proxy.call import Call, nothing
-from proxy.exchange import Departed
+from proxy.exchange import CANCELLED, PIECE, Departed
 from proxy.gateway import Gateway
 from proxy.headers import response_headers
 from proxy.judging import Judged, judge, keep_head
@@ -29,6 +30,7 @@ from proxy.request import error_response
 from proxy.resumption import Ids
 from proxy.sse import KEEP_ALIVE, EventTooLarge, SseEvent, SseReader, encode, frame
 from proxy.transports.base import Broken, Cancelled, Redirected, TimedOut, TooLarge, UpstreamError, UpstreamResponse
+from proxy.transports.splice import find
 
 #: what an upstream says when what it offers has changed
 _LIST_CHANGED = re.compile(r"notifications/(?:tools|prompts|resources)/list_changed")
@@ -40,9 +42,8 @@ ERROR_BYTES = 4096
 #: how much of a stream is taken apart at once, and how long the loop is held for it
 SLICE_BYTES = 16 * 1024
 TURN_SECONDS = 0.01
-#: how many answers of other requests the event of a stream has that carries them, and up to how many bytes; more have their own
-OTHER_ANSWERS = 20
-OTHER_BYTES = 64 * 1024
+#: how long what a stream still has to say may take to write, in seconds
+PARTING = 2.0
 
 
 async def relay(gateway: Gateway, call: Call, response: UpstreamResponse) -> None:
@@ -83,8 +84,7 @@ async def _plain(gateway: Gateway, call: Call, response: UpstreamResponse) -> No
     status = response.status
     if call.verb == "GET" and status < 300:
         raise Broken("The upstream answered a GET with something that is no event stream.")
-    # The older transport accepts a request here and answers it on its stream.
-    asked = message is not None and message.kind == "request" and (call.endpoint != "messages" or call.link is not None)
+    asked = message is not None and message.kind == "request"
     since = time.perf_counter_ns()
     with call.exchange.interruptible():
         body = await response.body(_largest(gateway, call), lambda size: _count(gateway, call, len(call.body) + size))
@@ -95,9 +95,13 @@ async def _plain(gateway: Gateway, call: Call, response: UpstreamResponse) -> No
     judged = None
     if asked and status < 300:
         judged = await _answer(gateway, call, response, body)
+        await legacy_sse.begun(gateway, call, response, judged.reply)
     elif status >= 400 and response.content_type == b"application/json":
         judged = await _error(gateway, call, body)
+    if judged is not None and judged.reply.id is None and call.link is not None:
+        judged = _addressed(call, judged)
     headers = await _headers(gateway, call, response)
+    _wanted(call)
     call.outcome, call.reason = "allowed", call.decision.reason if call.decision else ""
     if status >= 400 and call.verb == "POST":
         call.outcome, call.reason = "upstream_error", outcomes.UPSTREAM_REFUSED  # it says itself that nothing ran
@@ -120,6 +124,12 @@ async def _plain(gateway: Gateway, call: Call, response: UpstreamResponse) -> No
     await gateway.logger.outcome(_event(call))
     call.completed = True
     await call.exchange.answer(status, headers, body)
+
+
+def _wanted(call: Call) -> None:
+    """See to it that what a client has taken back is not answered, whatever the upstream made of that."""
+    if call.exchange.ended_by == CANCELLED:
+        raise Departed(CANCELLED)
 
 
 def _count(gateway: Gateway, call: Call, size: int) -> None:
@@ -173,6 +183,13 @@ async def _error(gateway: Gateway, call: Call, body: bytes) -> Judged | None:
     return judged
 
 
+def _addressed(call: Call, judged: Judged) -> Judged:
+    """Give an error without an id that of its request: on a stream nobody could tell to what it is an answer."""
+    start, end = find(judged.data, ("error",))[("error",)]
+    data = b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (call.rpc_id or b"null", judged.data[start:end])
+    return Judged(judged.reply, data, MISSING)
+
+
 def _mine(call: Call, reply: Reply) -> bool:
     return call.message is not None and same_id(reply.id, call.message.id)
 
@@ -205,10 +222,6 @@ class _Stream:
         self.dropped = 0
         self.lost = b""
         self.server_requests: list[dict[str, Any]] = []
-        self.others: list[dict[str, Any]] = []
-        self.other_data = bytearray()
-        #: answers beyond these, which have events of their own
-        self.more = 0
         self.asked = call.message is not None and call.message.kind == "request"
         self.pending = bytearray()
         self.since = 0.0
@@ -242,15 +255,22 @@ class _Stream:
                 await self._without_answer()
             ended = "complete" if call.answered or not self.asked else "without_answer"
         except Cancelled as error:
+            await self._part(error.reason)
             raise Departed(error.reason) from None
+        except Departed as departed:
+            await self._part(departed.reason)
+            raise
         except UpstreamError as error:
+            _wanted(call)
             ended = "cut"
+            await self._part(error.reason)
             if call.resumable and self.reading and type(error) is Broken:
                 call.details["error"] = error.detail  # the client may come back for the answer, as without a gateway
             else:
                 await self._broken(error)
         except Refused as refused:
             ended = refused.reason
+            await self._part(refused.reason)
             await self._refused(refused)
         finally:
             call.keep_alive, call.waiting = None, nothing  # what refers to this stream, which refers to the call
@@ -265,10 +285,6 @@ class _Stream:
                 stream["unasked"] = self.unasked
             if self.server_requests:
                 stream["server_requests"] = self.server_requests
-            if self.others:
-                stream["answers"] = self.others
-            if self.more:
-                stream["more_answers"] = self.more
             call.details["stream"] = stream
 
     async def _pump(self) -> None:
@@ -366,43 +382,22 @@ class _Stream:
             await self.ids.record(judged.data, judged.value)
             self.pending += frame(event)
             return
-        if not self.asked and call.endpoint == "mcp":
-            self.unasked += 1  # the protocol forbids it, and nobody's event would hold it
-            return
         if not self.asked:
-            await self._others(event, judged)
+            self.unasked += 1  # the protocol forbids it, and nobody's event would hold it
             return
         if call.answered:
             self._drop(event)  # only the first is recorded, so only the first passes
             return
         await self._flush()
+        _wanted(call)
         _note_result(call, reply)
+        await legacy_sse.begun(self.gateway, call, self.response, reply)
         payload = await self.gateway.payload(
             judged.data, judged.value, caller=call.key_id, level=call.level, side="response"
         )
         outcomes.complete(call, response=payload, response_bytes=len(judged.data))
         await self.gateway.logger.outcome(_event(call), final=False)
         call.answered = True
-        self.pending += frame(event)
-
-    async def _others(self, event: SseEvent, judged: Judged) -> None:
-        """An answer on a stream of the older transport: recorded here before it goes out."""
-        call = self.call
-        payload = await self.gateway.payload(
-            judged.data, judged.value, caller=call.key_id, level=call.level, side="response"
-        )
-        if len(self.others) < OTHER_ANSWERS and len(self.other_data) < OTHER_BYTES:
-            self.others.append({"id": judged.reply.id, "bytes": payload.size, "digest": payload.digest})
-            self.other_data += (b"," if self.other_data else b"") + judged.data
-            payload = await self.gateway.payload(
-                b"[%b]" % bytes(self.other_data), caller=call.key_id, level=call.level, side="response"
-            )
-            call.details["stream"] = {"answers": self.others}
-            outcomes.complete(call, response=payload, response_bytes=payload.size)
-            await self.gateway.logger.outcome(_event(call), final=False)
-        else:
-            self.more += 1
-            await self.gateway.logger.log_event(outcomes.apart(self.gateway, call, judged.reply.id, payload))
         self.pending += frame(event)
 
     async def _server_request(self, event: SseEvent, reply: Reply) -> None:
@@ -432,9 +427,19 @@ class _Stream:
         if any(event.data or not event.plain for event in SseReader(len(rest) + 2).feed(rest + b"\n\n")):
             await keep_head(self.gateway, self.call, rest)
             raise Broken("The upstream's stream ended within an event.")
-        if self.dropped or _modern(self.call):
+        if self.dropped or _modern(self.call) or self.call.link is not None:
             await keep_head(self.gateway, self.call, self.lost)
             raise Broken("The upstream's stream ended without an answer.")
+
+    async def _part(self, reason: str) -> None:
+        """Let those have their say whose answers were to come on this stream, unless it ends in the middle of an event."""
+        if reason == "client_gone" or self.writing > PIECE:
+            return
+        words = await self.response.last_words(reason)
+        if words:
+            with suppress(Departed, TimeoutError):
+                async with asyncio.timeout(PARTING):
+                    await self.call.exchange.write(words)
 
     async def _broken(self, error: UpstreamError) -> None:
         """The head of the answer is out, so what went wrong is told as the stream's last event."""
@@ -476,11 +481,7 @@ async def _headers(gateway: Gateway, call: Call, response: UpstreamResponse) -> 
     sid = response.header(b"mcp-session-id")
     if sid and not _modern(call) and call.spec is not None:
         fresh = call.message is not None and call.message.method == "initialize" and response.status == 200
-        if fresh and call.link is not None:
-            await call.link.remember(sid)
-            if call.event is not None:
-                call.event.complete(session=gateway.sealer.reference(sid))
-        elif fresh:
+        if fresh and call.link is None:
             sealed = gateway.sealer.seal(sid, key_id=call.key_id, upstream=call.spec.slug)
             if sealed is not None:
                 headers.append((b"mcp-session-id", sealed.encode()))

@@ -5,12 +5,14 @@ UTF-8) is refused, and so is what is no message of the protocol: batches, a resu
 request and response. Unlike in what clients say, numbers are nobody's to decide on here, so any are taken.
 
     read(data) -> Reply          raises Unreadable; pure, so that large data may be read in a thread
+    spelled(id) -> bytes         what an id says, alike for ids that some client could take for one
     crowded(data) -> bool        whether it holds more values than anybody should take apart in memory
 """
 
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 from typing import Any, Final, Literal, NamedTuple, NoReturn
 
 import orjson
@@ -18,10 +20,12 @@ import orjson
 from proxy.strict_json import INVALID_REQUEST, PARSE_ERROR, PROTOTYPE, SURROGATE, Unreadable
 from proxy.targets import ENVELOPE, refuse_variants
 
-__all__ = ["LARGE_BYTES", "MOST_VALUES", "Reply", "Unreadable", "crowded", "read", "same_id"]
+__all__ = ["LARGE_BYTES", "MOST_VALUES", "Reply", "Unreadable", "crowded", "read", "same_id", "spelled"]
 
 #: larger data is read in a thread
 LARGE_BYTES: Final = 64 * 1024
+#: a longer JSON-RPC id is known by its digest
+_WRITTEN_OUT: Final = 100
 #: commas and opening brackets outside strings: parsing holds the interpreter, for some 50 ms with so many
 MOST_VALUES: Final = 250_000
 
@@ -162,3 +166,13 @@ def same_id(one: Any, other: Any) -> bool:
     if isinstance(other, float) and other.is_integer():
         other = int(other)
     return str(one) == str(other)
+
+
+def spelled(rpc_id: Any) -> bytes:
+    """Write a JSON-RPC id so that what some client could take for the same is the same (see same_id)."""
+    if isinstance(rpc_id, float) and rpc_id.is_integer():
+        rpc_id = int(rpc_id)
+    if isinstance(rpc_id, bool) or not isinstance(rpc_id, (str, int, float)):
+        return b""
+    text = str(rpc_id).encode("utf-8", "surrogatepass")
+    return b"=" + text if len(text) <= _WRITTEN_OUT else b"#" + sha256(text).digest()

@@ -35,7 +35,7 @@ def upstream_request(call: Call) -> UpstreamRequest:
 
 def upstream_headers(call: Call, session: bytes = b"") -> Headers:
     """Write the headers of the upstream's request of a call, in a session of the upstream's."""
-    # a client of the older transport reads answers from its stream, in whatever form they come to us
+    # the client of the older transport reads a stream, and we are the one that reads the upstream's answers
     headers = call.headers if call.endpoint == "mcp" else [line for line in call.headers if line[0] != ACCEPT]
     last_event = call.resumes.event_id if call.resumes is not None else b""
     return request_headers(

@@ -10,7 +10,7 @@ that is opened with it takes up. It stores nothing for that.
     takes it up          answer before it is passed on
 
 Who drains the journals joins both (audit.resuming). Ids are never forwarded unless we sealed them, and on GET alone; where
-the client could not come back with one (a mailbox of the older transport), there are none.
+the client could not come back with one (the older transport), there are none: proxy.steady goes on in its stead.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from proxy import outcomes
 from proxy.refusals import refuse
-from proxy.sse import SseEvent, with_id
+from proxy.replies import spelled
+from proxy.sse import SseEvent, presentable, with_id
 
 if TYPE_CHECKING:
     from proxy.call import Call
@@ -33,11 +33,7 @@ if TYPE_CHECKING:
 
 #: what a client presents is no longer than this, in bytes: what we hand out never is
 MOST_PRESENTED = 1200
-#: an upstream's id that may stand in a header; an event with another one goes on without
-_ID = re.compile(rb"[\x21-\x7e\x80-\xff](?:[\x20-\x7e\x80-\xff]{0,510}[\x21-\x7e\x80-\xff])?\Z")
 _SESSION = re.compile(rb"[\x21-\x7e]{1,1024}\Z")
-#: a longer JSON-RPC id is known by its digest
-_WRITTEN_OUT = 100
 _LEVELS = ("full", "request", "digest", "none")
 #: what the answer adds to the details of its call's event
 _NOTES = ("tool_error", "rpc_error")
@@ -71,19 +67,9 @@ class Place:
         return cls(value[end:], UUID(bytes=value[1:17]), value[18:end], _LEVELS[int(value[:1])])
 
 
-def _rpc(rpc_id: Any) -> bytes:
-    """Write a JSON-RPC id so that what some client could take for the same is the same (see sse.same_id)."""
-    if isinstance(rpc_id, float) and rpc_id.is_integer():
-        rpc_id = int(rpc_id)
-    if isinstance(rpc_id, bool) or not isinstance(rpc_id, (str, int, float)):
-        return b""
-    text = str(rpc_id).encode("utf-8", "surrogatepass")
-    return b"=" + text if len(text) <= _WRITTEN_OUT else b"#" + sha256(text).digest()
-
-
 def _purpose(call: Call, session: bytes) -> str:
-    """Ids of one session, or of the older transport (where each stream begins a new one), are nothing elsewhere."""
-    return f"event/{call.endpoint}/{session.decode('latin-1') if call.endpoint == 'mcp' else ''}"
+    """Ids of one session are nothing elsewhere; on the older transport there are none."""
+    return f"event/{call.endpoint}/{session.decode('latin-1')}"
 
 
 # -- the stream that takes a call up
@@ -133,20 +119,19 @@ def hold(gateway: Gateway, call: Call, now: float) -> None:
 class Ids:
     """What one stream of an upstream has to do with resumption."""
 
-    __slots__ = ("_call", "_gateway", "_place", "_purpose", "_sealed", "due")
+    __slots__ = ("_call", "_gateway", "_place", "_purpose", "due")
 
     def __init__(self, gateway: Gateway, call: Call, response: UpstreamResponse) -> None:
         self._gateway = gateway
         self._call = call
-        self._sealed = call.link is None
         #: an id of this call's stream is about to go out, and the journal does not say so yet
         self.due = False
         self._place: Place | None = call.resumes
         session = call.session
         message = call.message
-        if message is not None and message.kind == "request" and call.endpoint == "mcp":
+        if message is not None and message.kind == "request":
             level = call.level if call.level in _LEVELS else "full"
-            self._place = Place(b"", call.id, _rpc(message.id), level)
+            self._place = Place(b"", call.id, spelled(message.id), level)
             fresh = response.header(b"mcp-session-id")
             if message.method == "initialize":
                 session = fresh if _SESSION.match(fresh) else b""
@@ -157,7 +142,7 @@ class Ids:
         call = self._call
         if call.era is not None and call.era.modern:
             return event
-        if not event.id or not self._sealed or not _ID.match(event.id):
+        if not event.id or not presentable(event.id):
             # An empty id forgets the last one; it has to go on as that.
             return with_id(event, None if event.id else b"")
         place = Place(event.id) if self._place is None else Place(event.id, *self._bound(self._place))
@@ -185,7 +170,10 @@ class Ids:
         """Whether a response on this stream is the answer that a resumed stream was opened for."""
         resumes = self._call.resumes
         return (
-            resumes is not None and resumes.call is not None and resumes.rpc == _rpc(rpc_id) and not self._call.answered
+            resumes is not None
+            and resumes.call is not None
+            and resumes.rpc == spelled(rpc_id)
+            and not self._call.answered
         )
 
     async def record(self, data: bytes, value: Any) -> None:

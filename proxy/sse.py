@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-__all__ = ["KEEP_ALIVE", "EventTooLarge", "SseEvent", "SseReader", "encode", "frame", "with_id"]
+__all__ = ["KEEP_ALIVE", "EventTooLarge", "SseEvent", "SseReader", "bare", "encode", "frame", "presentable", "with_id"]
 
 KEEP_ALIVE: Final = b": keep-alive\n\n"
 
@@ -30,6 +30,9 @@ _BOM: Final = b"\xef\xbb\xbf"
 _PRINTABLE = re.compile(rb"[ !#-Z\\-z|}~]*")
 _RETRY = re.compile(rb"[0-9]{1,10}")
 _OPENS = re.compile(rb"\n[ \t]*[{\[]")
+_FIELD = re.compile(rb"(?:id|retry)[:\r\n]")
+#: an upstream's id that may stand in a header; an event with another one goes on without
+_ID = re.compile(rb"[\x21-\x7e\x80-\xff](?:[\x20-\x7e\x80-\xff]{0,510}[\x21-\x7e\x80-\xff])?\Z")
 #: the names of events that carry messages
 _NAMES = frozenset({"", "message"})
 
@@ -198,6 +201,17 @@ def with_id(event: SseEvent, event_id: bytes | None) -> SseEvent:
     if event_id is not None and place >= 0:
         kept.insert(place, b"id: %b%b" % (event_id, end))  # lines of one event end alike, or readers cut it differently
     return event._replace(raw=b"".join(kept), id=event_id)
+
+
+def presentable(event_id: bytes) -> bool:
+    """Whether an upstream's event id may stand in a header."""
+    return _ID.match(event_id) is not None
+
+
+def bare(event: SseEvent) -> bytes:
+    """Give an event's bytes without its id and its retry time, b"" when it says nothing else."""
+    lines = [line for line in _LINES.findall(event.raw) if _FIELD.match(line.removeprefix(_BOM)) is None]
+    return b"".join(lines) if any(line.strip(b"\r\n") for line in lines) else b""
 
 
 def frame(event: SseEvent) -> bytes:

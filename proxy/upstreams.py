@@ -125,7 +125,6 @@ class UpstreamRegistry:
         self.ledger = ledger or Ledger(256 * 1024 * 1024)
         self._seen: Mapping[str, UpstreamSpec] = {}
         self._transports: dict[str, tuple[Way, Guard]] = {}
-        self._streams: dict[str, HttpSseTransport] = {}
         self._leaving: set[Transport] = set()
         self._background: set[asyncio.Task[None]] = set()
         self._told: dict[str, float] = {}
@@ -160,21 +159,6 @@ class UpstreamRegistry:
         """Give the guards of the upstreams that this worker has used."""
         return {slug: guard for slug, (_, guard) in self._transports.items()}
 
-    def sse(self, slug: str) -> HttpSseTransport | None:
-        """Give the transport of an upstream that speaks HTTP+SSE, to be passed through as it is; None otherwise."""
-        inner = self.transport(slug).inner
-        if isinstance(inner, HttpSseTransport):
-            return inner
-        spec = self.spec(slug)
-        if spec is None or spec.transport != "sse":
-            return None
-        if slug not in self._streams:  # sessions behind /mcp live in the host, streams passed through live here
-            made = build_transport(spec, self._config, ledger=self.ledger)
-            if not isinstance(made, HttpSseTransport):
-                return None
-            self._streams[slug] = made
-        return self._streams[slug]
-
     def lists_changed(self, slug: str) -> None:
         """Have the catalogue of an upstream read again, which says itself that what it offers has changed."""
         spec = self.spec(slug)
@@ -201,16 +185,13 @@ class UpstreamRegistry:
             log.info("upstream changed: its connections are replaced", extra={"upstream": slug})
             del self._transports[slug]
             self._leave(guard)
-            if slug in self._streams:
-                self._leave(self._streams.pop(slug))
 
     async def close(self, grace: float = 0.0) -> None:
         """Close every transport."""
         for task in list(self._background):
             task.cancel()
-        every = [guard for _, guard in self._transports.values()] + list(self._streams.values()) + list(self._leaving)
+        every = [guard for _, guard in self._transports.values()] + list(self._leaving)
         self._transports.clear()
-        self._streams.clear()
         self._leaving.clear()
         await asyncio.gather(*(each.close(grace) for each in every), *self._background, return_exceptions=True)
 

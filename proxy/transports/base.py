@@ -175,6 +175,10 @@ class UpstreamResponse(ABC):
     def abort(self) -> None:
         """Give the exchange up at once; safe at any time, any number of times, also after the end."""
 
+    async def last_words(self, reason: str) -> bytes:
+        """Give what a stream still has to say that is about to end, for a reason of the gateway's."""
+        return b""
+
     async def body(self, limit: int, grown: Callable[[int], None] | None = None) -> bytes:
         """Read the rest of the body whole, within a limit.
 

@@ -1,10 +1,8 @@
 """Upstreams that only speak the older HTTP+SSE transport (2024-11-05).
 
 Such a server is one long GET stream, whose first event names the address to POST messages to; all answers come on the
-stream. It is used in two ways:
-
-- as it is, for clients that speak the same (/sse and /messages): `open` gives the stream and the address, `post` posts;
-- behind /mcp, through the transport seam: each session has a stream of its own, and answers are found on it by id.
+stream. Through the transport seam it looks like any other: each session has a stream of its own, and answers are found on
+it by id. A session begins with `initialize`, or, for a client that speaks the same, with the GET that opens its stream.
 """
 
 from __future__ import annotations
@@ -36,6 +34,8 @@ from proxy.transports.session_table import SessionTable, new_token
 from proxy.transports.stdio import SESSION, asked, refusal
 from proxy.transports.streamable_http import StreamableHttpTransport
 
+#: header of a GET that is to open a session, as a client's own stream does in this transport
+OPEN = b"x-upstream-open"
 MAX_SESSIONS = 1024
 MAX_ENDPOINT = 2000
 #: a stream is open, and has named its endpoint, within this: nothing was asked yet that could take its time
@@ -87,7 +87,7 @@ class HttpSseTransport:
         """Make a connection and keep it for the next request; raises Unreachable. For checks."""
         await self._pool.connect()
 
-    # -- as it is ----------------------------------------------------------------------------------------------
+    # -- to the server -----------------------------------------------------------------------------------------
 
     async def open(self, headers: Headers, *, idle: float = 0.0) -> Channel:
         """Open a stream and wait for its endpoint; 4xx and 5xx, other types and foreign endpoints are errors."""
@@ -141,7 +141,7 @@ class HttpSseTransport:
             )
         return target.target.encode()
 
-    # -- behind /mcp -------------------------------------------------------------------------------------------
+    # -- to the pipeline ---------------------------------------------------------------------------------------
 
     async def send(self, request: UpstreamRequest) -> UpstreamResponse:
         """Take a request as a Streamable HTTP server would."""
@@ -155,6 +155,8 @@ class HttpSseTransport:
             return await self._message(request, message, session)
         if request.verb not in (b"GET", b"DELETE"):
             return refusal(405, -32600, "Method Not Allowed", [(b"allow", b"GET, POST, DELETE")])
+        if request.verb == b"GET" and not session and (OPEN, b"1") in request.headers:
+            return await self._opened(request)
         if self._sessions.get(session) is None:
             return refusal(404 if session else 400, -32600, "Session not found")
         if request.verb == b"GET":
@@ -173,11 +175,22 @@ class HttpSseTransport:
         await self._sessions.close()
         await self._pool.close(max(deadline - asyncio.get_running_loop().time(), 0.0))
 
+    async def _opened(self, request: UpstreamRequest) -> UpstreamResponse:
+        """Open a session whose first message is still to come; gives its stream."""
+        self._sessions.make_room(request.caller)
+        headers = [line for line in request.headers if line[0] != OPEN]
+        stream = _Stream(self, await self.open(headers), headers)
+        token = self._sessions.add(stream, caller=request.caller)
+        response = self._sessions.listen(token, request.caller)
+        response.headers.append((SESSION, token))
+        return response
+
     async def _message(self, request: UpstreamRequest, message: dict[str, Any], session: bytes) -> UpstreamResponse:
         headers = [(name, value) for name, value in request.headers if name != SESSION]
         if is_modern(message, dict(headers).get(b"mcp-protocol-version", b"")):
             return refusal(400, -32600, "Bad Request: this server only speaks HTTP+SSE (2024-11-05)", id=asked(message))
-        if message.get("method") == "initialize" and "id" in message:
+        known = self._sessions.get(session) if session else None
+        if known is None and message.get("method") == "initialize" and "id" in message:
             self._sessions.make_room(request.caller)
             stream = _Stream(self, await self.open(headers), headers)
             token = new_token()
@@ -191,7 +204,6 @@ class HttpSseTransport:
             return response
         if not session:
             return refusal(400, -32600, "Bad Request: Missing session ID", id=asked(message))
-        known = self._sessions.get(session)
         if known is None:
             return refusal(404, -32600, "Session not found", id=asked(message))
         if isinstance(message.get("method"), str) and "id" in message:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 
 import pytest
 
 from tests.support import clients
 from tests.support.fixtures import Everything, Stage
+from tests.support.older import Older
+from tests.support.upstream import FakeUpstream, failure, status
+from tests.support.wire import LEGACY, META, MODERN, request
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("stage")]
 
@@ -42,6 +46,51 @@ def test_an_older_client_lists_calls_and_is_refused_in_its_stream(stage: Stage, 
     )
 
 
+@pytest.mark.parametrize(("code", "rpc_id"), [(406, None), (400, None), (404, None), (400, "absent")])
+def test_an_upstreams_error_without_an_id_is_the_answer(
+    stage: Stage, fake: FakeUpstream, code: int, rpc_id: str | None
+) -> None:
+    """Else a client would wait for ever."""
+    told = failure(rpc_id, -32000, "Not Acceptable")
+    if rpc_id:
+        del told["id"]
+    fake.script(status(code, json.dumps(told).encode(), "application/json"), method="tools/call")
+    since = stage.gateway.now()
+    with Older(stage.gateway.url, "fake", stage.keys["admin"].key).begin() as session:
+        answer = session.ask("tools/call", {"name": "public.echo", "arguments": {}}, "mine")
+        assert answer["error"] == {"code": -32000, "message": "Not Acceptable"}
+    assert stage.gateway.event(since, method="tools/call")["response_json"] == answer
+
+
+@pytest.mark.parametrize("accept", ["text/event-stream", "application/json", "*/*"])
+def test_the_upstream_is_spoken_to_by_its_own_transport(stage: Stage, fake: FakeUpstream, accept: str) -> None:
+    """With both forms of an answer, the session, and the version that was agreed on, whatever the client sends."""
+    with Older(stage.gateway.url, "fake", stage.keys["admin"].key) as session:
+        session.headers["Accept"] = accept
+        session.begin()
+        assert session.ask("tools/list")["result"]["tools"]
+    until = time.monotonic() + 10
+    while not (deletes := [request for request in fake.requests if request.verb == "DELETE"]):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    (listing,) = fake.seen("tools/list")
+    (listening,) = [request for request in fake.requests if request.verb == "GET"]
+    assert listing.header("accept") == "application/json, text/event-stream"
+    assert listening.header("accept") == "text/event-stream"
+    sessions = {request.header("mcp-session-id") for request in (listing, listening, *deletes)}
+    assert len(deletes) == 1 and len(sessions) == 1 and None not in sessions
+    assert {request.header("mcp-protocol-version") for request in (listing, listening, *deletes)} == {LEGACY}
+
+
+def test_modern_messages_are_refused_in_words(stage: Stage, fake: FakeUpstream) -> None:
+    with Older(stage.gateway.url, "fake", stage.keys["admin"].key) as session:
+        modern = {"MCP-Protocol-Version": MODERN, "Mcp-Method": "tools/list"}
+        assert session.post(request("tools/list", {"_meta": META}, 1), modern).status == 202
+        refused = session.answer(1)["error"]
+        assert (refused["code"], refused["data"]["reason"]) == (-32022, "unsupported_version")
+        assert not fake.count("tools/list")
+
+
 def test_another_key_cannot_post_into_a_stream(stage: Stage, everything: Everything) -> None:
     import http.client
 
@@ -53,10 +102,10 @@ def test_another_key_cannot_post_into_a_stream(stage: Stage, everything: Everyth
     address = stream.readline().decode().removeprefix("data: ").strip()
     assert address.startswith("/messages/everything?session_id=")
     body = b'{"jsonrpc":"2.0","id":1,"method":"ping"}'
-    for role, status in (("user", 404), ("admin", 202)):
+    for role, code in (("user", 404), ("admin", 202)):
         post = http.client.HTTPConnection("127.0.0.1", stage.gateway.port, timeout=20)
         headers = {"Authorization": f"Bearer {stage.keys[role].key}", "Content-Type": "application/json"}
         post.request("POST", address, body, headers)
-        assert post.getresponse().status == status
+        assert post.getresponse().status == code
         post.close()
     connection.close()

@@ -7,7 +7,7 @@ import pytest
 
 from proxy.transports import session_table
 from proxy.transports.base import Broken, Redirected, TimedOut, UpstreamError, UpstreamRequest
-from proxy.transports.http_sse import HttpSseTransport
+from proxy.transports.http_sse import OPEN, HttpSseTransport
 from proxy.transports.streamable_http import Limits
 from tests.proxy.upstream import Peer, upstream
 
@@ -180,24 +180,24 @@ async def test_dropped_sessions_end(monkeypatch):
         await transport.close()
 
 
-async def test_passed_through_as_it_is():
+async def test_a_session_that_begins_with_its_stream():
+    """A client that speaks the same opens its stream first; what it posts then, initialize too, is of that one session."""
     server = Server(b"messages?session_id=%d")
     async with upstream(server.script) as state:
         transport = transport_of(state)
-        channel = await transport.open([(b"user-agent", b"x"), (b"accept", b"*/*")])
-        assert channel.endpoint == b"/messages?session_id=1"
-        assert state.requests[0][1]["accept"] == "text/event-stream"
-        response = await transport.post(
-            channel.endpoint, [(b"content-type", b"application/json")], b'{"id":5,"method":"x"}'
-        )
-        assert response.status == 202
-        event = await channel.next()
-        assert event is not None
-        assert json.loads(event.data)["id"] == 5
-        assert event.raw.endswith(b"\n\n")
-        channel.abort()
+        stream = await transport.send(UpstreamRequest(b"GET", [(OPEN, b"1"), (b"accept", b"*/*")]))
+        assert stream.status == 200 and stream.streaming
+        assert state.requests[0][1]["accept"] == "text/event-stream" and OPEN.decode() not in state.requests[0][1]
+        session = dict(stream.headers)[b"mcp-session-id"]
+        for method in ("tools/call", "initialize"):
+            response = await transport.send(post(method, 5, session))
+            assert json.loads(await response.body(10000))["id"] == 5
+        assert server.open == 1
+        stream.abort()
+        await transport.send(UpstreamRequest(b"DELETE", [(b"mcp-session-id", session)]))
         await asyncio.sleep(0.05)
         assert server.open == 0
+        assert (await transport.send(UpstreamRequest(b"GET"))).status == 400
         await transport.close()
 
 

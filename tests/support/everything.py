@@ -243,6 +243,9 @@ async def elicitation_enums(ctx: Any, params: Any) -> dict[str, Any]:
     return content(f"Elicitation completed: {await ask_user(ctx, 'Choose', properties, [])}")
 
 
+talking: list[asyncio.Task[None]] = []
+
+
 @tool("test_trigger_tool_change")
 async def trigger_tool_change(ctx: Any, params: Any) -> dict[str, Any]:
     """Says that the tools changed."""
@@ -255,6 +258,19 @@ async def trigger_prompt_change(ctx: Any, params: Any) -> dict[str, Any]:
     """Says that the prompts changed."""
     await bus.publish(PromptsListChanged())
     return content("said")
+
+
+@tool("test_unsolicited")
+async def unsolicited(ctx: Any, params: Any) -> dict[str, Any]:
+    """Says something that belongs to no request, once it has answered."""
+
+    async def say() -> None:
+        await asyncio.sleep(0.3)
+        await ctx.session.send_tool_list_changed()
+        await ctx.session.send_log_message(level="info", data="unsolicited")
+
+    talking.append(asyncio.get_running_loop().create_task(say()))
+    return content("said later")
 
 
 # --- Results that ask back (2026-07-28) -------------------------------------------------------------------------------

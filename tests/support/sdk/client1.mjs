@@ -1,6 +1,8 @@
-// Plays steps with the TypeScript SDK 1.x: a request on standard input, one JSON line on standard output.
+// Plays steps with the TypeScript SDK 1.x: a request on standard input, one JSON line on standard output. An address below
+// /sse is spoken to by the older transport.
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { Client } from '@modelcontextprotocol/sdk/client/index.js';
+import { SSEClientTransport } from '@modelcontextprotocol/sdk/client/sse.js';
 import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
 
 const request = JSON.parse(readFileSync(0, 'utf8'));
@@ -32,7 +34,8 @@ const play = async (client, step) => {
 const outcome = { steps: [] };
 const client = new Client({ name: 'typescript-1', version: '1.0.0' }, { capabilities: {} });
 try {
-  const transport = new StreamableHTTPClientTransport(new URL(request.url), { requestInit: { headers: request.headers } });
+  const Transport = request.url.includes('/sse/') ? SSEClientTransport : StreamableHTTPClientTransport;
+  const transport = new Transport(new URL(request.url), { requestInit: { headers: request.headers } });
   await client.connect(transport);
   outcome.version = transport.protocolVersion ?? null;
   for (const step of request.steps) {

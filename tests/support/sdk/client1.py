@@ -1,4 +1,7 @@
-"""Plays steps with the Python SDK 1.x: a request on standard input, one JSON line on standard output."""
+"""Plays steps with the Python SDK 1.x: a request on standard input, one JSON line on standard output.
+
+An address below /sse is spoken to by the older transport.
+"""
 
 import asyncio
 import json
@@ -9,6 +12,7 @@ from typing import Any
 
 import mcp.types as types
 from mcp import ClientSession, McpError
+from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamablehttp_client
 
 
@@ -73,9 +77,10 @@ def told(error: BaseException) -> dict[str, Any]:
 async def main() -> dict[str, Any]:
     request = json.load(sys.stdin)
     outcome: dict[str, Any] = {"steps": []}
+    opened = sse_client if "/sse/" in request["url"] else streamablehttp_client
     try:
         async with (
-            streamablehttp_client(request["url"], request["headers"]) as (read, write, _),
+            opened(request["url"], request["headers"]) as (read, write, *_),
             ClientSession(read, write, sampling_callback=sampled, elicitation_callback=elicited) as session,
         ):
             outcome["version"] = (await session.initialize()).protocolVersion
