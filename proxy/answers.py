@@ -1,11 +1,17 @@
-"""Every refusal as the bytes of an answer: HTTP status, headers, and a JSON-RPC error that says why.
+"""Every refusal as the bytes of an answer: HTTP status, headers, and a JSON-RPC message that says why.
 
 One table (REFUSALS) gives each reason its HTTP status, JSON-RPC code and plain words. Two rules shape it:
 - what a caller is told of a bad key never tells which way it was bad (`told`), while the event keeps the exact reason;
 - codes follow the MCP revision where it has one (-32700 ... -32022), else stand outside the reserved range -32768..-32000.
 
-`refusal(...)` builds an answer; with `in_band=True` it goes out as HTTP 200 with the same JSON-RPC error and headers, for
-clients that end the whole session on any 4xx.
+`refusal(...)` builds an answer in one of three styles, since clients differ in what they survive and pass on:
+
+    http           the HTTP status, with a JSON-RPC error
+    in-band        the same error and headers with HTTP 200, for clients that end the whole session on any 4xx or 5xx
+    tool-result    with HTTP 200 the result of a tool that failed, for clients whose model reads results, but no errors
+
+Most clients show the text alone, so in every style it holds all that can be done about the refusal: why, when to try again,
+and the id under which the log has it.
 """
 
 from __future__ import annotations
@@ -22,8 +28,10 @@ __all__ = [
     "CREDENTIAL_REASONS",
     "IN_BAND",
     "REFUSALS",
+    "REFUSAL_META",
     "Answer",
     "Refusal",
+    "Style",
     "accepted",
     "not_found",
     "refusal",
@@ -32,7 +40,7 @@ __all__ = [
 ]
 
 Header = tuple[bytes, bytes]
-Style = Literal["http", "in-band"]
+Style = Literal["http", "in-band", "tool-result"]
 
 
 class Answer(NamedTuple):
@@ -114,15 +122,13 @@ REFUSALS: Final[Mapping[str, Refusal]] = {
         403, 403, "The URI is not in its normal form, so that servers could take it for another; send it in that form."
     ),
     "nested_call": Refusal(403, 403, "A tool that calls others cannot be called through another."),
-    "policy_stale": Refusal(503, 503, "The policy could not be confirmed lately; try again later."),
+    "policy_stale": Refusal(503, 503, "The policy could not be confirmed lately."),
     "tool_definition_changed": Refusal(403, 403, "The tool's definition has changed and waits for approval."),
     # rate limit
     "rate_limited": Refusal(429, 429, "The rate limit is used up."),
     "too_many_streams": Refusal(429, 429, "Too many open streams."),
-    "too_much_waiting": Refusal(
-        429, 429, "Too much of this key's data waits in the gateway: read what is open, or try again later."
-    ),
-    "limiter_unavailable": Refusal(503, 503, "The rate limit could not be checked; try again later."),
+    "too_much_waiting": Refusal(429, 429, "Too much of this key's data waits in the gateway: read what is open first."),
+    "limiter_unavailable": Refusal(503, 503, "The rate limit could not be checked."),
     # forward
     "upstream_unreachable": Refusal(502, 502, "The upstream cannot be reached."),
     "upstream_timeout": Refusal(504, 504, "The upstream did not answer in time."),
@@ -131,7 +137,7 @@ REFUSALS: Final[Mapping[str, Refusal]] = {
         502, 502, "The upstream answered with a redirect; its configured address needs fixing."
     ),
     "upstream_too_large": Refusal(502, 502, "The upstream's answer is too large."),
-    "upstream_busy": Refusal(503, 503, "The upstream is busy or resting after failures; try again later."),
+    "upstream_busy": Refusal(503, 503, "The upstream is busy or resting after failures."),
     "server_stopping": Refusal(503, 503, "The gateway is being stopped; try again."),
     "upstream_error": Refusal(502, 502, "The upstream failed."),
     "egress_refused": Refusal(502, 502, "The upstream's address is not one the gateway may connect to."),
@@ -158,8 +164,11 @@ CREDENTIAL_REASONS: Final = frozenset(
     }
 )
 
-# What `auto` sends in-band to a live legacy session: refusals of one call, not of the caller.
-IN_BAND: Final = frozenset({403, 429})
+# What may go out with HTTP 200: refusals and failures of one call; not of the caller (401), the session (404), or bytes (400).
+IN_BAND: Final = frozenset({403, 429, 500, 502, 503, 504})
+
+# The member of `_meta` in which the result of a tool that was refused has what an error has as its data.
+REFUSAL_META: Final = "mcp-sentinel/refusal"
 
 
 def told(reason: str) -> str:
@@ -178,12 +187,14 @@ def refusal(
     data: Mapping[str, Any] | None = None,
     headers: Sequence[Header] = (),
     retry_after: int | None = None,
-    in_band: bool = False,
+    style: Style = "http",
+    modern: bool = False,
     cut: bool = False,
 ) -> Answer:
     """Answer a refusal; what is not given comes from the table. `cut` also closes the connection.
 
-    `id_json` is the id's own bytes, or None where there is none (a notification) or it could not be known.
+    `id_json` is the id's own bytes, or None where there is none (a notification) or it could not be known. `modern` says
+    that a result is one of that era, which has to name its type.
     """
     reason = told(reason)
     row = REFUSALS.get(reason) or REFUSALS["internal_error"]
@@ -199,10 +210,34 @@ def refusal(
         told_data.update(data)
     if cut:
         sent.append((b"connection", b"close"))
-    error = _dump({"code": row.code if code is None else code, "message": message or row.message, "data": told_data})
-    body = b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (id_json if id_json is not None else b"null", error)
+    text = _text(message or row.message, retry_after, audit_id)
+    code = row.code if code is None else code
+    if style == "tool-result":
+        member, value = b"result", _result(text, {"code": code, **told_data}, modern)
+    else:
+        member, value = b"error", {"code": code, "message": text, "data": told_data}
+    body = b'{"jsonrpc":"2.0","id":%b,"%b":%b}' % (id_json if id_json is not None else b"null", member, _dump(value))
     sent.append((b"content-length", b"%d" % len(body)))
-    return Answer(200 if in_band else status, sent, body, status)
+    return Answer(status if style == "http" else 200, sent, body, status)
+
+
+def _text(message: str, retry_after: int | None, audit_id: str) -> str:
+    """All that a person or a model needs to know in one text."""
+    if message[-1:].isalnum():  # a rule's own words may lack their full stop
+        message += "."
+    if retry_after is not None:
+        message += f" Try again in {retry_after} second{'' if retry_after == 1 else 's'}."
+    return f"{message} (audit id {audit_id})" if audit_id else message
+
+
+def _result(text: str, data: dict[str, Any], modern: bool) -> dict[str, Any]:
+    """Give the result of a tool that was not run. It has no structured content, which none is asked for with an error."""
+    value: dict[str, Any] = {
+        "content": [{"type": "text", "text": text}],
+        "isError": True,
+        "_meta": {REFUSAL_META: data},
+    }
+    return {"resultType": "complete", **value} if modern else value
 
 
 def _dump(value: dict[str, Any]) -> bytes:
@@ -212,8 +247,8 @@ def _dump(value: dict[str, Any]) -> bytes:
         return json.dumps(value, separators=(",", ":")).encode()
 
 
-def refused(error: Refused, *, audit_id: str = "", in_band: bool = False) -> Answer:
-    """Answer a refusal raised while reading the message or settling its era."""
+def refused(error: Refused, *, audit_id: str = "", style: Style = "http", modern: bool = False) -> Answer:
+    """Answer a refusal that was raised."""
     return refusal(
         error.reason,
         id_json=error.rpc_id,
@@ -223,7 +258,9 @@ def refused(error: Refused, *, audit_id: str = "", in_band: bool = False) -> Ans
         code=error.code,
         data=error.data,
         headers=error.headers,
-        in_band=in_band,
+        retry_after=error.retry_after,
+        style=style,
+        modern=modern,
     )
 
 

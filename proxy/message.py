@@ -98,6 +98,9 @@ class Message(NamedTuple):
 class Refused(Exception):
     """A message or request that ends here: how to answer it, and what is known of it."""
 
+    #: when to try again, in seconds
+    retry_after: int | None = None
+
     def __init__(
         self,
         status: int,

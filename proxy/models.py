@@ -28,9 +28,10 @@ class Upstream(models.Model):
         """How refusals go out (SENTINEL_REFUSALS, for this upstream)."""
 
         DEFAULT = "", "as the installation says"
-        AUTO = "auto", "in-band inside a legacy session, HTTP status otherwise"
-        HTTP = "http", "always as HTTP status"
-        IN_BAND = "in-band", "always as HTTP 200 with a JSON-RPC error"
+        AUTO = "auto", "as the tool's result within a legacy session, with their HTTP status otherwise"
+        HTTP = "http", "always with their HTTP status"
+        IN_BAND = "in-band", "always with HTTP 200, as a JSON-RPC error"
+        TOOL_RESULT = "tool-result", "always with HTTP 200, as the tool's result"
 
     class AuditLevel(models.TextChoices):
         """How much of the payloads the audit events keep."""
@@ -89,7 +90,7 @@ class Upstream(models.Model):
         default=512, help_text="Calls waiting for an answer at once, per worker."
     )
     max_answer_bytes = models.PositiveBigIntegerField(null=True, blank=True)
-    refusals = models.CharField(max_length=10, choices=Refusals.choices, blank=True, default=Refusals.DEFAULT)
+    refusals = models.CharField(max_length=12, choices=Refusals.choices, blank=True, default=Refusals.DEFAULT)
     audit_level = models.CharField(max_length=10, choices=AuditLevel.choices, blank=True, default=AuditLevel.DEFAULT)
     catalogue_policy = models.CharField(max_length=12, choices=CataloguePolicy.choices, default=CataloguePolicy.ALLOW)
     dispatchers = models.JSONField(
@@ -132,7 +133,7 @@ class Upstream(models.Model):
             ),
             models.CheckConstraint(
                 name="upstream_vocabulary",
-                condition=Q(refusals__in=["", "auto", "http", "in-band"])
+                condition=Q(refusals__in=["", "auto", "http", "in-band", "tool-result"])
                 & Q(audit_level__in=["", "full", "request", "digest", "none"])
                 & Q(catalogue_policy__in=["allow", "quarantine"])
                 & Q(process_mode__in=["shared", "session"]),

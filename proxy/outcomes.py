@@ -19,7 +19,7 @@ from policies.vocabulary import AUDIT_LEVELS, UNSEEN
 from proxy import answers, legacy_sse, trace_context
 from proxy.exchange import CANCELLED
 from proxy.message import Known, Refused
-from proxy.refusals import Limited, refuse
+from proxy.refusals import refuse
 from proxy.request import cancel_upstream, takes_cancels
 from proxy.sse import encode
 from proxy.transports.base import Busy, TimedOut, UpstreamError
@@ -443,35 +443,21 @@ async def _answer(gateway: Gateway, call: Call, audit_id: str) -> None:
     if exchange.finished or exchange.ended_by == "client_gone":
         return
     refusal = call.refusal
-    if refusal is not None:
-        refusal.data = {**fate(call), **(refusal.data or {})}
     if exchange.started or call.answered or (refusal is None and call.link is not None):
         if call.streaming:
             last = b""
             if refusal is not None and call.rpc_id and not (call.answered or call.waits or call.torn):
                 # The head of the answer is out, so why there is none is told as the stream's last event.
-                last = encode(answers.refused(refusal, audit_id=audit_id).body)
+                last = encode(answer_for(gateway, call, refusal, audit_id).body)
             await exchange.finish(last)
         return
     if refusal is None:
         if call.reason == CANCELLED:  # nobody waits: a stream without an answer is the protocol's own way to say that
             await exchange.answer(200, list(_NO_ANSWER), b"")
         return
-    in_band = _in_band(gateway, call, refusal)
-    if isinstance(refusal, Limited):
-        answer = answers.refusal(
-            refusal.reason,
-            id_json=refusal.rpc_id,
-            audit_id=audit_id,
-            message=refusal.message,
-            data=refusal.data,
-            headers=refusal.headers,
-            retry_after=refusal.retry_after,
-            in_band=in_band,
-        )
-    else:
-        answer = answers.refused(refusal, audit_id=audit_id, in_band=in_band)
-    if await legacy_sse.in_stream(gateway, call):
+    streamed = await legacy_sse.in_stream(gateway, call)
+    answer = answer_for(gateway, call, refusal, audit_id)
+    if streamed:
         exchange = call.exchange
     body = b"" if call.verb == "HEAD" else answer.body
     await exchange.answer(answer.status, answer.headers, body)
@@ -483,17 +469,28 @@ def fate(call: Call) -> dict[str, Any]:
     return {"may_have_run": True} if known is None else {} if known else {"executed": False}
 
 
-def _in_band(gateway: Gateway, call: Call, refusal: Refused) -> bool:
-    """Some SDKs end the whole session on any 4xx, so a live legacy session gets 403 and 429 as JSON-RPC alone."""
-    if refusal.status not in answers.IN_BAND or not refusal.rpc_id or call.verb != "POST":
-        return False
+def answer_for(gateway: Gateway, call: Call, refusal: Refused, audit_id: str) -> answers.Answer:
+    """Give the answer to a call that was refused or failed, in the style that its client can make the most of."""
+    refusal.data = {**fate(call), **(refusal.data or {})}
+    modern = call.era is not None and call.era.modern
+    return answers.refused(refusal, audit_id=audit_id, style=_style(gateway, call, refusal), modern=modern)
+
+
+def _style(gateway: Gateway, call: Call, refusal: Refused) -> answers.Style:
+    """Some SDKs end the whole session on any 4xx or 5xx, and most models read what a tool gave, but not an error: so `auto`
+    tells a live legacy session within HTTP 200, of a tool as its result.
+    """
+    if refusal.status not in answers.IN_BAND or call.principal is None:
+        return "http"
+    if call.known.kind != "request" or not refusal.rpc_id:
+        return "http"  # nobody waits for an answer to it, or nobody could tell to what it is one
     mode = (call.spec.refusals if call.spec is not None else "") or gateway.config.refusals
-    return bool(mode == "in-band" or (mode == "auto" and (call.session or call.link is not None)))
+    if mode == "http" or (mode == "auto" and not call.session and call.link is None):
+        return "http"
+    return "tool-result" if mode != "in-band" and _runs_a_tool(call) else "in-band"
 
 
-def stream_error(call: Call, code: int, error: UpstreamError, audit_id: str) -> bytes:
-    """The JSON-RPC error that ends a stream whose upstream failed after the head of the answer was out."""
-    message = call.refusal.message if call.refusal is not None else str(error)
-    return answers.refusal(
-        error.reason, id_json=call.rpc_id or None, audit_id=audit_id, message=message, code=code, data=fate(call)
-    ).body
+def _runs_a_tool(call: Call) -> bool:
+    """Whether what is asked for is what a tool gives, and not the task that would bring it."""
+    message = call.message
+    return message is not None and message.method == "tools/call" and "task" not in (message.params or {})

@@ -15,12 +15,6 @@ if TYPE_CHECKING:
 UNAVAILABLE_SECONDS = 5  # what a caller is told to wait when nothing better is known
 
 
-class Limited(Refused):
-    """A refusal that says when to try again."""
-
-    retry_after: int = 1
-
-
 def refuse(
     reason: str,
     *,
@@ -35,8 +29,7 @@ def refuse(
     known = Known(id_json=call.rpc_id or None) if call is not None else Known()
     if retry_after is None and row.status == 503:
         retry_after = UNAVAILABLE_SECONDS
-    if retry_after is None:
-        return Refused(row.status, row.code, reason, message or row.message, known=known, headers=headers, data=data)
-    limited = Limited(row.status, row.code, reason, message or row.message, known=known, headers=headers, data=data)
-    limited.retry_after = max(1, math.ceil(retry_after))
-    return limited
+    refused = Refused(row.status, row.code, reason, message or row.message, known=known, headers=headers, data=data)
+    if retry_after is not None:
+        refused.retry_after = max(1, math.ceil(retry_after))
+    return refused

@@ -29,7 +29,7 @@ from proxy.replies import Reply, same_id
 from proxy.request import error_response
 from proxy.resumption import Ids
 from proxy.sse import KEEP_ALIVE, EventTooLarge, SseEvent, SseReader, encode, frame
-from proxy.transports.base import Broken, Cancelled, Redirected, TimedOut, TooLarge, UpstreamError, UpstreamResponse
+from proxy.transports.base import Broken, Cancelled, Redirected, TooLarge, UpstreamError, UpstreamResponse
 from proxy.transports.splice import find
 
 #: what an upstream says when what it offers has changed
@@ -448,23 +448,21 @@ class _Stream:
         outcomes.upstream_failed(self.gateway, call, error)
         if call.reason == "server_stopping":
             return  # as with any stream that a stop ends
-        code = 504 if isinstance(error, TimedOut) else 502
-        await self._last_word(outcomes.stream_error(call, code, error, str(call.id)))
+        await self._last_word()
 
     async def _refused(self, refused: Refused) -> None:
         """The same, of what this key may not have here."""
         outcomes.refused(self.call, refused)
-        await self._last_word(answers.refused(refused, audit_id=str(self.call.id)).body)
+        await self._last_word()
 
-    async def _last_word(self, body: bytes) -> None:
+    async def _last_word(self) -> None:
         call = self.call
-        call.answer_status = 200
-        if not (self.asked and not call.answered and call.rpc_id):
+        if not (self.asked and not call.answered and call.rpc_id and call.refusal is not None):
             return
         outcomes.complete(call)
         await self.gateway.logger.outcome(_event(call), final=False)
         call.answered = True
-        await call.exchange.write(encode(body))
+        await call.exchange.write(encode(outcomes.answer_for(self.gateway, call, call.refusal, str(call.id)).body))
 
 
 # -- heads

@@ -177,8 +177,8 @@ class Config:
         "The same for one API key in one worker. At least `SENTINEL_MAX_ANSWER_BYTES`, and never more than is left over for other keys.", shown="64MiB",
     )  # fmt: skip
     refusals: str = setting(
-        "SENTINEL_REFUSALS", parsers.choice("auto", "http", "in-band"), "auto",
-        "How 403 and 429 are told: with their HTTP status, in a JSON-RPC answer with 200, or (`auto`) in-band within a live legacy session only. Each upstream may say otherwise.",
+        "SENTINEL_REFUSALS", parsers.choice("auto", "http", "in-band", "tool-result"), "auto",
+        "How refusals and failures of a call (403, 429, 5xx) are told: with their HTTP status (`http`); with HTTP 200 as a JSON-RPC error (`in-band`) or, for a tool, as its result with `isError` (`tool-result`); or (`auto`) like `tool-result` within a live legacy session, like `http` elsewhere. Each upstream may say otherwise.",
     )  # fmt: skip
     query_keys: bool = setting(
         "SENTINEL_QUERY_KEYS", parsers.boolean, True, "Whether `?api_key=` is accepted at all.", shown="true"

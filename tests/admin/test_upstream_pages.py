@@ -43,6 +43,15 @@ def test_one_that_a_rule_names_stays_and_the_page_says_which(as_duty):
     assert Upstream.objects.filter(slug="crm").exists() and not acts("admin.upstream.removed")
 
 
+@pytest.mark.parametrize("style", ["", "auto", "http", "in-band", "tool-result"])
+def test_how_refusals_go_out_is_chosen_on_the_page(as_duty, loopback, style):
+    client = as_duty("operator")
+    assert client.post(f"{UPSTREAMS}add/", {**FIELDS, "refusals": style}).status_code == 302
+    upstream = Upstream.objects.get(slug="crm")
+    assert upstream.refusals == style
+    assert f'<option value="{style}" selected>' in client.get(f"{UPSTREAMS}{upstream.pk}/change/").content.decode()
+
+
 def test_a_new_upstream_is_checked_at_once_and_the_cause_is_told(as_duty, loopback):
     client = as_duty("operator")
     answer = client.post(f"{UPSTREAMS}add/", {**FIELDS, "headers": "X-Token: very-secret-value"}, follow=True)

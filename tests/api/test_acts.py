@@ -471,6 +471,13 @@ def test_what_a_command_is_cannot_be_changed_here(admin):
     assert Upstream.objects.get(slug="tool").command == "cat"
 
 
+@pytest.mark.parametrize("style", ["", "auto", "http", "in-band", "tool-result"])
+def test_an_upstream_says_how_its_refusals_go_out(admin, style):
+    made = admin.post("upstreams/", {"slug": "u", "url": "http://127.0.0.1:9/mcp", "refusals": style})
+    assert (made.status_code, made.data["refusals"]) == (201, style)
+    assert admin.patch("upstreams/u/", {"refusals": "tool-result"}).data["refusals"] == "tool-result"
+
+
 @pytest.mark.parametrize(
     "change", [{"url": "http://169.254.169.254/"}, {"url": "ftp://x/"}, {"url": ""}, {"slug": "UPPER"}, {"headers": {"Host": "x"}}, {"headers": {"A\nB": "x"}},
                {"headers": {"A": 1}}, {"networks": ["x"]}, {"client_key": "x"}, {"connect_timeout": 0}, {"max_concurrent": 0}, {"refusals": "loud"}],

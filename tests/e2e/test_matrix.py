@@ -44,11 +44,12 @@ def test_every_combination(stage: Stage, fake: FakeUpstream) -> None:
             assert answer.status == code, (marker, tool, answer.status, answer.body)
             assert value["id"] == marker
             if wanted == 200:
-                assert "result" in value, (marker, tool, value)
+                assert "isError" not in value["result"], (marker, tool, value)
             else:
-                assert value["error"]["code"] == wanted, (marker, tool, value)
-                assert value["error"]["message"] and value["error"]["data"]["audit_id"], value
-            sent.append((marker, tool, wanted, value))
+                assert ("result" in value) == (style == "session"), (marker, tool, value)
+                assert answer.refusal["code"] == wanted, (marker, tool, value)
+                assert answer.refusal["text"] and answer.refusal["audit_id"], value
+            sent.append((marker, tool, wanted, answer))
     reached = [(r.id, r.name) for r in fake.requests]
     assert reached == [(marker, tool) for marker, tool, wanted, _ in sent if wanted == 200]
     assert all(r.header("authorization") is None and r.header("x-api-key") is None for r in fake.requests)
@@ -57,7 +58,7 @@ def test_every_combination(stage: Stage, fake: FakeUpstream) -> None:
     events = stage.gateway.events(since, len(sent))
     assert len(events) == len(sent)
     methods = {"bearer": "bearer", "header": "header", "query": "query"}
-    for event, (marker, tool, wanted, value) in zip(events, sent, strict=True):
+    for event, (marker, tool, wanted, answer) in zip(events, sent, strict=True):
         role, style, place = marker.split("/")
         assert event["tool_name"] == tool
         assert event["method"] == "tools/call"
@@ -69,7 +70,7 @@ def test_every_combination(stage: Stage, fake: FakeUpstream) -> None:
         assert (event["api_key_id"] is None) == (role == "None")
         assert event["client_ip"] == "127.0.0.1"
         if wanted != 200:
-            assert value["error"]["data"]["audit_id"] == event["id"]
+            assert answer.refusal["audit_id"] == event["id"]
             assert event["upstream_ms"] is None
         else:
             assert event["upstream_ms"] > 0

@@ -244,7 +244,7 @@ def test_a_failure_is_one_event_of_a_stream(stage: Stage, fake: FakeUpstream, co
         assert send(stage.gateway.url + told.split("data: ")[1].split("\n")[0], body, owner).status == 202
         stream.until(b"audit_id")
         events = [block for block in stream.received.split(b"\n\n")[1:] if block and block[:1] != b":"]
-    assert len(events) == 1 and b'"error"' in events[0], events
+    assert len(events) == 1 and b'"isError":true' in events[0], events
     assert stage.gateway.events(since, 1, method="tools/call")[0]["outcome"] == "upstream_error"
 
 

@@ -86,18 +86,52 @@ def test_rate_limited() -> None:
     assert json.loads(answer.body)["error"]["data"]["retry_after"] == 17
 
 
-@pytest.mark.parametrize("reason", ["no_rule", "rate_limited"])
+@pytest.mark.parametrize("reason", ["no_rule", "rate_limited", "upstream_timeout", "audit_unavailable"])
 def test_in_band(reason: str) -> None:
     http = refusal(reason, id_json=b"5", audit_id="a", retry_after=3)
-    in_band = refusal(reason, id_json=b"5", audit_id="a", retry_after=3, in_band=True)
+    in_band = refusal(reason, id_json=b"5", audit_id="a", retry_after=3, style="in-band")
     assert in_band.status == 200
     assert (in_band.event_status, in_band.headers, in_band.body) == (http.status, http.headers, http.body)
     assert http.status in answers.IN_BAND
 
 
-def test_a_rules_own_words_replace_the_tables() -> None:
-    error = json.loads(refusal("denied_by_rule", message="Ask the data team.").body)["error"]
-    assert error["message"] == "Ask the data team." and error["data"]["reason"] == "denied_by_rule"
+@pytest.mark.parametrize("modern", [False, True])
+def test_as_a_tools_result(modern: bool) -> None:
+    told = {"id_json": b'"r"', "audit_id": "0198-x", "retry_after": 12, "data": {"executed": False}}
+    http = refusal("rate_limited", **told)
+    answer = refusal("rate_limited", **told, style="tool-result", modern=modern)
+    assert (answer.status, answer.event_status) == (200, 429)
+    body, error = json.loads(answer.body), json.loads(http.body)["error"]
+    assert header(answer, b"content-length") == [b"%d" % len(answer.body)]
+    text = "The rate limit is used up. Try again in 12 seconds. (audit id 0198-x)"
+    assert error["message"] == text
+    assert body == {
+        "jsonrpc": "2.0",
+        "id": "r",
+        "result": {
+            **({"resultType": "complete"} if modern else {}),
+            "content": [{"type": "text", "text": text}],
+            "isError": True,
+            "_meta": {"mcp-sentinel/refusal": {"code": 429, **error["data"]}},
+        },
+    }
+    assert error["data"] == {"reason": "rate_limited", "audit_id": "0198-x", "retry_after": 12, "executed": False}
+
+
+@pytest.mark.parametrize(("reason", "status"), CASES)
+def test_each_message_says_why_when_and_under_which_id(reason: str, status: int) -> None:
+    without = json.loads(refusal(reason).body)["error"]["message"]
+    whole = json.loads(refusal(reason, audit_id="0198-x", retry_after=1).body)["error"]["message"]
+    assert without.endswith(".") and len(without) > 15
+    assert whole == f"{without} Try again in 1 second. (audit id 0198-x)"
+    assert "try again" not in without.lower()  # where there is a time, it is said once
+    assert json.loads(refusal(reason, audit_id="0198-x").body)["error"]["message"] == f"{without} (audit id 0198-x)"
+
+
+@pytest.mark.parametrize(("words", "shown"), [("Ask the data team.", ""), ("Ask the data team", "."), ("Not now!", "")])
+def test_a_rules_own_words_replace_the_tables(words: str, shown: str) -> None:
+    error = json.loads(refusal("denied_by_rule", message=words, audit_id="a").body)["error"]
+    assert error["message"] == f"{words}{shown} (audit id a)" and error["data"]["reason"] == "denied_by_rule"
 
 
 def test_a_refusal_that_was_raised() -> None:
@@ -115,7 +149,7 @@ def test_a_refusal_that_was_raised() -> None:
         "id": 9,
         "error": {
             "code": -32022,
-            "message": "No.",
+            "message": "No. (audit id x)",
             "data": {"reason": "unsupported_version", "audit_id": "x", "supported": ["a"], "requested": "b"},
         },
     }

@@ -664,6 +664,16 @@ def test_only_what_was_looked_at_before_is_looked_at_again():
         assert catalogue_services.refresh_due(older_than=0) == ["needs"]
 
 
+@pytest.mark.parametrize("style", ["", "auto", "http", "in-band", "tool-result"])
+def test_how_refusals_go_out_is_an_upstreams_own(capsys, style):
+    call_command("upstreams", "add", "m", "--url", "http://127.0.0.1:9/mcp", *(["--refusals", style] if style else []))
+    assert load()["m"].refusals == style
+    services.update_upstream(actor=ACTOR, slug="m", refusals="tool-result")
+    assert load()["m"].refusals == "tool-result"
+    with pytest.raises(CommandError, match="--refusals"):
+        call_command("upstreams", "add", "x", "--url", "http://127.0.0.1:9/mcp", "--refusals", "loud")
+
+
 def test_the_command(capsys, monkeypatch):
     mcp = Mcp()
 

@@ -63,6 +63,15 @@ class Response:
         assert "error" in value, value
         return value["error"]
 
+    @property
+    def refusal(self) -> dict[str, Any]:
+        """What a refusal or failure of the gateway's own says of itself (code, reason, audit_id, text, ...), in any style."""
+        value = self.json
+        if "error" in value:
+            return {"code": value["error"]["code"], "text": value["error"]["message"], **value["error"]["data"]}
+        assert value["result"]["isError"] is True, value
+        return {"text": value["result"]["content"][0]["text"], **value["result"]["_meta"]["mcp-sentinel/refusal"]}
+
 
 def messages(stream: bytes) -> Iterator[Any]:
     """The JSON values in a text of server-sent events."""

@@ -81,6 +81,12 @@ class Command(BaseCommand):
             help="a tool that calls or describes another by name, and the argument that names it, such as call_tool=name or "
             "run_many=calls.*.tool; may be repeated",
         )
+        add.add_argument(
+            "--refusals",
+            choices=[mode for mode in Upstream.Refusals.values if mode],
+            default="",
+            help="how refusals and failures of calls go out (as SENTINEL_REFUSALS says)",
+        )
         add.add_argument("--check", action="store_true", help="check it at once; it stays also when the check fails")
         _json(add)
 
@@ -117,7 +123,7 @@ class Command(BaseCommand):
             raise CommandError(error.message) from None
 
     def _add(self, given: Namespace) -> None:
-        fields: dict[str, Any] = {"name": given.name}
+        fields: dict[str, Any] = {"name": given.name, "refusals": given.refusals}
         if given.start_command is not None:
             if given.transport or given.header or given.ca or given.client_cert or given.client_key:
                 raise CommandError("--transport, --header and certificates go with --url, not with --command.")

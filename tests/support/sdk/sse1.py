@@ -6,7 +6,6 @@ import sys
 
 from mcp import ClientSession
 from mcp.client.sse import sse_client
-from mcp.shared.exceptions import McpError
 
 
 async def main(url: str, key: str) -> None:
@@ -17,11 +16,8 @@ async def main(url: str, key: str) -> None:
         await session.initialize()
         tools = await session.list_tools()
         echo = await session.call_tool("public.echo", {"text": "grüß dich"})
-        try:
-            await session.call_tool("test_simple_text", {})
-            denied = None
-        except McpError as error:
-            denied = error.error.code
+        refused = await session.call_tool("test_simple_text", {})
+        denied = refused.content[0].text if refused.isError else None
         print(json.dumps({"tools": [t.name for t in tools.tools], "echo": echo.content[0].text, "denied": denied}))
 
 
