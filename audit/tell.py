@@ -29,6 +29,7 @@ REASONS = {
     "policy_stale": "the policy could not be confirmed for too long",
     "tool_definition_changed": "the tool's definition changed and is not approved",
     "rate_limited": "a rate limit was reached",
+    "too_much_traffic": "too many lists and other messages beside calls were sent",
     "too_many_streams": "too many streams are open",
     "limiter_unavailable": "the limiter could not be reached",
     "upstream_unreachable": "the upstream could not be reached",

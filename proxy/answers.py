@@ -115,6 +115,7 @@ REFUSALS: Final[Mapping[str, Refusal]] = {
     "tool_definition_changed": Refusal(403, 403, "The tool's definition has changed and waits for approval."),
     # rate limit
     "rate_limited": Refusal(429, 429, "The rate limit is used up."),
+    "too_much_traffic": Refusal(429, 429, "Too many lists and other messages beside calls; try again later."),
     "too_many_streams": Refusal(429, 429, "Too many open streams."),
     "too_much_waiting": Refusal(
         429, 429, "Too much of this key's data waits in the gateway: read what is open, or try again later."

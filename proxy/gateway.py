@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from audit.logger import AuditLogger
 from audit.sanitizer import MISSING, Payload
 from audit.sanitizer import current as current_sanitizer
-from policies.limiter import Limiter
+from policies.limiter import Limiter, Traffic
 from policies.snapshot import Snapshot, SnapshotHolder
 from proxy import resumption
 from proxy.heavy import Heavy
@@ -54,6 +54,8 @@ class Gateway:
         self.registry = registry
         self.mailboxes = mailboxes
         self.heavy = Heavy()
+        #: what keys send beside calls
+        self.traffic = Traffic(config.session_traffic_limit)
         self.sealer = SessionSealer(config.secret_key)
         #: bytes that wait in this worker, by key
         self.ledger = registry.ledger

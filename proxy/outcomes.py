@@ -41,7 +41,8 @@ _OUTCOME_OF = {
     **dict.fromkeys(("missing_credential", *answers.CREDENTIAL_REASONS), "unauthenticated"),
     **dict.fromkeys(("no_rule", "denied_by_rule", "policy_error", "policy_stale", "tool_definition_changed"), "denied"),
     **dict.fromkeys(("ambiguous_target", "nested_call"), "denied"),
-    **dict.fromkeys(("rate_limited", "too_many_streams", "too_much_waiting", "limiter_unavailable"), "limited"),
+    **dict.fromkeys(("rate_limited", "too_much_traffic", "too_many_streams", "too_much_waiting"), "limited"),
+    "limiter_unavailable": "limited",
     **dict.fromkeys(("client_gone", "revoked_during_stream", "denied_during_stream", "upstream_changed"), "cancelled"),
     **dict.fromkeys(("server_stopping", "internal_error"), "interrupted"),
 }

@@ -30,13 +30,14 @@ from policies.engine import (
     unless_blocked,
 )
 from policies.limits import limits_for
+from policies.vocabulary import CALLS, OPEN
 from proxy import era, legacy_sse, outcomes, resumption
 from proxy.call import Call
 from proxy.credentials import SCOPE_KEY, presented
 from proxy.exchange import Departed, Exchange
 from proxy.gateway import Gateway
 from proxy.headers import JSON, LAST_EVENT_ID, is_json, is_plain
-from proxy.message import Known, Refused, glance, peek, read
+from proxy.message import Known, Message, Refused, glance, peek, read
 from proxy.mirrors import VERSION, ParamHeader, Sent, protocol_headers
 from proxy.peers import host_allowed, origin_allowed
 from proxy.probe import expired
@@ -277,11 +278,15 @@ def authorize(gateway: Gateway, call: Call) -> None:
         call.decision = snapshot.policy.nothing
         call.stage("authorize", call.decision.reason, since)
         raise refuse(call.decision.reason, call=call, message=call.decision.message)
-    if message is None or message.open:
-        call.decision = Decision(True, "open_method", None, "", snapshot.version)
-        call.stage("authorize", "open_method", since)
-        return
     context = Context(datetime.now(UTC), call.client_ip)
+    if message is None or message.method not in CALLS:
+        decision = _unless_named(call, snapshot.policy, principal, message, context)
+        if not decision.allowed or message is None or message.open:
+            call.decision = decision
+            call.stage("authorize", decision.reason, since)
+            if not decision.allowed:
+                raise refuse(decision.reason, call=call, message=decision.message)
+            return
     how = decide_reference if message.method in REFERRING else decide
     for name in message.targets:
         target = Target(name.kind, call.slug, name.name, name.arguments)
@@ -299,6 +304,18 @@ def authorize(gateway: Gateway, call: Call) -> None:
             call.stage("authorize", decision.reason, since)
             raise refuse(decision.reason, call=call, message=decision.message)
     call.stage("authorize", call.decision.reason if call.decision else "allowed_by_rule", since)
+
+
+def _unless_named(
+    call: Call, policy: PolicySet, principal: Principal, message: Message | None, context: Context
+) -> Decision:
+    """What is no call needs no rule for its method, but one may deny it by name; answers and streams have none."""
+    if message is None or not message.method:
+        return policy.open
+    decision = decide(policy, principal, Target(OPEN, call.slug, message.method), context)
+    if not decision.allowed:
+        call.target = Target("method", call.slug, message.method)
+    return decision
 
 
 def _decide(
@@ -337,18 +354,29 @@ def _refused_within(
 
 
 async def rate_limit(gateway: Gateway, call: Call) -> None:
-    """Is there room? Every limit that applies is checked, then all are consumed or none."""
+    """Is there room? Every limit that applies is checked, then all are consumed or none.
+
+    Limits count what is executed or read. All else keeps client and server in touch, has a bound of its own against floods,
+    and is never refused where nobody waits for its answer: a cancel, or an answer to the server, would be lost.
+    """
     since = time.perf_counter_ns()
-    snapshot, principal = gateway.snapshot, call.principal
+    snapshot, principal, message, target = gateway.snapshot, call.principal, call.message, call.target
     if snapshot is None or principal is None:
         raise refuse("policy_stale", call=call)
-    refs = limits_for(snapshot, principal, call.target, call.within)
+    if message is None or message.method not in CALLS:
+        wait = gateway.traffic.wait(call.key_id)
+        if wait and (call.verb == "GET" or (message is not None and message.kind == "request")):
+            call.stage("rate-limit", "too_much_traffic", since)
+            raise refuse("too_much_traffic", call=call, retry_after=wait)
+        named = message is not None and (message.kind == "request" or not message.open)
+        target = Target("method", call.slug, message.method) if message is not None and named else None
+    refs = limits_for(snapshot, principal, target, call.within) if target is not None else ()
     if refs:
         admission = await gateway.limiter.admit(refs)
         if not admission.allowed:
             call.stage("rate-limit", admission.reason, since)
             raise refuse(admission.reason, call=call, retry_after=admission.retry_after, headers=admission.headers)
-    listens = call.verb == "GET" or (call.message is not None and call.message.method == "subscriptions/listen")
+    listens = call.verb == "GET" or (message is not None and message.method == "subscriptions/listen")
     if listens and (
         gateway.stream_count >= gateway.config.max_streams
         or gateway.streams_of(call.key_id) >= gateway.config.max_streams_per_key

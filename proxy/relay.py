@@ -14,7 +14,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from policies.engine import Context, Target, decide
+from policies.engine import NO_RULE, OPEN_METHOD, Context, Target, decide
 from proxy import answers, outcomes
 from proxy.call import Call, nothing
 from proxy.exchange import Departed
@@ -409,6 +409,8 @@ class _Stream:
             context = Context(now=datetime.now(UTC), client_ip=call.client_ip)
             decision = decide(snapshot.policy, principal, target, context)
             allowed, reason = decision.allowed, decision.reason
+            if reason == OPEN_METHOD:  # of clients, which send it by themselves; a server has no business with it
+                allowed, reason = False, NO_RULE
         if len(self.server_requests) < SERVER_REQUESTS:
             self.server_requests.append({"method": reply.method[:MAX_METHOD], "allowed": allowed, "reason": reason})
         if allowed:

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from policies.engine import ABSENT
 from policies.folding import fold
+from policies.vocabulary import OPEN_METHODS, OPEN_NOTIFICATIONS, OPEN_REQUESTS
 from proxy.strict_json import INVALID_REQUEST, SURROGATE, Unreadable
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "ENVELOPE",
     "INVALID_PARAMS",
     "META",
+    "OPEN_NOTIFICATIONS",
     "PARAMS",
     "PROTOCOL_VERSION",
     "REQUESTS",
@@ -58,19 +60,6 @@ META = frozenset(
 _REF = frozenset({"type", "name", "uri"})
 _FILTER = frozenset(
     {"toolsListChanged", "promptsListChanged", "resourcesListChanged", "resourceSubscriptions", "taskIds"}
-)
-
-# Protocol traffic that names no target; `notifications/*` is open too.
-_OPEN = frozenset(
-    {
-        "initialize",
-        "ping",
-        "server/discover",
-        "tools/list",
-        "prompts/list",
-        "resources/list",
-        "resources/templates/list",
-    }
 )
 
 
@@ -170,14 +159,12 @@ _NAMES: Final[dict[str, Callable[[dict[str, Any]], tuple[TargetName, ...]]]] = {
     "completion/complete": _completion,
     "subscriptions/listen": _listen,
 }
-REQUESTS = _OPEN | _NAMES.keys()  # methods that make no sense without an id
+REQUESTS = OPEN_REQUESTS | _NAMES.keys()  # methods that make no sense without an id
 
 
-def named(method: str, params: dict[str, Any], notification: bool) -> tuple[TargetName, ...]:
-    """What a method's params name: nothing for protocol traffic, the method itself for what is not known here."""
+def named(method: str, params: dict[str, Any]) -> tuple[TargetName, ...]:
+    """What a method's params name: nothing for what clients send by themselves, the method itself for what is not known here."""
     reader = _NAMES.get(method)
     if reader is not None:
         return reader(params)
-    if method in _OPEN or (notification and method.startswith("notifications/")):
-        return ()
-    return (TargetName("method", method),)
+    return () if method in OPEN_METHODS else (TargetName("method", method),)
