@@ -49,6 +49,7 @@ REASONS = {
     "process_died": "the process ended before the answer",
     "unknown_upstream": "there is no such upstream",
     "unknown_session": "the session is not known",
+    "unknown_task": "the task is not known, or another key's",
     "unknown_event": "the event it wanted to go on from is not known",
     "answered_late": "its answer came after its event was stored",
     "answered_on_stream": "an answer on a stream whose event has no room left for it",

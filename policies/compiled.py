@@ -27,9 +27,11 @@ from policies.engine import (
 from policies.folding import fold
 from policies.limits import LimitIndex
 from policies.specs import ALWAYS, AuditSpec, ConditionSpec, PolicySpec, RuleSpec, WindowSpec
-from policies.vocabulary import AUDIT_LEVELS, OPEN, OPEN_METHODS, UNSEEN, WEEKDAYS
+from policies.vocabulary import ASKED, AUDIT_LEVELS, OPEN, OPEN_METHODS, TASK_METHODS, UNSEEN, WEEKDAYS
 
 OuterCheck = Callable[[Target, Context], int]
+#: of which kind rules are that speak of what is beside the kinds
+_KIND_OF = {UNSEEN: "tool", ASKED: "method"}
 CACHE_SIZE = 8192  # per generation; two generations are kept
 CACHED_NAME = 256  # longer names are decided each time, so that they cannot fill memory
 
@@ -320,10 +322,10 @@ class PolicySet:
 
     def _gather(self, place: tuple[str, str, str, str, str]) -> Candidates:
         role, key_prefix, kind, upstream, name = place
-        if kind == OPEN or (kind == "method" and name in OPEN_METHODS):
+        if kind == OPEN or (kind == "method" and (name in OPEN_METHODS or name in TASK_METHODS)):
             found = self._matching(role, key_prefix, "method", upstream, name)
             return Candidates([r for r in found if r.ref.effect == "deny" and r.names_something], self.open)
-        rules = self._matching(role, key_prefix, "tool" if kind == UNSEEN else kind, upstream, name)
+        rules = self._matching(role, key_prefix, _KIND_OF.get(kind, kind), upstream, name)
         if kind == UNSEEN:
             rules += self._denying_folded(role, key_prefix, "tool", upstream, (fold(name),), rules)
         elif kind == "resource":

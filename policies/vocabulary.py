@@ -7,8 +7,9 @@ from typing import Final
 KINDS: Final = ("tool", "prompt", "resource", "method")
 # Beside the kinds of targets: a tool whose name is read by another tool, which calls it, so that nobody knows how.
 UNSEEN: Final = "tool called by another"
-# Beside them, too: a method that needs no rule.
+# Beside them, too: a method of a client's that needs no rule, and one that a server asks of a client.
 OPEN: Final = "method that needs no rule"
+ASKED: Final = "method of a server's"
 EFFECTS: Final = ("allow", "deny")
 DUTIES: Final = ("viewer", "auditor", "policy-manager", "operator", "administrator")
 AUDIT_LEVELS: Final = ("full", "request", "digest", "none")
@@ -31,8 +32,11 @@ OPEN_REQUESTS: Final = frozenset(
         "prompts/list",
         "resources/list",
         "resources/templates/list",
+        "tasks/list",
     }
 )
+# What is done with a task that a call has made: needs no rule either, since the tool of that call decides.
+TASK_METHODS: Final = frozenset({"tasks/get", "tasks/result", "tasks/cancel", "tasks/update"})
 # Those of the protocol's revisions, in whichever direction. A name of somebody's own may make a server do something.
 OPEN_NOTIFICATIONS: Final = frozenset(
     "notifications/" + name

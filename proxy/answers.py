@@ -21,6 +21,7 @@ from proxy.message import Refused
 __all__ = [
     "CREDENTIAL_REASONS",
     "IN_BAND",
+    "IN_BAND_REASONS",
     "REFUSALS",
     "Answer",
     "Refusal",
@@ -100,6 +101,7 @@ REFUSALS: Final[Mapping[str, Refusal]] = {
     "method_not_allowed": Refusal(405, 405, "This verb is not allowed here.", ((b"allow", b"POST"),)),
     "unknown_upstream": Refusal(404, 404, "There is no such upstream."),
     "unknown_session": Refusal(404, 404, "There is no such session; initialize a new one."),
+    "unknown_task": Refusal(404, INVALID_PARAMS, "There is no such task."),
     "unknown_event": Refusal(
         400, INVALID_REQUEST, "There is no such event to go on from; open the stream without Last-Event-ID."
     ),
@@ -155,8 +157,9 @@ CREDENTIAL_REASONS: Final = frozenset(
     }
 )
 
-# What `auto` sends in-band to a live legacy session: refusals of one call, not of the caller.
+# What `auto` sends in-band to a live legacy session: refusals of one call, not of the caller. A 404 would say that it is over.
 IN_BAND: Final = frozenset({403, 429})
+IN_BAND_REASONS: Final = frozenset({"unknown_task"})
 
 
 def told(reason: str) -> str:

@@ -18,6 +18,7 @@ from proxy import resumption
 from proxy.heavy import Heavy
 from proxy.mailbox import Mailboxes
 from proxy.sessions import SessionSealer
+from proxy.tasks import TaskBook
 from proxy.upstreams import UpstreamRegistry, UpstreamSpec
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class Gateway:
         self.registry = registry
         self.mailboxes = mailboxes
         self.heavy = Heavy()
+        self.tasks = TaskBook(config.var / "tasks")
         #: what keys send beside calls
         self.traffic = Traffic(config.session_traffic_limit)
         self.sealer = SessionSealer(config.secret_key)
@@ -80,6 +82,7 @@ class Gateway:
     async def start(self) -> None:
         """Begin: the mailboxes of older streams, and the ticker that minds open streams."""
         await self.mailboxes.start()
+        await asyncio.to_thread(self.tasks.sweep)
         self._loop = asyncio.get_running_loop()
         self.holder.subscribe(self._snapshot_changed)
         self._ticker = self._loop.create_task(self._tick())

@@ -43,6 +43,11 @@ class ChannelResponse(UpstreamResponse):
         self._channel = channel
         self.greeting = greeting
 
+    @property
+    def endpoint(self) -> bytes:
+        """Give the upstream's own address for what is posted to this stream."""
+        return self._channel.endpoint
+
     async def read(self) -> bytes:
         """Give the next event's bytes, b"" at the end."""
         event = await self._channel.next()

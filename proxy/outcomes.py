@@ -453,7 +453,8 @@ async def _answer(gateway: Gateway, call: Call, audit_id: str) -> None:
 
 def _in_band(gateway: Gateway, call: Call, refusal: Refused) -> bool:
     """Some SDKs end the whole session on any 4xx, so a live legacy session gets 403 and 429 as JSON-RPC alone."""
-    if refusal.status not in answers.IN_BAND or not refusal.rpc_id or call.verb != "POST":
+    alone = refusal.status in answers.IN_BAND or refusal.reason in answers.IN_BAND_REASONS
+    if not alone or not refusal.rpc_id or call.verb != "POST":
         return False
     mode = (call.spec.refusals if call.spec is not None else "") or gateway.config.refusals
     return bool(mode == "in-band" or (mode == "auto" and (call.session or call.link is not None)))

@@ -30,8 +30,8 @@ from policies.engine import (
     unless_blocked,
 )
 from policies.limits import limits_for
-from policies.vocabulary import CALLS, OPEN
-from proxy import era, legacy_sse, outcomes, resumption
+from policies.vocabulary import CALLS, OPEN, TASK_METHODS
+from proxy import era, legacy_sse, outcomes, resumption, tasks
 from proxy.call import Call
 from proxy.credentials import SCOPE_KEY, presented
 from proxy.exchange import Departed, Exchange
@@ -56,7 +56,12 @@ STRANGER_SECONDS = 5.0
 PARSE_OFF_LOOP = 64 * 1024
 
 #: methods that speak of a target without calling it: they follow what its lists show
-REFERRING = frozenset({"completion/complete", "resources/subscribe", "resources/unsubscribe", "subscriptions/listen"})
+REFERRING = TASK_METHODS | {
+    "completion/complete",
+    "resources/subscribe",
+    "resources/unsubscribe",
+    "subscriptions/listen",
+}
 
 Decide = Callable[[PolicySet, Principal, Target, Context], Decision]
 
@@ -188,6 +193,8 @@ async def parse(gateway: Gateway, call: Call) -> None:
     await _open_session(gateway, call)
     if LAST_EVENT_ID in call.lookup:
         resumption.claim(gateway, call)
+    if call.message is not None and not call.message.open and call.message.method not in CALLS:
+        await tasks.claim(gateway, call)
     call.stage("parse", "ok", since)
 
 
@@ -287,13 +294,14 @@ def authorize(gateway: Gateway, call: Call) -> None:
             if not decision.allowed:
                 raise refuse(decision.reason, call=call, message=decision.message)
             return
+    calls = message.method in CALLS
     how = decide_reference if message.method in REFERRING else decide
-    for name in message.targets:
+    for name in message.targets if calls else tasks.ruling(call):
         target = Target(name.kind, call.slug, name.name, name.arguments)
         if call.target is None:
             call.target = target
         decision = _decide(call.spec, snapshot.policy, principal, target, context, how)
-        if decision.allowed and call.spec is not None and call.spec.dispatchers:
+        if decision.allowed and calls and call.spec is not None and call.spec.dispatchers:
             target, decision = _refused_within(call, snapshot.policy, principal, target, context) or (
                 target,
                 decision,
@@ -360,7 +368,8 @@ async def rate_limit(gateway: Gateway, call: Call) -> None:
     and is never refused where nobody waits for its answer: a cancel, or an answer to the server, would be lost.
     """
     since = time.perf_counter_ns()
-    snapshot, principal, message, target = gateway.snapshot, call.principal, call.message, call.target
+    snapshot, principal, message = gateway.snapshot, call.principal, call.message
+    target, within = call.target, call.within
     if snapshot is None or principal is None:
         raise refuse("policy_stale", call=call)
     if message is None or message.method not in CALLS:
@@ -369,8 +378,8 @@ async def rate_limit(gateway: Gateway, call: Call) -> None:
             call.stage("rate-limit", "too_much_traffic", since)
             raise refuse("too_much_traffic", call=call, retry_after=wait)
         named = message is not None and (message.kind == "request" or not message.open)
-        target = Target("method", call.slug, message.method) if message is not None and named else None
-    refs = limits_for(snapshot, principal, target, call.within) if target is not None else ()
+        target, within = Target("method", call.slug, message.method) if message is not None and named else None, ()
+    refs = limits_for(snapshot, principal, target, within) if target is not None else ()
     if refs:
         admission = await gateway.limiter.admit(refs)
         if not admission.allowed:
@@ -407,6 +416,8 @@ async def forward(gateway: Gateway, call: Call) -> None:
     since = time.perf_counter_ns()
     response = None
     await legacy_sse.accept(call)
+    if tasks.asks(call):
+        await tasks.expect(gateway, call)
     try:
         with call.exchange.interruptible():
             call.executed = True

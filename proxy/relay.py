@@ -14,8 +14,9 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from policies.engine import NO_RULE, OPEN_METHOD, Context, Target, decide
-from proxy import answers, outcomes
+from policies.engine import Context, Target, decide
+from policies.vocabulary import ASKED
+from proxy import answers, outcomes, tasks
 from proxy.call import Call, nothing
 from proxy.exchange import Departed
 from proxy.gateway import Gateway
@@ -152,6 +153,7 @@ async def _answer(gateway: Gateway, call: Call, response: UpstreamResponse, body
             else "The upstream's answer has another request's id."
         )
     _note_result(call, reply)
+    await tasks.note(gateway, call, reply.result)
     return judged
 
 
@@ -354,6 +356,8 @@ class _Stream:
         if self.ids.brings(reply.id):
             await self._flush()
             _note_result(call, reply)
+            resumed = call.resumes.call if call.resumes is not None else None
+            await tasks.note(self.gateway, call, reply.result, known_by=tasks.of_call(resumed) if resumed else "")
             await self.ids.record(judged.data, judged.value)
             self.pending += frame(event)
             return
@@ -368,6 +372,7 @@ class _Stream:
             return
         await self._flush()
         _note_result(call, reply)
+        await tasks.note(self.gateway, call, reply.result)
         payload = await self.gateway.payload(
             judged.data, judged.value, caller=call.key_id, level=call.level, side="response"
         )
@@ -379,6 +384,8 @@ class _Stream:
     async def _others(self, event: SseEvent, judged: Judged) -> None:
         """An answer on a stream of the older transport: recorded here before it goes out."""
         call = self.call
+        posted = tasks.of_post(self.response.endpoint, judged.reply.id)
+        await tasks.note(self.gateway, call, judged.reply.result, known_by=posted)
         payload = await self.gateway.payload(
             judged.data, judged.value, caller=call.key_id, level=call.level, side="response"
         )
@@ -405,12 +412,10 @@ class _Stream:
             return
         allowed, reason = False, "policy_stale"
         if snapshot is not None and principal is not None:
-            target = Target("method", call.slug, reply.method, reply.value.get("params") or {})
+            target = Target(ASKED, call.slug, reply.method, reply.value.get("params") or {})
             context = Context(now=datetime.now(UTC), client_ip=call.client_ip)
             decision = decide(snapshot.policy, principal, target, context)
             allowed, reason = decision.allowed, decision.reason
-            if reason == OPEN_METHOD:  # of clients, which send it by themselves; a server has no business with it
-                allowed, reason = False, NO_RULE
         if len(self.server_requests) < SERVER_REQUESTS:
             self.server_requests.append({"method": reply.method[:MAX_METHOD], "allowed": allowed, "reason": reason})
         if allowed:

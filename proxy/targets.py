@@ -7,11 +7,12 @@ something is refused, since some parsers would take it for that one.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, Literal, NamedTuple
 
 from policies.engine import ABSENT
 from policies.folding import fold
-from policies.vocabulary import OPEN_METHODS, OPEN_NOTIFICATIONS, OPEN_REQUESTS
+from policies.vocabulary import OPEN_METHODS, OPEN_NOTIFICATIONS, OPEN_REQUESTS, TASK_METHODS
 from proxy.strict_json import INVALID_REQUEST, SURROGATE, Unreadable
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
 TargetKind = Literal["tool", "prompt", "resource", "method"]
 
 INVALID_PARAMS: Final = -32602
+MOST_TASKS: Final = 1_000
 
 PROTOCOL_VERSION: Final = "io.modelcontextprotocol/protocolVersion"
 CLIENT_INFO: Final = "io.modelcontextprotocol/clientInfo"
@@ -141,13 +143,23 @@ def _listen(params: dict[str, Any]) -> tuple[TargetName, ...]:
         raise Unreadable(INVALID_PARAMS, "invalid_params", "resourceSubscriptions must be an array of URIs.")
     for uri in uris:
         targets.append(TargetName("resource", _text({"uri": uri}, "uri")))
-    if wanted.get("taskIds"):
+    tasks = wanted.get("taskIds", [])
+    if not isinstance(tasks, list) or len(tasks) > MOST_TASKS:
+        raise Unreadable(INVALID_PARAMS, "invalid_params", f"taskIds must be an array of at most {MOST_TASKS} ids.")
+    for task in tasks:
+        _text({"taskId": task}, "taskId")
+    if tasks:
         targets.append(TargetName("method", "tasks/get"))
     if not wanted.keys() <= _FILTER:
         targets.append(
             TargetName("method", "subscriptions/listen")
         )  # an extension's filter, which names who knows what
     return tuple(targets)
+
+
+def _task(method: str, params: dict[str, Any]) -> tuple[TargetName, ...]:
+    _text(params, "taskId")
+    return (TargetName("method", method),)
 
 
 _NAMES: Final[dict[str, Callable[[dict[str, Any]], tuple[TargetName, ...]]]] = {
@@ -158,6 +170,7 @@ _NAMES: Final[dict[str, Callable[[dict[str, Any]], tuple[TargetName, ...]]]] = {
     "resources/unsubscribe": _subscription,
     "completion/complete": _completion,
     "subscriptions/listen": _listen,
+    **{method: partial(_task, method) for method in TASK_METHODS},
 }
 REQUESTS = OPEN_REQUESTS | _NAMES.keys()  # methods that make no sense without an id
 

@@ -126,6 +126,8 @@ class UpstreamResponse(ABC):
 
     #: an event of our own that a stream begins with
     greeting = b""
+    #: where messages are posted that it answers, on the older transport
+    endpoint = b""
     #: whether every message in it was judged and recorded before it was put there
     judged = False
 

@@ -197,7 +197,10 @@ def tool(arguments: Any = ABSENT) -> TargetName:
             call('{"notifications":{"vendor/x":true}}', method="subscriptions/listen"),
             (TargetName("method", "subscriptions/listen"),),
         ),
-        (call("{}", method="tasks/get"), (TargetName("method", "tasks/get"),)),
+        *[
+            (call('{"taskId":"t"}', method=f"tasks/{what}"), (TargetName("method", f"tasks/{what}"),))
+            for what in ("get", "result", "cancel", "update")
+        ],
         (call("{}", method="x/unknown"), (TargetName("method", "x/unknown"),)),
         (call("{}", method="Tools/Call"), (TargetName("method", "Tools/Call"),)),
         (call("{}", method="notifications/own"), (TargetName("method", "notifications/own"),)),
@@ -208,6 +211,7 @@ def tool(arguments: Any = ABSENT) -> TargetName:
                 "ping",
                 "server/discover",
                 "logging/setLevel",
+                "tasks/list",
                 "tools/list",
                 "prompts/list",
                 "resources/list",
