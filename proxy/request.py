@@ -27,6 +27,7 @@ def upstream_request(call: Call) -> UpstreamRequest:
         body=call.body if call.verb == "POST" else b"",
         idle_timeout=0 if listens else None,
         caller=call.key_id,
+        aside=call.verb == "DELETE" or (call.message is not None and call.message.kind != "request"),
     )
 
 

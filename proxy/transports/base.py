@@ -117,6 +117,8 @@ class UpstreamRequest(NamedTuple):
     #: who asks: what a caller names by ids of its own choice is looked up for that caller alone, and nobody takes more than a
     #: share of what callers share; "" for the gateway itself
     caller: str = ""
+    #: nobody waits for its answer, or it ends what waits: a notification, an answer to the server, the end of a session
+    aside: bool = False
 
 
 class UpstreamResponse(ABC):
@@ -126,8 +128,6 @@ class UpstreamResponse(ABC):
 
     #: an event of our own that a stream begins with
     greeting = b""
-    #: where messages are posted that it answers, on the older transport
-    endpoint = b""
     #: whether every message in it was judged and recorded before it was put there
     judged = False
 
@@ -155,6 +155,11 @@ class UpstreamResponse(ABC):
     def streaming(self) -> bool:
         """Tell whether the body is an SSE stream."""
         return self.content_type == b"text/event-stream"
+
+    @property
+    def endpoint(self) -> bytes:
+        """Give where messages are posted that it answers, on the older transport."""
+        return b""
 
     @property
     def waiting(self) -> int:

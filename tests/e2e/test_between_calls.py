@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import json
+import shlex
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from tests.support.fixtures import SETTINGS
 from tests.support.gateway import Gateway, Key
-from tests.support.upstream import Exchange, FakeUpstream, result
+from tests.support.upstream import Exchange, FakeUpstream, hang, result
 from tests.support.wire import Client, send
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("between")]
@@ -24,6 +29,7 @@ POLICY = """\
 roles:
   narrow: {allow: [get_customer]}
   nothing: {allow: []}
+  open: {allow: [get_customer]}
   muted:
     allow: ["*"]
     deny: ["method:logging/*", "method:notifications/progress", "method:ping", "method:prompts/list", "method:resources/unsubscribe"]
@@ -37,8 +43,9 @@ rate_limits:
     - {name: own methods, method: "x/*", per: [key], requests: 2, window_seconds: 20}
 """
 LIMIT = 10
+PLAIN = Path(__file__).resolve().parents[1] / "proxy" / "stdio_server.py"
 #: how many keys of each role the tests use up
-KEYS = {"narrow": 6, "nothing": 2, "muted": 4, "wild": 1, "asked": 4}
+KEYS = {"open": 2, "narrow": 6, "nothing": 2, "muted": 4, "wild": 1, "asked": 4}
 NOTIFICATIONS: list[tuple[str, dict[str, Any]]] = [
     ("initialized", {}),
     ("cancelled", {"requestId": 7, "reason": "enough"}),
@@ -61,9 +68,9 @@ class Scene:
     fake: FakeUpstream
     keys: dict[str, list[Key]]
 
-    def client(self, role: str, **options: Any) -> Client:
+    def client(self, role: str, upstream: str = "fake", **options: Any) -> Client:
         """A client with a key of its own, so that nothing has been counted for it."""
-        return self.gateway.client(self.key(role), **options)
+        return self.gateway.client(self.key(role), upstream, **options)
 
     def key(self, role: str) -> Key:
         """A key of a role that nobody has used."""
@@ -76,8 +83,9 @@ def scene() -> Iterator[Scene]:
         policy = gateway.home / "policy.yaml"
         policy.write_text(POLICY)
         named = [(role, f"{role}-{n}") for role, count in KEYS.items() for n in range(count)]
-        _, _, *printed = gateway.commands(
+        _, _, _, *printed = gateway.commands(
             ["upstreams", "add", "fake", "--url", fake.url],
+            ["upstreams", "add", "pipe", "--command", shlex.join([sys.executable, str(PLAIN)])],
             ["policy", "apply", str(policy)],
             *(["keys", "create", name, "--role", role, "--json"] for role, name in named),
         )
@@ -260,6 +268,37 @@ def test_a_cancel_arrives_when_the_limit_is_used_up(scene: Scene) -> None:
     scene.gateway.client(client.key).initialize()
     assert client.call("get_customer").error["data"]["reason"] == "rate_limited"
     assert send(client.address, headers=client.headers(), verb="DELETE").status == 200
+
+
+@pytest.mark.parametrize("upstream", ["fake", "pipe"])
+def test_a_cancel_arrives_when_the_upstream_is_full(scene: Scene, upstream: str) -> None:
+    """What takes every place is what the cancel would end."""
+    few = "from audit.acts import Actor; from proxy import services; services.update_upstream(actor=Actor.system(), slug={!r}, max_concurrent={})"
+    scene.gateway.manage("shell", "-c", few.format(upstream, 2))
+    time.sleep(2.0)
+    scene.fake.script(hang(), method="tools/call")
+    client = scene.client("open", upstream=upstream).initialize()
+
+    told: list[str] = []
+
+    def call() -> None:
+        with contextlib.suppress(OSError):
+            told.append(client.call("get_customer", {"sleep": 12}, uuid4().hex, timeout=30).body.decode())
+
+    try:
+        for _ in range(LIMIT):  # over three workers, each with room for two
+            threading.Thread(target=call, daemon=True).start()
+        until = time.monotonic() + 10
+        while not any("upstream_busy" in body for body in told):
+            assert time.monotonic() < until, told
+            time.sleep(0.05)
+        for name, params in NOTIFICATIONS * 2:
+            assert client.ask(f"notifications/{name}", params, None).status == 202, name
+        for answer in ANSWERS:
+            assert send(client.address, answer, client.headers()).status == 202
+        assert send(client.address, headers=client.headers(), verb="DELETE").status in (200, 202, 204)
+    finally:
+        scene.gateway.manage("shell", "-c", few.format(upstream, 512))
 
 
 @pytest.mark.parametrize(
