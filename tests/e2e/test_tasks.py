@@ -6,6 +6,8 @@ import asyncio
 import http.client
 import json
 import secrets
+import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.support import clients
 from tests.support.fixtures import SETTINGS
 from tests.support.gateway import Gateway, Key
 from tests.support.upstream import Exchange, FakeUpstream, event, failure
@@ -25,6 +28,7 @@ roles:
   narrow: {allow: [get_customer]}
   admin: {allow: ["*"]}
   changing: {allow: [get_customer, delete_customer, public.echo]}
+  asked: {allow: [get_customer, forever, "method:elicitation/create"]}
   strict: {allow: ["*"], deny: ["method:tasks/cancel", "method:tasks/list"]}
 rate_limits:
   limits:
@@ -33,7 +37,7 @@ audit:
   - {level: digest, tool: list_customers}
 """
 NARROWED = POLICY.replace("[get_customer, delete_customer, public.echo]", "[get_customer, public.echo]")
-KEYS = {"narrow": 3, "admin": 2, "changing": 1, "strict": 1}
+KEYS = {"narrow": 3, "admin": 2, "changing": 1, "strict": 1, "asked": 1}
 SECRET = "ghp_" + "abcdEFGH1234567890abcdEFGH1234567890"
 
 
@@ -387,3 +391,47 @@ def test_calls_count_and_asking_does_not(scene: Scene, tasks: Tasks) -> None:
         "policy", "replay", str(scene.gateway.home / "policy.yaml"), "--since", "1h", "--json"
     )
     assert json.loads(replayed.stdout)["changed"] == 0
+
+
+def listening(port: int) -> bool:
+    """Whether anybody listens there."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_a_client_and_a_server_of_the_python_sdk(scene: Scene) -> None:
+    python, script, port = clients.python(clients.MCP1), clients.SCRIPTS / "tasks1.py", clients.free_port()
+    server = subprocess.Popen([python, script, "serve", str(port)])
+    try:
+        scene.gateway.add_upstream("sdk", f"http://127.0.0.1:{port}/mcp/")
+        until = time.monotonic() + 30 * clients.PATIENCE
+        while not listening(port):
+            assert time.monotonic() < until, "the server did not start"
+            time.sleep(0.1)
+        time.sleep(1.0)
+        since = scene.gateway.now()
+        mine, other = scene.keys["asked"][0].key, scene.keys["admin"][0].key
+        done = subprocess.run(
+            [python, script, "play", f"{scene.gateway.url}/mcp/sdk", mine, other],
+            capture_output=True,
+            text=True,
+            timeout=90,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert json.loads(done.stdout) == {
+            "tools": ["get_customer", "forever"],
+            "status": True,
+            "result": "accept",
+            "stranger": -32602,
+            "strangers list": [],
+            "list": True,
+            "cancelled": "cancelled",
+        }
+        events = scene.gateway.events(since, 2, method="tasks/result")
+        assert sorted((e["outcome"], e["tool_name"]) for e in events) == [
+            ("allowed", "get_customer"),
+            ("invalid", None),
+        ]
+    finally:
+        server.terminate()
+        server.wait(10)
