@@ -18,6 +18,7 @@ from policies.engine import (
     DENIED_BY_RULE,
     MESSAGES,
     NO_RULE,
+    OPEN_METHOD,
     Context,
     Decision,
     RuleRef,
@@ -26,9 +27,11 @@ from policies.engine import (
 from policies.folding import fold
 from policies.limits import LimitIndex
 from policies.specs import ALWAYS, AuditSpec, ConditionSpec, PolicySpec, RuleSpec, WindowSpec
-from policies.vocabulary import AUDIT_LEVELS, UNSEEN, WEEKDAYS
+from policies.vocabulary import ASKED, AUDIT_LEVELS, OPEN, OPEN_METHODS, TASK_METHODS, UNSEEN, WEEKDAYS
 
 OuterCheck = Callable[[Target, Context], int]
+#: of which kind rules are that speak of what is beside the kinds
+_KIND_OF = {UNSEEN: "tool", ASKED: "method"}
 CACHE_SIZE = 8192  # per generation; two generations are kept
 CACHED_NAME = 256  # longer names are decided each time, so that they cannot fill memory
 
@@ -151,6 +154,11 @@ class CompiledRule:
             raise PolicyError(f"rule {spec.id} ({spec.label()}): {error}") from error
 
     @property
+    def names_something(self) -> bool:
+        """Whether its pattern speaks of some names and not of all: what needs no rule is denied by name alone."""
+        return bool(self.spec.pattern.strip("*?"))
+
+    @property
     def unconditional(self) -> bool:
         """Whether it matches whenever its role, key, kind, upstream and name do."""
         return not self.outer_checks and not self.argument_checks
@@ -189,15 +197,17 @@ class CompiledRule:
 class Candidates:
     """The rules that may concern one name for one role, and the decision itself where nothing is left to ask."""
 
-    __slots__ = ("_reachable", "allows", "denies", "fixed", "shadows")
+    __slots__ = ("_reachable", "allows", "denies", "fixed", "otherwise", "shadows")
 
-    def __init__(self, rules: Sequence[CompiledRule], version: int, *, fixed: Decision | None = None) -> None:
+    def __init__(self, rules: Sequence[CompiledRule], otherwise: Decision, *, fixed: Decision | None = None) -> None:
         ordered = sorted(rules, key=lambda rule: (not rule.unconditional, rule.ref.id))
         self.denies = tuple(r for r in ordered if r.ref.effect == "deny" and not r.spec.observe)
         self.allows = tuple(r for r in ordered if r.ref.effect == "allow" and not r.spec.observe)
         self.shadows = tuple(r for r in ordered if r.spec.observe)
         self._reachable: dict[tuple[tuple[int, ...], tuple[int, ...]], bool] = {}
-        self.fixed = fixed or self._fix(version)
+        #: the decision where none of the rules settles it
+        self.otherwise = otherwise
+        self.fixed = fixed or self._fix(otherwise.policy_version)
 
     def _fix(self, version: int) -> Decision | None:
         if any(not rule.unconditional for rule in self.shadows):
@@ -211,7 +221,7 @@ class Candidates:
         if self.allows:
             rule = self.allows[0]
             return Decision(True, ALLOWED_BY_RULE, rule.ref, "", version, observed) if rule.unconditional else None
-        return Decision(False, NO_RULE, None, MESSAGES[NO_RULE], version, observed)
+        return replace(self.otherwise, observed=observed)
 
     def reachable(self, allows: list[CompiledRule], denies: list[CompiledRule]) -> bool:
         """Whether some arguments make one of `allows` hold and none of `denies`; remembered."""
@@ -274,6 +284,7 @@ class PolicySet:
         self.version = spec.version
         self.roles = frozenset(role.name for role in spec.roles)
         self.nothing = Decision(False, NO_RULE, None, MESSAGES[NO_RULE], spec.version)
+        self.open = Decision(True, OPEN_METHOD, None, "", spec.version)
         self.rules = tuple(CompiledRule(rule) for rule in spec.rules if rule.enabled)
         self.limits = LimitIndex(spec.limits)
         self._denying = tuple(rule for rule in self.rules if rule.ref.effect == "deny")
@@ -311,19 +322,22 @@ class PolicySet:
 
     def _gather(self, place: tuple[str, str, str, str, str]) -> Candidates:
         role, key_prefix, kind, upstream, name = place
-        rules = self._matching(role, key_prefix, "tool" if kind == UNSEEN else kind, upstream, name)
+        if kind == OPEN or (kind == "method" and (name in OPEN_METHODS or name in TASK_METHODS)):
+            found = self._matching(role, key_prefix, "method", upstream, name)
+            return Candidates([r for r in found if r.ref.effect == "deny" and r.names_something], self.open)
+        rules = self._matching(role, key_prefix, _KIND_OF.get(kind, kind), upstream, name)
         if kind == UNSEEN:
             rules += self._denying_folded(role, key_prefix, "tool", upstream, (fold(name),), rules)
         elif kind == "resource":
             if uris.ambiguous(name):
                 if not any(r.spec.pattern == name and r.ref.effect == "allow" and not r.spec.observe for r in rules):
-                    return Candidates((), self.version, fixed=self._ambiguous)
+                    return Candidates((), self.nothing, fixed=self._ambiguous)
                 # A rule that spells the whole name, as it is, knows what this server makes of it; no other can.
                 rules = [r for r in rules if r.spec.pattern == name or r.ref.effect == "deny"]
             else:
                 rules = [r for r in rules if r.ref.effect == "deny" or _allows_shortened(r, name)]
             rules += self._denying_folded(role, key_prefix, kind, upstream, uris.readings(name), rules)
-        return Candidates(rules, self.version)
+        return Candidates(rules, self.nothing)
 
     def _matching(self, role: str, key_prefix: str, kind: str, upstream: str, name: str) -> list[CompiledRule]:
         """The rules that match a name as it is spelled."""

@@ -9,7 +9,7 @@ decision costs a lookup and the checks of the few rules that concern this target
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -131,8 +131,9 @@ def _decide(policy: PolicySet, candidates: Candidates, target: Target, context: 
             return Decision(True, ALLOWED_BY_RULE, rule.ref, "", policy.version, observed, tuple(errors))
         if answer == ERROR:
             errors.append(rule.ref)
-    reason = POLICY_ERROR if errors else NO_RULE
-    return Decision(False, reason, None, MESSAGES[reason], policy.version, observed, tuple(errors))
+    if errors:
+        return Decision(False, POLICY_ERROR, None, MESSAGES[POLICY_ERROR], policy.version, observed, tuple(errors))
+    return replace(candidates.otherwise, observed=observed)
 
 
 def _observed(candidates: Candidates, target: Target, context: Context) -> tuple[RuleRef, ...]:
@@ -153,6 +154,8 @@ def decide_reference(policy: PolicySet, principal: Principal, target: Target, co
     candidates = policy.candidates(principal.role, principal.key_prefix, target.kind, target.upstream, target.name)
     if candidates.fixed is not None:
         return candidates.fixed
+    if candidates.otherwise.allowed:
+        return _decide(policy, candidates, target, context)
     denies: list[CompiledRule] = []
     for rule in candidates.denies:
         answer = rule.check_outer(target, context)

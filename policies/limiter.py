@@ -26,13 +26,15 @@ from policies.limiter_table import Verdict, Window
 if TYPE_CHECKING:
     from policies.limits import LimitRef
 
-__all__ = ["Admission", "Limiter", "build_limiter"]
+__all__ = ["Admission", "Limiter", "Traffic", "build_limiter"]
 
 log = logging.getLogger("sentinel.limits")
 
 _SECOND: Final = 1_000_000_000
 #: names that one key may be counted by anew within a limit's window, so that nobody fills the table with ever-new ones
 MOST_NAMES: Final = 2048
+#: keys whose traffic beside calls is counted in one process
+_TALKING: Final = 4096
 
 
 class Admission(NamedTuple):
@@ -175,6 +177,22 @@ class Limiter:
         await self._windows.close()
         if self._fallback is not None:
             await self._fallback.close()
+
+
+class Traffic:
+    """A bound of this process, for each key, on what is no call: far above what clients do, against floods alone."""
+
+    def __init__(self, requests: int) -> None:
+        self._table = LocalTable(_TALKING)
+        self._requests = requests
+
+    def wait(self, key: str) -> float:
+        """Take a place; gives 0, or the seconds until there is one."""
+        name = blake2b(key.encode(), digest_size=16).digest()
+        verdict, now = self._table.decide_now((Window(name, self._requests, 60 * _SECOND),))
+        if verdict.allowed or verdict.which < 0:  # more keys than there are slots are many, and none of them floods
+            return 0.0
+        return max(1, verdict.free_at - now) / _SECOND
 
 
 def build_limiter(config: Any) -> Limiter:

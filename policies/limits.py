@@ -51,7 +51,7 @@ class LimitIndex:
             if spec.key in (None, key_prefix)
             and spec.role in (None, role)
             and spec.upstream in ("", upstream)
-            and spec.kind in ("", "tool" if kind == UNSEEN else kind)
+            and (spec.kind == ("tool" if kind == UNSEEN else kind) or (not spec.kind and kind != "method"))
             and (not spec.pattern or self._matchers[spec.pattern](kind, name))
         ]
         replaced = {(spec.kind, frozenset(spec.per)) for spec in found if spec.pattern and not spec.is_default}
@@ -73,9 +73,9 @@ class LimitRef:
 
 
 def limits_for(
-    snapshot: Snapshot, principal: Principal, target: Target | None, within: Sequence[Inner] = ()
+    snapshot: Snapshot, principal: Principal, target: Target, within: Sequence[Inner] = ()
 ) -> tuple[LimitRef, ...]:
-    """The limits that count this request, with their buckets; `target` None is protocol traffic that names none.
+    """The limits that count this request, with their buckets. A method counts in those alone that speak of methods.
 
     A target that calls others by name counts as those do when they are called themselves, and where none of them counts once
     as itself.
@@ -98,12 +98,8 @@ def limits_for(
     return tuple(replace(ref, count=max(1, counts[name])) for name, ref in (outer | inner).items())
 
 
-def _refs(index: LimitIndex, principal: Principal, target: Target | None, kind: str = "") -> tuple[LimitRef, ...]:
+def _refs(index: LimitIndex, principal: Principal, target: Target, kind: str = "") -> tuple[LimitRef, ...]:
     """The limits that count one target."""
-    if target is None:
-        specs = index.find(principal.role, principal.key_prefix, "", "", "")
-    else:
-        specs = index.find(principal.role, principal.key_prefix, kind or target.kind, target.upstream, target.name)
     return tuple(
         LimitRef(
             bucket(spec, principal, target),
@@ -111,13 +107,13 @@ def _refs(index: LimitIndex, principal: Principal, target: Target | None, kind: 
             spec.window_seconds,
             spec.burst,
             spec,
-            namer=principal.key_prefix.encode() if "tool" in spec.per and target is not None else b"",
+            namer=principal.key_prefix.encode() if "tool" in spec.per else b"",
         )
-        for spec in specs
+        for spec in index.find(principal.role, principal.key_prefix, kind or target.kind, target.upstream, target.name)
     )
 
 
-def bucket(spec: LimitSpec, principal: Principal, target: Target | None) -> bytes:
+def bucket(spec: LimitSpec, principal: Principal, target: Target) -> bytes:
     """What tells this bucket of a limit from its others: the limit's id and the identities it is counted per."""
     parts = [str(spec.id)]
     for identity in spec.per:
@@ -125,8 +121,6 @@ def bucket(spec: LimitSpec, principal: Principal, target: Target | None) -> byte
             parts.append(principal.key_prefix)
         elif identity == "role":
             parts.append(principal.role)
-        elif target is None:
-            parts.append("")
         elif identity == "upstream":
             parts.append(target.upstream)
         else:

@@ -281,7 +281,7 @@ class RuleCondition(models.Model):
 class RateLimit(models.Model):
     """At most `requests` in any `window_seconds`, counted in one bucket per combination of `per`.
 
-    `is_default` marks a limit that gives way to one that names the tool. `kind` empty: every request counts.
+    `is_default` marks a limit that gives way to one that names the tool. `kind` empty: calls of tools, prompts and resources count.
     """
 
     name = models.CharField(max_length=100, blank=True, default="")

@@ -16,6 +16,7 @@ from policies.document import parse
 from policies.models import ApiKey
 from policies.replaying import REPLAYED_REASONS, Group, Replay, Report, Single
 from policies.specs import PolicySpec, numbered
+from policies.vocabulary import TASK_METHODS
 
 Progress = Callable[[int, int], None]
 
@@ -25,9 +26,13 @@ _NAME = "coalesce(e.tool_name, CASE WHEN e.target_kind = 'method' THEN e.method 
 _ALLOWED = "CASE e.outcome WHEN 'allowed' THEN 'true' WHEN 'denied' THEN 'false' ELSE coalesce(e.decision ->> 'allowed', '') END"
 _REASON = "CASE WHEN e.outcome IN ('allowed', 'denied') THEN e.reason ELSE e.decision ->> 'reason' END"
 _COLUMNS = ("e.key_prefix", "e.key_name", "e.role", "e.upstream", "e.target_kind", _NAME, _ALLOWED, _REASON)
+# Who asks for a task is judged by the call that made it, which is replayed itself.
+_TASKS = f"e.method NOT IN ({', '.join(repr(method) for method in sorted(TASK_METHODS))})"
 # The C collation throughout: nobody reads this order, and comparing by a language's costs more.
 _GROUP = ", ".join(f'({column}) COLLATE "C"' for column in _COLUMNS)
-_WHERE = f"e.id >= %s AND e.id < %s AND e.outcome <> 'changed' AND e.target_kind <> '' AND {_REASON} = ANY(%s)"
+_WHERE = (
+    f"e.id >= %s AND e.id < %s AND e.outcome <> 'changed' AND e.target_kind <> '' AND {_TASKS} AND {_REASON} = ANY(%s)"
+)
 GROUPS = f"""
 SELECT {_GROUP}, sum(e.count), max(e.id::text COLLATE "C"), min(e.id::text COLLATE "C")
 FROM audit_auditevent e WHERE {_WHERE} GROUP BY 1, 2, 3, 4, 5, 6, 7, 8

@@ -264,7 +264,10 @@ class LimitForm(forms.Form):
     upstream = forms.CharField(required=False, max_length=63, label="Only upstream")
     kind = forms.ChoiceField(
         required=False,
-        choices=[("", "every request"), *((word, f"{KIND_WORDS[word]} only") for word in vocabulary.KINDS)],
+        choices=[
+            ("", "calls of tools, prompts and resources"),
+            *((word, f"{KIND_WORDS[word]} only") for word in vocabulary.KINDS),
+        ],
         label="Counts",
     )
     pattern = forms.CharField(

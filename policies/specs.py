@@ -90,7 +90,7 @@ class RuleSpec:
 class LimitSpec:
     """At most `requests` in any `window_seconds`, one bucket per combination of the identities in `per`.
 
-    `key` is a key prefix. `kind` empty: every request counts. `is_default`: gives way to a limit that names the tool.
+    `key` is a key prefix. `kind` empty: calls of tools, prompts and resources count. `is_default`: gives way to a limit that names the tool.
     """
 
     requests: int

@@ -110,7 +110,7 @@ def limit_sentence(limit: LimitSpec) -> str:
     if limit.kind:
         what = f"calls of {limit.kind} {limit.pattern}" if limit.pattern else f"{limit.kind} calls"
     else:
-        what = "requests"
+        what = "calls"
     text = f"At most {limit.requests} {what} in {_span(limit.window_seconds)}"
     if limit.upstream:
         text += f" to {limit.upstream}"

@@ -27,6 +27,7 @@ from proxy.message import Refused
 __all__ = [
     "CREDENTIAL_REASONS",
     "IN_BAND",
+    "IN_BAND_REASONS",
     "REFUSALS",
     "REFUSAL_META",
     "Answer",
@@ -111,6 +112,7 @@ REFUSALS: Final[Mapping[str, Refusal]] = {
     "id_in_use": Refusal(
         400, INVALID_REQUEST, "A request with this id still waits for its answer in this session; use another id."
     ),
+    "unknown_task": Refusal(404, INVALID_PARAMS, "There is no such task."),
     "unknown_event": Refusal(
         400, INVALID_REQUEST, "There is no such event to go on from; open the stream without Last-Event-ID."
     ),
@@ -126,6 +128,7 @@ REFUSALS: Final[Mapping[str, Refusal]] = {
     "tool_definition_changed": Refusal(403, 403, "The tool's definition has changed and waits for approval."),
     # rate limit
     "rate_limited": Refusal(429, 429, "The rate limit is used up."),
+    "too_much_traffic": Refusal(429, 429, "Too many lists and other messages beside calls; try again later."),
     "too_many_streams": Refusal(429, 429, "Too many open streams."),
     "too_much_waiting": Refusal(429, 429, "Too much of this key's data waits in the gateway: read what is open first."),
     "limiter_unavailable": Refusal(503, 503, "The rate limit could not be checked."),
@@ -166,6 +169,7 @@ CREDENTIAL_REASONS: Final = frozenset(
 
 # What may go out with HTTP 200: refusals and failures of one call; not of the caller (401), the session (404), or bytes (400).
 IN_BAND: Final = frozenset({403, 429, 500, 502, 503, 504})
+IN_BAND_REASONS: Final = frozenset({"unknown_task"})
 
 # The member of `_meta` in which the result of a tool that was refused has what an error has as its data.
 REFUSAL_META: Final = "mcp-sentinel/refusal"

@@ -23,6 +23,7 @@ from proxy.upstreams import UpstreamSpec
 
 if TYPE_CHECKING:
     from proxy.resumption import Place
+    from proxy.tasks import Made
 
 
 def nothing() -> int:
@@ -85,6 +86,7 @@ class Call:
         "started_ns",
         "streaming",
         "target",
+        "tasks",
         "torn",
         "unrecordable",
         "upstream_ns",
@@ -126,6 +128,8 @@ class Call:
         #: where answers go when the client reads them from a stream of the older transport
         self.link: Link | None = None
         self.target: Target | None = None
+        #: the calls that made the tasks which it names, None for one that is not known
+        self.tasks: list[Made | None] = []
         #: the tools that the target calls by name, where it is one that does
         self.within: tuple[Inner, ...] = ()
         self.decision: Decision | None = None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from audit.logger import AuditLogger
 from audit.sanitizer import MISSING, Payload
 from audit.sanitizer import current as current_sanitizer
-from policies.limiter import Limiter
+from policies.limiter import Limiter, Traffic
 from policies.snapshot import Snapshot, SnapshotHolder
 from proxy import resumption
 from proxy.heavy import Heavy
@@ -20,6 +20,7 @@ from proxy.in_flight import InFlight
 from proxy.mailbox import Mailboxes
 from proxy.sessions import SessionSealer
 from proxy.standing import Standing
+from proxy.tasks import TaskBook
 from proxy.upstreams import UpstreamRegistry, UpstreamSpec
 
 if TYPE_CHECKING:
@@ -58,6 +59,9 @@ class Gateway:
         self.registry = registry
         self.mailboxes = mailboxes
         self.heavy = Heavy()
+        self.tasks = TaskBook(config.var / "tasks")
+        #: what keys send beside calls
+        self.traffic = Traffic(config.session_traffic_limit)
         self.sealer = SessionSealer(config.secret_key)
         #: bytes that wait in this worker, by key
         self.ledger = registry.ledger
@@ -85,6 +89,7 @@ class Gateway:
         """Begin: the mailboxes of older streams, and the ticker that minds open streams."""
         await self.mailboxes.start()
         self.in_flight.start()
+        await asyncio.to_thread(self.tasks.sweep)
         self._loop = asyncio.get_running_loop()
         self.holder.subscribe(self._snapshot_changed)
         self._ticker = self._loop.create_task(self._tick())

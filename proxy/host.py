@@ -33,6 +33,7 @@ from proxy.transports import confine, descendants
 from proxy.transports.base import UpstreamError, UpstreamRequest, UpstreamResponse
 from proxy.transports.hosted import (
     ANSWER,
+    ASIDE,
     CALLER,
     ERROR,
     FIRST_BYTE,
@@ -55,7 +56,15 @@ GRACE_SECONDS = 2.0
 #: a difference that workers saw is looked into at most this often
 AGAIN_SECONDS = 10.0
 _INNER = frozenset(
-    (KEY, MARK, CALLER, FIRST_BYTE, IDLE, *b"host accept-encoding content-length transfer-encoding connection".split())
+    (
+        KEY,
+        MARK,
+        ASIDE,
+        CALLER,
+        FIRST_BYTE,
+        IDLE,
+        *b"host accept-encoding content-length transfer-encoding connection".split(),
+    )
 )
 _OUTER = frozenset(b"content-length transfer-encoding connection keep-alive".split())
 
@@ -162,6 +171,7 @@ class Host:
             float(headers[FIRST_BYTE]) if FIRST_BYTE in headers else None,
             float(headers[IDLE]) if IDLE in headers else None,
             headers.get(CALLER, b"").decode("latin-1"),
+            ASIDE in headers,
         )
         gone = asyncio.ensure_future(_gone(receive))
         call = asyncio.ensure_future(self._relay(slug, request, send))

@@ -8,14 +8,15 @@ What is judged here is one message. Whether it may go out, and that its record c
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from audit.sanitizer import MISSING
 from policies.engine import ABSENT, Context, Target, may_list
 from proxy import replies
-from proxy.listing import Unfilterable, filter_result, holds_list
+from proxy.listing import ItemKind, Unfilterable, filter_result, holds_list
 from proxy.replies import Reply, Unreadable
-from proxy.targets import TargetKind
+from proxy.tasks import Mine, owner
 from proxy.transports.base import Broken
 
 if TYPE_CHECKING:
@@ -46,10 +47,13 @@ async def judge(gateway: Gateway, call: Call, data: bytes) -> Judged:
         small = len(data) <= replies.LARGE_BYTES
         reply = replies.read(data) if small else await gateway.heavy.run(call.key_id, replies.read, data)
         result = reply.result
-        if result is None or not holds_list(result):
+        # On a stream of the older transport nobody knows here what was asked.
+        tasks = call.message is None or call.message.method == "tasks/list"
+        if result is None or not holds_list(result, tasks=tasks):
             return Judged(reply, data, reply.value if reply.exact else MISSING, reply.compact)
         keep = _Keep(gateway, call)
-        found = filter_result(data, keep) if small else await gateway.heavy.run(call.key_id, filter_result, data, keep)
+        work = partial(filter_result, data, keep, tasks=tasks)
+        found = work() if small else await gateway.heavy.run(call.key_id, work)
     except Unreadable as bad:
         await keep_head(gateway, call, data)
         raise Broken("The upstream's answer cannot be read.", detail=f"{bad.reason}: {bad.message}") from None
@@ -80,13 +84,29 @@ class _Keep:
         self.principal = call.principal
         self.spec = gateway.upstream(call.slug) or call.spec
         self.context = Context(now=datetime.now(UTC), client_ip=call.client_ip)
+        self._book, self._owner = gateway.tasks, owner(call)
         self.watched = self.spec is not None and gateway.registry.watched(self.spec)
         #: something is listed that the catalogue does not have so
         self.differs = False
 
-    def __call__(self, kind: TargetKind, name: str, item: dict[str, Any]) -> bool:
+    def _has(self, tool: str) -> bool:
+        """Whether the caller has the tool that made a task."""
+        if self.snapshot is None or self.principal is None or self.spec is None or self.spec.blocked("tool", tool):
+            return False
+        known = self.spec.definition("tool", tool)
+        target = Target("tool", self.spec.slug, tool, ABSENT, known.annotations if known is not None else None)
+        return may_list(self.snapshot.policy, self.principal, target, self.context)
+
+    @cached_property
+    def _tasks(self) -> Mine:
+        return self._book.mine(self._owner)
+
+    def __call__(self, kind: ItemKind, name: str, item: dict[str, Any]) -> bool:
         if self.snapshot is None or self.principal is None or self.spec is None:
             return False
+        if kind == "task":
+            made = self._tasks.made(name)
+            return made is not None and all(self._has(tool) for tool in (made.name, *made.within))
         annotations = item.get("annotations")
         target = Target(kind, self.spec.slug, name, ABSENT, annotations if isinstance(annotations, dict) else None)
         if not may_list(self.snapshot.policy, self.principal, target, self.context):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from policies.folding import loose
 from proxy.definitions import LISTS
@@ -24,14 +24,16 @@ __all__ = [
     "MOST_ITEMS",
     "MOST_LIST_BYTES",
     "FilteredList",
+    "ItemKind",
     "Keep",
     "Unfilterable",
     "filter_result",
     "holds_list",
 ]
 
-#: decides on one item: its kind, its name (a resource's URI, a template's URI template), the item itself
-Keep = Callable[[TargetKind, str, dict[str, Any]], bool]
+#: decides on one item: its kind, its name (a resource's URI, a template's URI template, a task's id), the item itself
+ItemKind = TargetKind | Literal["task"]
+Keep = Callable[[ItemKind, str, dict[str, Any]], bool]
 
 #: items and bytes of one answer to those who ask for a list; pages are there for more
 MOST_ITEMS: Final = 10_000
@@ -40,12 +42,14 @@ LIST_METHODS: Final = frozenset(method for method, *_ in LISTS.values())
 
 # The member that holds a list -> what its items are, and the member that names one. As careless readers know it: some clients
 # read members in any case, or end a name at a NUL.
-_LISTS: Final[dict[str, tuple[TargetKind, str]]] = {
+_LISTS: Final[dict[str, tuple[ItemKind, str]]] = {
     "tools": ("tool", "name"),
     "prompts": ("prompt", "name"),
     "resources": ("resource", "uri"),
     "resourcetemplates": ("resource", "uriTemplate"),
 }
+# The same, where tasks may have been asked for: elsewhere anybody may call something of his own so.
+_WITH_TASKS: Final = _LISTS | {"tasks": ("task", "taskId")}
 
 
 # What most results consist of: none of it is read as a list by anybody.
@@ -91,9 +95,10 @@ def _expect(text: str, place: int, character: str) -> int:
 class _Filter:
     """One pass over an answer: each method reads the value at a place, notes what to cut, and returns where it ends."""
 
-    def __init__(self, text: str, keep: Keep) -> None:
+    def __init__(self, text: str, keep: Keep, lists: dict[str, tuple[ItemKind, str]]) -> None:
         self.text = text
         self.keep = keep
+        self.lists = lists
         self.cuts: list[_Cut] = []
         self.kept = 0
         self.hidden = 0
@@ -112,16 +117,16 @@ class _Filter:
         folded = loose(name)
         if name == PROTOTYPE:
             raise Unfilterable(f"{name} could be read as any member")
-        if folded in _LISTS and self.text[place : place + 1] == "[":
-            return self._list(place, *_LISTS[folded])
+        if folded in self.lists and self.text[place : place + 1] == "[":
+            return self._list(place, *self.lists[folded])
         value, end = _decode(self.text, place)
-        if folded in _LISTS and value is not None:  # null is what some servers write for an empty list
+        if folded in self.lists and value is not None:  # null is what some servers write for an empty list
             raise Unfilterable(f"{name} is no list")
         if folded == "cachescope" and value != "private":
             self.cuts.append(_Cut(place, end, '"private"'))
         return end
 
-    def _list(self, place: int, kind: TargetKind, naming: str) -> int:
+    def _list(self, place: int, kind: ItemKind, naming: str) -> int:
         kept: list[str] = []
         hidden = 0
 
@@ -177,18 +182,19 @@ def _name(item: Any, naming: str) -> Any:
     return item.get(naming)
 
 
-def holds_list(result: dict[str, Any]) -> bool:
-    """Tell whether some reader would find a list in a result, or what should be one."""
+def holds_list(result: dict[str, Any], *, tasks: bool = False) -> bool:
+    """Tell whether some reader would find a list in a result, or what should be one; `tasks` too, where they may be listed."""
     if result.keys() <= _NO_LISTS:
         return False
-    return PROTOTYPE in result or not _LISTS.keys().isdisjoint(map(loose, result))
+    lists = _WITH_TASKS if tasks else _LISTS
+    return PROTOTYPE in result or not lists.keys().isdisjoint(map(loose, result))
 
 
-def filter_result(raw: bytes, keep: Keep) -> FilteredList:
+def filter_result(raw: bytes, keep: Keep, *, tasks: bool = False) -> FilteredList:
     """Filter the JSON answer to a list method; an error, or a message that is no answer, stays as it is."""
     try:
         text = raw.decode()
-        work = _Filter(text, keep)
+        work = _Filter(text, keep, _WITH_TASKS if tasks else _LISTS)
         end = work.message(_skip(text, 0))
         if _skip(text, end) != len(text):
             raise Unfilterable("something follows the JSON value")

@@ -24,6 +24,7 @@ from proxy.targets import (
     ENVELOPE,
     INVALID_PARAMS,
     META,
+    OPEN_NOTIFICATIONS,
     PARAMS,
     PROTOCOL_VERSION,
     REQUESTS,
@@ -192,8 +193,11 @@ def _read(value: Any, body: bytes, compact: bytes) -> Message:
         raise Unreadable(INVALID_PARAMS, "invalid_params", "params must be an object when present.")
     if id_json is None and method in REQUESTS:
         raise Unreadable(INVALID_REQUEST, "invalid_request", f"{method} needs an id.")
+    if id_json is not None and method in OPEN_NOTIFICATIONS:
+        # What it speaks of by an id (a cancelled call) is told apart from other callers' only where it comes as a notification.
+        raise Unreadable(INVALID_REQUEST, "invalid_request", f"{method} takes no id.")
     found: dict[str, Any] | None = params if type(params) is dict else None
-    targets = named(method, found or {}, id_json is None)
+    targets = named(method, found or {})
     kind: Kind = "notification" if id_json is None else "request"
     return Message(kind, rpc_id, id_json, method, found, value, targets, not targets, compact)
 
@@ -275,7 +279,7 @@ def _known(body: bytes, bad: Unreadable) -> Known:
     params = value.get("params")
     if method and isinstance(params, dict):
         try:
-            targets = named(method, {**params, "arguments": {}} if "arguments" in params else params, id_json is None)
+            targets = named(method, {**params, "arguments": {}} if "arguments" in params else params)
         except Unreadable:
             targets = ()
     kind: Kind | Literal[""] = "" if not method else "request" if "id" in value else "notification"

@@ -42,7 +42,8 @@ _OUTCOME_OF = {
     **dict.fromkeys(("missing_credential", *answers.CREDENTIAL_REASONS), "unauthenticated"),
     **dict.fromkeys(("no_rule", "denied_by_rule", "policy_error", "policy_stale", "tool_definition_changed"), "denied"),
     **dict.fromkeys(("ambiguous_target", "nested_call"), "denied"),
-    **dict.fromkeys(("rate_limited", "too_many_streams", "too_much_waiting", "limiter_unavailable"), "limited"),
+    **dict.fromkeys(("rate_limited", "too_much_traffic", "too_many_streams", "too_much_waiting"), "limited"),
+    "limiter_unavailable": "limited",
     **dict.fromkeys(("client_gone", CANCELLED), "cancelled"),
     **dict.fromkeys(("revoked_during_stream", "denied_during_stream", "upstream_changed"), "cancelled"),
     **dict.fromkeys(("server_stopping", "internal_error"), "interrupted"),
@@ -480,7 +481,8 @@ def _style(gateway: Gateway, call: Call, refusal: Refused) -> answers.Style:
     """Some SDKs end the whole session on any 4xx or 5xx, and most models read what a tool gave, but not an error: so `auto`
     tells a live legacy session within HTTP 200, of a tool as its result.
     """
-    if refusal.status not in answers.IN_BAND or call.principal is None:
+    alone = refusal.status in answers.IN_BAND or refusal.reason in answers.IN_BAND_REASONS
+    if not alone or call.principal is None:
         return "http"
     if call.known.kind != "request" or not refusal.rpc_id:
         return "http"  # nobody waits for an answer to it, or nobody could tell to what it is one

@@ -30,14 +30,15 @@ from policies.engine import (
     unless_blocked,
 )
 from policies.limits import limits_for
-from proxy import era, legacy_sse, outcomes, resumption
+from policies.vocabulary import CALLS, OPEN, TASK_METHODS
+from proxy import era, legacy_sse, outcomes, resumption, tasks
 from proxy.call import Call
 from proxy.credentials import SCOPE_KEY, presented
 from proxy.exchange import Departed, Exchange
 from proxy.gateway import Gateway
 from proxy.headers import JSON, LAST_EVENT_ID, is_json, is_plain
 from proxy.in_flight import CANCEL
-from proxy.message import Known, Refused, glance, peek, read
+from proxy.message import Known, Message, Refused, glance, peek, read
 from proxy.mirrors import VERSION, ParamHeader, Sent, protocol_headers
 from proxy.peers import host_allowed, origin_allowed
 from proxy.probe import expired
@@ -56,7 +57,12 @@ STRANGER_SECONDS = 5.0
 PARSE_OFF_LOOP = 64 * 1024
 
 #: methods that speak of a target without calling it: they follow what its lists show
-REFERRING = frozenset({"completion/complete", "resources/subscribe", "resources/unsubscribe", "subscriptions/listen"})
+REFERRING = TASK_METHODS | {
+    "completion/complete",
+    "resources/subscribe",
+    "resources/unsubscribe",
+    "subscriptions/listen",
+}
 
 Decide = Callable[[PolicySet, Principal, Target, Context], Decision]
 
@@ -193,6 +199,8 @@ async def parse(gateway: Gateway, call: Call) -> None:
         resumption.claim(gateway, call)
     if not gateway.in_flight.add(call):
         raise refuse("id_in_use", call=call)
+    if call.message is not None and not call.message.open and call.message.method not in CALLS:
+        await tasks.claim(gateway, call)
     call.stage("parse", "ok", since)
 
 
@@ -288,18 +296,23 @@ def authorize(gateway: Gateway, call: Call) -> None:
         call.decision = snapshot.policy.nothing
         call.stage("authorize", call.decision.reason, since)
         raise refuse(call.decision.reason, call=call, message=call.decision.message)
-    if message is None or message.open:
-        call.decision = Decision(True, "open_method", None, "", snapshot.version)
-        call.stage("authorize", "open_method", since)
-        return
     context = Context(datetime.now(UTC), call.client_ip)
+    if message is None or message.method not in CALLS:
+        decision = _unless_named(call, snapshot.policy, principal, message, context)
+        if not decision.allowed or message is None or message.open:
+            call.decision = decision
+            call.stage("authorize", decision.reason, since)
+            if not decision.allowed:
+                raise refuse(decision.reason, call=call, message=decision.message)
+            return
+    calls = message.method in CALLS
     how = decide_reference if message.method in REFERRING else decide
-    for name in message.targets:
+    for name in message.targets if calls else tasks.ruling(call):
         target = Target(name.kind, call.slug, name.name, name.arguments)
         if call.target is None:
             call.target = target
         decision = _decide(call.spec, snapshot.policy, principal, target, context, how)
-        if decision.allowed and call.spec is not None and call.spec.dispatchers:
+        if decision.allowed and calls and call.spec is not None and call.spec.dispatchers:
             target, decision = _refused_within(call, snapshot.policy, principal, target, context) or (
                 target,
                 decision,
@@ -310,6 +323,18 @@ def authorize(gateway: Gateway, call: Call) -> None:
             call.stage("authorize", decision.reason, since)
             raise refuse(decision.reason, call=call, message=decision.message)
     call.stage("authorize", call.decision.reason if call.decision else "allowed_by_rule", since)
+
+
+def _unless_named(
+    call: Call, policy: PolicySet, principal: Principal, message: Message | None, context: Context
+) -> Decision:
+    """What is no call needs no rule for its method, but one may deny it by name; answers and streams have none."""
+    if message is None or not message.method:
+        return policy.open
+    decision = decide(policy, principal, Target(OPEN, call.slug, message.method), context)
+    if not decision.allowed:
+        call.target = Target("method", call.slug, message.method)
+    return decision
 
 
 def _decide(
@@ -348,12 +373,24 @@ def _refused_within(
 
 
 async def rate_limit(gateway: Gateway, call: Call) -> None:
-    """Is there room? Every limit that applies is checked, then all are consumed or none."""
+    """Is there room? Every limit that applies is checked, then all are consumed or none.
+
+    Limits count what is executed or read. All else keeps client and server in touch, has a bound of its own against floods,
+    and is never refused where nobody waits for its answer: a cancel, or an answer to the server, would be lost.
+    """
     since = time.perf_counter_ns()
-    snapshot, principal = gateway.snapshot, call.principal
+    snapshot, principal, message = gateway.snapshot, call.principal, call.message
+    target, within = call.target, call.within
     if snapshot is None or principal is None:
         raise refuse("policy_stale", call=call)
-    refs = limits_for(snapshot, principal, call.target, call.within)
+    if message is None or message.method not in CALLS:
+        wait = gateway.traffic.wait(call.key_id)
+        if wait and (call.verb == "GET" or (message is not None and message.kind == "request")):
+            call.stage("rate-limit", "too_much_traffic", since)
+            raise refuse("too_much_traffic", call=call, retry_after=wait)
+        named = message is not None and (message.kind == "request" or not message.open)
+        target, within = Target("method", call.slug, message.method) if message is not None and named else None, ()
+    refs = limits_for(snapshot, principal, target, within) if target is not None else ()
     if refs:
         admission = await gateway.limiter.admit(refs)
         if not admission.allowed:
@@ -389,6 +426,8 @@ async def forward(gateway: Gateway, call: Call) -> None:
     since = time.perf_counter_ns()
     response = None
     await legacy_sse.accept(call)
+    if tasks.asks(call):
+        await tasks.expect(gateway, call)
     try:
         with call.exchange.interruptible():
             call.executed = True

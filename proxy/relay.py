@@ -16,7 +16,8 @@ from typing import Any
 
 from audit.sanitizer import MISSING
 from policies.engine import Context, Target, decide
-from proxy import answers, legacy_sse, outcomes
+from policies.vocabulary import ASKED
+from proxy import answers, legacy_sse, outcomes, tasks
 from proxy.call import Call, nothing
 from proxy.exchange import CANCELLED, PIECE, Departed
 from proxy.gateway import Gateway
@@ -168,6 +169,7 @@ async def _answer(gateway: Gateway, call: Call, response: UpstreamResponse, body
             else "The upstream's answer has another request's id."
         )
     _note_result(call, reply)
+    await tasks.note(gateway, call, reply.result)
     return judged
 
 
@@ -379,6 +381,8 @@ class _Stream:
         if self.ids.brings(reply.id):
             await self._flush()
             _note_result(call, reply)
+            resumed = call.resumes.call if call.resumes is not None else None
+            await tasks.note(self.gateway, call, reply.result, known_by=tasks.of_call(resumed) if resumed else "")
             await self.ids.record(judged.data, judged.value)
             self.pending += frame(event)
             return
@@ -392,6 +396,7 @@ class _Stream:
         _wanted(call)
         _note_result(call, reply)
         await legacy_sse.begun(self.gateway, call, self.response, reply)
+        await tasks.note(self.gateway, call, reply.result)
         payload = await self.gateway.payload(
             judged.data, judged.value, caller=call.key_id, level=call.level, side="response"
         )
@@ -409,7 +414,7 @@ class _Stream:
             return
         allowed, reason = False, "policy_stale"
         if snapshot is not None and principal is not None:
-            target = Target("method", call.slug, reply.method, reply.value.get("params") or {})
+            target = Target(ASKED, call.slug, reply.method, reply.value.get("params") or {})
             context = Context(now=datetime.now(UTC), client_ip=call.client_ip)
             decision = decide(snapshot.policy, principal, target, context)
             allowed, reason = decision.allowed, decision.reason

@@ -30,6 +30,7 @@ def upstream_request(call: Call) -> UpstreamRequest:
         first_byte_timeout=silence,
         idle_timeout=0 if call.listens else silence,
         caller=call.key_id,
+        aside=call.verb == "DELETE" or (call.message is not None and call.message.kind != "request"),
     )
 
 

@@ -7,10 +7,12 @@ something is refused, since some parsers would take it for that one.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, Literal, NamedTuple
 
 from policies.engine import ABSENT
 from policies.folding import fold
+from policies.vocabulary import OPEN_METHODS, OPEN_NOTIFICATIONS, OPEN_REQUESTS, TASK_METHODS
 from proxy.strict_json import INVALID_REQUEST, SURROGATE, Unreadable
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "ENVELOPE",
     "INVALID_PARAMS",
     "META",
+    "OPEN_NOTIFICATIONS",
     "PARAMS",
     "PROTOCOL_VERSION",
     "REQUESTS",
@@ -32,6 +35,7 @@ __all__ = [
 TargetKind = Literal["tool", "prompt", "resource", "method"]
 
 INVALID_PARAMS: Final = -32602
+MOST_TASKS: Final = 1_000
 
 PROTOCOL_VERSION: Final = "io.modelcontextprotocol/protocolVersion"
 CLIENT_INFO: Final = "io.modelcontextprotocol/clientInfo"
@@ -58,19 +62,6 @@ META = frozenset(
 _REF = frozenset({"type", "name", "uri"})
 _FILTER = frozenset(
     {"toolsListChanged", "promptsListChanged", "resourcesListChanged", "resourceSubscriptions", "taskIds"}
-)
-
-# Protocol traffic that names no target; `notifications/*` is open too.
-_OPEN = frozenset(
-    {
-        "initialize",
-        "ping",
-        "server/discover",
-        "tools/list",
-        "prompts/list",
-        "resources/list",
-        "resources/templates/list",
-    }
 )
 
 
@@ -152,13 +143,23 @@ def _listen(params: dict[str, Any]) -> tuple[TargetName, ...]:
         raise Unreadable(INVALID_PARAMS, "invalid_params", "resourceSubscriptions must be an array of URIs.")
     for uri in uris:
         targets.append(TargetName("resource", _text({"uri": uri}, "uri")))
-    if wanted.get("taskIds"):
+    tasks = wanted.get("taskIds", [])
+    if not isinstance(tasks, list) or len(tasks) > MOST_TASKS:
+        raise Unreadable(INVALID_PARAMS, "invalid_params", f"taskIds must be an array of at most {MOST_TASKS} ids.")
+    for task in tasks:
+        _text({"taskId": task}, "taskId")
+    if tasks:
         targets.append(TargetName("method", "tasks/get"))
     if not wanted.keys() <= _FILTER:
         targets.append(
             TargetName("method", "subscriptions/listen")
         )  # an extension's filter, which names who knows what
     return tuple(targets)
+
+
+def _task(method: str, params: dict[str, Any]) -> tuple[TargetName, ...]:
+    _text(params, "taskId")
+    return (TargetName("method", method),)
 
 
 _NAMES: Final[dict[str, Callable[[dict[str, Any]], tuple[TargetName, ...]]]] = {
@@ -169,15 +170,14 @@ _NAMES: Final[dict[str, Callable[[dict[str, Any]], tuple[TargetName, ...]]]] = {
     "resources/unsubscribe": _subscription,
     "completion/complete": _completion,
     "subscriptions/listen": _listen,
+    **{method: partial(_task, method) for method in TASK_METHODS},
 }
-REQUESTS = _OPEN | _NAMES.keys()  # methods that make no sense without an id
+REQUESTS = OPEN_REQUESTS | _NAMES.keys()  # methods that make no sense without an id
 
 
-def named(method: str, params: dict[str, Any], notification: bool) -> tuple[TargetName, ...]:
-    """What a method's params name: nothing for protocol traffic, the method itself for what is not known here."""
+def named(method: str, params: dict[str, Any]) -> tuple[TargetName, ...]:
+    """What a method's params name: nothing for what clients send by themselves, the method itself for what is not known here."""
     reader = _NAMES.get(method)
     if reader is not None:
         return reader(params)
-    if method in _OPEN or (notification and method.startswith("notifications/")):
-        return ()
-    return (TargetName("method", method),)
+    return () if method in OPEN_METHODS else (TargetName("method", method),)

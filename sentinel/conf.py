@@ -255,6 +255,10 @@ class Config:
         "SENTINEL_MAX_CONNECTIONS_PER_SOURCE", parsers.integer(1, 1_000_000), 1_000,
         "Open connections of one address (of IPv6: one /64) to one worker, never more than are left over for others; then its oldest idle one gives way. Trusted proxies are exempt.",
     )  # fmt: skip
+    session_traffic_limit: int = setting(
+        "SENTINEL_SESSION_TRAFFIC_LIMIT", parsers.integer(1, 10_000_000), 60_000,
+        "What one API key may send in any minute to one worker beside its calls, which rate limits count: lists, pings, `initialize`, subscriptions, tasks, streams. Beyond it they get 429; notifications, answers to the server and the end of a session never do.",
+    )  # fmt: skip
     limiter_fail: str = setting(
         "SENTINEL_LIMITER_FAIL", parsers.choice("closed", "local"), "closed",
         "When Redis does not answer: refuse (503), or count on this machine alone.",

@@ -125,6 +125,8 @@ class UpstreamRequest(NamedTuple):
     #: who asks: what a caller names by ids of its own choice is looked up for that caller alone, and nobody takes more than a
     #: share of what callers share; "" for the gateway itself
     caller: str = ""
+    #: nobody waits for its answer, or it ends what waits: a notification, an answer to the server, the end of a session
+    aside: bool = False
 
 
 class UpstreamResponse(ABC):

@@ -24,8 +24,12 @@ LONGEST_PAUSE = 30.0
 class Guard:
     """A transport with a concurrency limit and a circuit breaker."""
 
-    def __init__(self, inner: Transport, *, max_concurrent: int = 512, slow: float = SLOW_SECONDS) -> None:
+    def __init__(
+        self, inner: Transport, *, max_concurrent: int = 512, slow: float = SLOW_SECONDS, aside: bool = False
+    ) -> None:
         self.inner = inner
+        #: what says `aside` has room of its own: calls that wait must not keep away what would end them
+        self._aside = None if aside else Guard(inner, max_concurrent=max_concurrent, slow=slow, aside=True)
         self.max_concurrent = max_concurrent
         self.waiting = 0
         #: who has how many of the calls that wait; the gateway's own are not counted
@@ -44,6 +48,8 @@ class Guard:
 
     async def send(self, request: UpstreamRequest, *args: Any) -> UpstreamResponse:
         """Send through the inner transport, unless it is full or the circuit is open."""
+        if request.aside and self._aside is not None:
+            return await self._aside.send(request, *args)
         if self.waiting >= self.max_concurrent:
             raise Busy("The upstream has as many calls waiting as it may have.", detail=f"{self.waiting} waiting")
         caller = request.caller

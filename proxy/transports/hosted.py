@@ -29,6 +29,7 @@ KEY = b"x-upstream-host-key"
 FIRST_BYTE = b"x-upstream-first-byte"
 IDLE = b"x-upstream-idle"
 CALLER = b"x-upstream-caller"
+ASIDE = b"x-upstream-aside"
 _ERRORS: dict[str, type[UpstreamError]] = {
     kind.__name__: kind
     for kind in (
@@ -83,6 +84,8 @@ class HostedTransport:
             headers.append((FIRST_BYTE, b"%g" % request.first_byte_timeout))
         if request.idle_timeout is not None:
             headers.append((IDLE, b"%g" % request.idle_timeout))
+        if request.aside:
+            headers.append((ASIDE, b"1"))
         response = await self._pool.send(UpstreamRequest(request.verb, headers, request.body), self._target)
         if not response.header(ANSWER):  # the host's server spoke for itself: it is being stopped
             response.abort()

@@ -486,7 +486,6 @@ class TestPolicyBeyondTools:
                 "completion/complete",
                 {"ref": {"type": "ref/prompt", "name": "greet"}, "argument": {"name": "a", "value": ""}},
             ),
-            ("tasks/get", {"taskId": "t"}),
             ("x/unknown", {}),
         ]
         if era == "legacy":
@@ -494,8 +493,7 @@ class TestPolicyBeyondTools:
         else:
             asked += [("subscriptions/listen", {"notifications": {"resourceSubscriptions": ["test://one"]}})]
         for method, params in asked:
-            headers = {"Mcp-Name": params["taskId"]} if era == "modern" and "taskId" in params else {}
-            answer = client.ask(method, params, headers=headers)
+            answer = client.ask(method, params)
             assert answer.status == 403, (method, answer.status, answer.body)
         assert not fake.requests
         assert client.ask("resources/list").result["resources"] == []

@@ -43,6 +43,12 @@ def test_every_operator_is_documented():
     )
 
 
+def test_what_needs_no_rule_is_the_documented_list():
+    section = (DOCS / "policy.md").read_text().partition("### What needs no rule")[2].partition("\n#")[0]
+    rows = "".join(line for line in section.splitlines() if line.startswith(("| requests", "| notifications")))
+    assert set(re.findall(r"`([^`]+)`", rows)) - {"subscriptions/listen"} == vocabulary.OPEN_METHODS
+
+
 def test_the_regular_expression_is_the_documented_one():
     assert credentials.KEY_REGEX in (DOCS / "keys.md").read_text()
 

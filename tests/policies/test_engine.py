@@ -12,6 +12,7 @@ from policies.conditions import MISSING, NO, YES
 from policies.engine import Context, Principal, Target, decide, decide_unseen, may_list
 from policies.reach import some_arguments
 from policies.specs import ConditionSpec, PolicySpec, RoleSpec, RuleSpec
+from policies.vocabulary import OPEN_METHODS
 from tests.policies import reference
 from tests.policies.world import KEYS, worlds
 
@@ -25,12 +26,33 @@ def policy(*rules):
     )
 
 
-def allow(pattern, *conditions, **more):
-    return RuleSpec("allow", ("tool",), pattern, frozenset({"user"}), conditions=conditions, **more)
+def allow(pattern, *conditions, kinds=("tool",), **more):
+    return RuleSpec("allow", kinds, pattern, frozenset({"user"}), conditions=conditions, **more)
 
 
-def deny(pattern, *conditions, **more):
-    return RuleSpec("deny", ("tool",), pattern, frozenset({"user"}), conditions=conditions, **more)
+def deny(pattern, *conditions, kinds=("tool",), **more):
+    return RuleSpec("deny", kinds, pattern, frozenset({"user"}), conditions=conditions, **more)
+
+
+@pytest.mark.parametrize("name", sorted(OPEN_METHODS))
+def test_what_needs_no_rule_is_denied_by_name_alone(name):
+    target = Target("method", "crm", name)
+    everything = ("tool", "prompt", "resource", "method")
+
+    def decided(*rules):
+        compiled = policy(*rules)
+        decision = decide(compiled, USER, target, NOW)
+        assert may_list(compiled, USER, target, NOW) == decision.allowed
+        return decision.reason
+
+    assert decided() == decided(deny("*", kinds=everything)) == decided(deny("**?", kinds=("method",))) == "open_method"
+    assert decided(allow(name, kinds=("method",))) == decided(deny(name)) == "open_method"
+    assert decided(deny(f"{name}x", kinds=("method",))) == "open_method"
+    for pattern in (name, f"{name[0]}*", f"*{name[-1]}", f"?{name[1:]}"):
+        assert decided(deny(pattern, kinds=everything), allow("*", kinds=everything)) == "denied_by_rule", pattern
+        assert decided(deny(pattern, kinds=everything, observe=True)) == "open_method"
+    assert decided(deny(name, kinds=("method",), networks=("10.9.0.0/16",))) == "open_method"
+    assert not decide(policy(), replace(USER, upstreams=frozenset({"pay"})), target, NOW).allowed
 
 
 def test_decides_as_the_reference_does():

@@ -20,6 +20,8 @@ rate_limits:
     - {name: one key, key: mcps_live_AAAAAAAAAAAA, requests: 8, window_seconds: 60}
     - {name: pay, upstream: pay, per: [upstream], requests: 7, window_seconds: 60}
     - {name: prompts, prompt: "a*", per: [key, tool], requests: 6, window_seconds: 60}
+    - {name: methods, method: "*/list", per: [key], requests: 4, window_seconds: 60}
+    - {name: own methods, method: "x/*", per: [key, tool], requests: 4, window_seconds: 60}
     - {name: off, requests: 1, window_seconds: 60, enabled: false}
 """
 SNAPSHOT = SimpleNamespace(policy=PolicySet(numbered(parse(TEXT).spec)))
@@ -28,13 +30,14 @@ B = Principal(None, "b", "mcps_live_BBBBBBBBBBBB", "bot")
 
 
 def rates(principal, *target):
-    found = limits_for(SNAPSHOT, principal, Target(*target) if target else None)
+    found = limits_for(SNAPSHOT, principal, Target(*target))
     return sorted((ref.requests, ref.window) for ref in found)
 
 
 def test_what_counts():
-    assert rates(B) == [(9, 60), (120, 60)]
-    assert rates(A) == [(8, 60), (120, 60)]
+    # A method that executes and reads nothing counts where a limit speaks of methods, and nowhere else.
+    assert rates(B, "method", "pay", "tools/list") == rates(A, "method", "crm", "x/own") == [(4, 60)]
+    assert rates(B, "method", "crm", "ping") == rates(A, "method", "pay", "notifications/cancelled") == []
     assert rates(B, "tool", "crm", "get") == [(5, 1), (9, 60), (60, 60), (120, 60)]
     assert rates(B, "tool", "crm", "public.echo") == [(3, 60), (9, 60), (120, 60)]
     assert rates(B, "tool", "crm", "del_x") == [(1, 60), (9, 60), (120, 60)]

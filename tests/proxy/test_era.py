@@ -313,7 +313,7 @@ def test_a_session_is_not_judged_in_the_modern_era() -> None:
         ),
         (headers(MODERN, "tools/list", "danger"), message("tools/list"), []),  # nothing there is named
         (headers(MODERN, "x/own", "=?base64?b3du?="), message("x/own"), [(b"mcp-name", b"own")]),  # an extension's
-        (headers(MODERN, None, "x"), message("notifications/x", rpc_id=None), []),
+        (headers(MODERN, None, "x"), message("notifications/progress", rpc_id=None), []),
     ],
 )
 def test_they_are_written_anew(sent: Headers, what: Message, expected: Headers) -> None:

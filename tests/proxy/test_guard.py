@@ -59,6 +59,20 @@ async def test_no_more_wait_than_may():
     await guard.send(REQUEST)
 
 
+async def test_what_would_end_the_calls_that_wait_has_room_of_its_own():
+    inner = Fake()
+    inner.delay = 0.2
+    guard = Guard(inner, max_concurrent=2)
+    running = [asyncio.create_task(guard.send(REQUEST)) for _ in range(2)]
+    await asyncio.sleep(0.01)
+    assert isinstance(await failure(guard), Busy)
+    inner.delay = 0.0
+    for _ in range(5):
+        await guard.send(REQUEST._replace(caller="k", aside=True))
+    assert guard.waiting == 2
+    await asyncio.gather(*running)
+
+
 async def test_one_caller_leaves_room_for_the_next():
     inner = Fake()
     inner.delay = 0.2

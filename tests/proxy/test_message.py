@@ -197,24 +197,32 @@ def tool(arguments: Any = ABSENT) -> TargetName:
             call('{"notifications":{"vendor/x":true}}', method="subscriptions/listen"),
             (TargetName("method", "subscriptions/listen"),),
         ),
-        (call("{}", method="tasks/get"), (TargetName("method", "tasks/get"),)),
+        *[
+            (call('{"taskId":"t"}', method=f"tasks/{what}"), (TargetName("method", f"tasks/{what}"),))
+            for what in ("get", "result", "cancel", "update")
+        ],
         (call("{}", method="x/unknown"), (TargetName("method", "x/unknown"),)),
         (call("{}", method="Tools/Call"), (TargetName("method", "Tools/Call"),)),
-        (call("{}", method="logging/setLevel"), (TargetName("method", "logging/setLevel"),)),
-        (call("{}", method="notifications/cancelled"), (TargetName("method", "notifications/cancelled"),)),
+        (call("{}", method="notifications/own"), (TargetName("method", "notifications/own"),)),
         *[
             (call("{}", method=method), ())
             for method in (
                 "initialize",
                 "ping",
                 "server/discover",
+                "logging/setLevel",
+                "tasks/list",
                 "tools/list",
                 "prompts/list",
                 "resources/list",
                 "resources/templates/list",
             )
         ],
-        (b'{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}', ()),
+        *[
+            (b'{"jsonrpc":"2.0","method":"notifications/%b","params":{"requestId":1}}' % name, ())
+            for name in (b"cancelled", b"initialized", b"progress", b"roots/list_changed", b"tasks/status")
+        ],
+        (b'{"jsonrpc":"2.0","method":"notifications/own"}', (TargetName("method", "notifications/own"),)),
         (b'{"jsonrpc":"2.0","method":"x/unknown"}', (TargetName("method", "x/unknown"),)),
         (b'{"jsonrpc":"2.0","id":1,"result":{}}', ()),
         (b'{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":""}}', ()),

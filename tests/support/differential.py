@@ -45,7 +45,10 @@ rules: [{name: small, effect: allow, roles: [mutant], tool: pay, when: [{argumen
 """
 #: the most that `pay` may be called with, however a server reads names
 MOST = 100
-OPEN = re.compile(r"|initialize|ping|server/discover|.*/list|notifications/.*")
+OPEN = re.compile(
+    r"|initialize|ping|server/discover|logging/setLevel|(?:tools|prompts|resources|resources/templates|tasks)/list"
+    r"|notifications/(?:initialized|cancelled|progress|roots/list_changed)"
+)
 
 
 class Sender:

@@ -181,7 +181,10 @@ class LimitChange(Strict):
     role = Char(required=False, allow_null=True, **ROLE, help_text="Only this role.")
     upstream = Pattern(vocabulary.SLUG, max_length=63, required=False, allow_null=True, help_text="Only this upstream.")
     kind = Choice(
-        choices=vocabulary.KINDS, required=False, allow_null=True, help_text="Only these; null: every request."
+        choices=vocabulary.KINDS,
+        required=False,
+        allow_null=True,
+        help_text="Only these; null: calls of tools, prompts and resources.",
     )
     pattern = Char(
         required=False, allow_null=True, max_length=vocabulary.MAX_PATTERN, help_text="Only names like this."
