@@ -96,7 +96,11 @@ REFUSALS: Final[Mapping[str, Refusal]] = {
     "body_too_large": Refusal(413, INVALID_REQUEST, "The body is too large."),
     "body_timeout": Refusal(408, INVALID_REQUEST, "The body did not arrive in time."),
     "bad_host": Refusal(400, INVALID_REQUEST, "The Host header does not name this gateway."),
-    "bad_origin": Refusal(403, 403, "The Origin is not allowed."),
+    "bad_origin": Refusal(
+        403,
+        403,
+        "Pages of this origin may not call the gateway; whoever runs it can allow the origin by name (SENTINEL_ALLOWED_ORIGINS).",
+    ),
     "method_not_allowed": Refusal(405, 405, "This verb is not allowed here.", ((b"allow", b"POST"),)),
     "unknown_upstream": Refusal(404, 404, "There is no such upstream."),
     "unknown_session": Refusal(404, 404, "There is no such session; initialize a new one."),

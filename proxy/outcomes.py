@@ -19,6 +19,7 @@ from audit.sanitizer import current as current_sanitizer
 from audit.tickets import AuditUnavailable
 from policies.vocabulary import AUDIT_LEVELS, UNSEEN
 from proxy import answers, legacy_sse, trace_context
+from proxy.cors import ORIGIN
 from proxy.message import Known, Refused
 from proxy.refusals import Limited, refuse
 from proxy.transports.base import Busy, UpstreamError
@@ -36,6 +37,8 @@ STRANGER_PAYLOAD = 1024
 LONG_NAMES = 768
 #: characters of a name or version that a client gives itself
 CLIENT_NAME = 128
+#: characters of the origin that a browser names
+ORIGIN_NAME = 256
 
 _OUTCOME_OF = {
     **dict.fromkeys(("missing_credential", *answers.CREDENTIAL_REASONS), "unauthenticated"),
@@ -282,6 +285,8 @@ def _trace(call: Call) -> str:
 
 def _details(call: Call) -> dict[str, Any]:
     details: dict[str, Any] = {"verb": call.verb, "endpoint": call.endpoint}
+    if ORIGIN in call.lookup:
+        details["origin"] = call.header(ORIGIN)[:ORIGIN_NAME].decode("latin-1")
     if call.message is not None and (client := call.message.client_info):
         details["client"] = {
             k: v if isinstance(v, str) and len(v) <= CLIENT_NAME else _odd(v)
