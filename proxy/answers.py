@@ -227,9 +227,8 @@ def refused(error: Refused, *, audit_id: str = "", in_band: bool = False) -> Ans
     )
 
 
-def status(status: int, id_json: bytes | None, audit_id: str) -> bytes:
+def status(status: int, id_json: bytes | None, audit_id: str, message: str) -> bytes:
     """The body of a status that an upstream gave in words that cannot be passed on."""
-    message = f"The upstream answered HTTP {status}."
     return refusal("upstream_error", id_json=id_json, audit_id=audit_id, message=message, code=status).body
 
 

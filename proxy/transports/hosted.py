@@ -18,7 +18,6 @@ from django.conf import settings
 from proxy.egress import Origin
 from proxy.transports import base
 from proxy.transports.base import Broken, Unreachable, UpstreamError, UpstreamRequest, UpstreamResponse
-from proxy.transports.connection import Exchange
 from proxy.transports.streamable_http import Limits, StreamableHttpTransport
 
 SOCKET = "upstreams.sock"
@@ -97,7 +96,7 @@ class HostedTransport:
         await self._pool.close(grace)
 
 
-async def _error(response: Exchange) -> UpstreamError:
+async def _error(response: UpstreamResponse) -> UpstreamError:
     kind = _ERRORS.get(response.header(ERROR).decode("latin-1"), Unreachable)
     told = orjson.loads(await response.body(1 << 20))
     error = kind(told["message"], detail=told["detail"])
