@@ -113,6 +113,28 @@ async def test_bytes_behind_the_end_break_it(way, rest, together):
         await decoded(Pieces(pieces), name, 64 * MB).body(MB)
 
 
+@pytest.mark.parametrize("way", ["br", "deflate", "raw deflate"])
+async def test_what_has_one_part_has_no_second(way):
+    name, compress = WAYS[way]
+    with pytest.raises(Broken):
+        await decoded(Pieces([compress(TEXT), compress(TEXT)]), name, 64 * MB).body(MB)
+
+
+async def test_others_have_their_turn_while_much_comes_out():
+    turns = 0
+
+    async def beat():
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    beating = asyncio.create_task(beat())
+    assert len(await decoded(Pieces([gzip.compress(b"\0" * (60 * MB))]), b"gzip", 64 * MB).body(64 * MB)) == 60 * MB
+    beating.cancel()
+    assert turns > 1
+
+
 @pytest.mark.parametrize("way", WAYS)
 async def test_damage_breaks_it_or_is_none(way):
     name, compress = WAYS[way]
