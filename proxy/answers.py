@@ -105,7 +105,11 @@ REFUSALS: Final[Mapping[str, Refusal]] = {
     "body_too_large": Refusal(413, INVALID_REQUEST, "The body is too large."),
     "body_timeout": Refusal(408, INVALID_REQUEST, "The body did not arrive in time."),
     "bad_host": Refusal(400, INVALID_REQUEST, "The Host header does not name this gateway."),
-    "bad_origin": Refusal(403, 403, "The Origin is not allowed."),
+    "bad_origin": Refusal(
+        403,
+        403,
+        "Pages of this origin may not call the gateway; whoever runs it can allow the origin by name (SENTINEL_ALLOWED_ORIGINS).",
+    ),
     "method_not_allowed": Refusal(405, 405, "This verb is not allowed here.", ((b"allow", b"POST"),)),
     "unknown_upstream": Refusal(404, 404, "There is no such upstream."),
     "unknown_session": Refusal(404, 404, "There is no such session; initialize a new one."),
@@ -268,9 +272,10 @@ def refused(error: Refused, *, audit_id: str = "", style: Style = "http", modern
     )
 
 
-def status(status: int, id_json: bytes | None, audit_id: str, data: Mapping[str, Any] | None = None) -> bytes:
+def status(
+    status: int, id_json: bytes | None, audit_id: str, message: str, data: Mapping[str, Any] | None = None
+) -> bytes:
     """The body of a status that an upstream gave in words that cannot be passed on."""
-    message = f"The upstream answered HTTP {status}."
     return refusal("upstream_error", id_json=id_json, audit_id=audit_id, message=message, code=status, data=data).body
 
 

@@ -94,11 +94,14 @@ class Exchange:
         "finished",
         "scope",
         "sent_bytes",
+        "shared",
         "started",
     )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
+        #: what every answer says to a browser, whoever makes it
+        self.shared: Headers = []
         self._receive = receive
         self._send = send
         self._task: asyncio.Task[Any] | None = None
@@ -219,6 +222,8 @@ class Exchange:
     async def start(self, status: int, headers: Headers) -> None:
         """Send the head of the answer."""
         self.started = True
+        if self.shared:
+            headers = [*headers, *self.shared]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def write(self, piece: bytes) -> None:

@@ -17,6 +17,7 @@ from audit.sanitizer import current as current_sanitizer
 from audit.tickets import AuditUnavailable
 from policies.vocabulary import AUDIT_LEVELS, UNSEEN
 from proxy import answers, legacy_sse, trace_context
+from proxy.cors import ORIGIN
 from proxy.exchange import CANCELLED
 from proxy.message import Known, Refused
 from proxy.refusals import refuse
@@ -37,6 +38,8 @@ STRANGER_PAYLOAD = 1024
 LONG_NAMES = 768
 #: characters of a name or version that a client gives itself
 CLIENT_NAME = 128
+#: characters of the origin that a browser names
+ORIGIN_NAME = 256
 
 _OUTCOME_OF = {
     **dict.fromkeys(("missing_credential", *answers.CREDENTIAL_REASONS), "unauthenticated"),
@@ -294,6 +297,8 @@ def _trace(call: Call) -> str:
 
 def _details(call: Call) -> dict[str, Any]:
     details: dict[str, Any] = {"verb": call.verb, "endpoint": call.endpoint}
+    if ORIGIN in call.lookup:
+        details["origin"] = call.header(ORIGIN)[:ORIGIN_NAME].decode("latin-1")
     if call.message is not None and (client := call.message.client_info):
         details["client"] = {
             k: v if isinstance(v, str) and len(v) <= CLIENT_NAME else _odd(v)

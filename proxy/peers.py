@@ -37,17 +37,19 @@ def _named(value: bytes, allowed: tuple[str, ...]) -> bool:
     return False
 
 
+def origin_named(origins: Sequence[bytes], allowed: Sequence[str]) -> bool:
+    """Exactly one Origin, and one of the configured ones, `null` and those of other schemes than http included."""
+    return len(origins) == 1 and origins[0].decode("latin-1").strip().lower() in allowed
+
+
 def origin_allowed(origins: Sequence[bytes], allowed: Sequence[str], host: bytes, hosts_allowed: Sequence[str]) -> bool:
     """No Origin, one of the configured origins, or our own (a host we answer for, and the one that was asked)."""
-    if not origins:
+    if not origins or origin_named(origins, allowed):
         return True
     if len(origins) != 1:
         return False
-    origin = origins[0].decode("latin-1").strip().lower()
-    if origin in {item.lower().rstrip("/") for item in allowed} or "*" in allowed:
-        return True
     try:
-        parts = urlsplit(origin)
+        parts = urlsplit(origins[0].decode("latin-1").strip().lower())
         netloc = parts.netloc
     except ValueError:
         return False

@@ -31,7 +31,7 @@ from policies.engine import (
 )
 from policies.limits import limits_for
 from policies.vocabulary import CALLS, OPEN, TASK_METHODS
-from proxy import era, legacy_sse, outcomes, resumption, tasks
+from proxy import cors, era, legacy_sse, outcomes, resumption, tasks
 from proxy.call import Call
 from proxy.credentials import SCOPE_KEY, presented
 from proxy.exchange import Departed, Exchange
@@ -70,8 +70,12 @@ ALLOWED_VERBS = {"mcp": ("POST", "GET", "DELETE"), "sse": ("GET",), "messages": 
 
 
 async def handle(gateway: Gateway, exchange: Exchange, *, endpoint: str, slug: str) -> None:
-    """Take one request through every stage; never raises, and leaves exactly one event."""
+    """Take one request through every stage; never raises, and leaves exactly one event (a granted preflight is none)."""
     call = Call(exchange, endpoint=endpoint, slug=slug)
+    if cors.ORIGIN in call.lookup:
+        config = gateway.config
+        if await cors.answered(call, config.allowed_origins, config.allowed_hosts):
+            return
     gateway.calls.add(call)
     try:
         await read_body(gateway, call, authenticate(gateway, call))
@@ -123,7 +127,7 @@ def authenticate(gateway: Gateway, call: Call) -> Refused | None:
     elif call.presented.misplaced:
         failure = "credential_misplaced"
     elif call.presented.via == "none":
-        failure = "missing_credential"
+        failure = cors.refusal(call, config.allowed_hosts) or "missing_credential"
     else:
         snapshot = gateway.snapshot
         if snapshot is None:

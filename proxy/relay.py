@@ -38,6 +38,7 @@ _LIST_CHANGED = re.compile(r"notifications/(?:tools|prompts|resources)/list_chan
 #: how many requests of the server the event of a stream names
 SERVER_REQUESTS = 20
 MAX_METHOD = 64
+_VERBS = (b"POST", b"GET", b"DELETE")
 #: how much of the body of a failure is read and kept as the answer's payload
 ERROR_BYTES = 4096
 #: how much of a stream is taken apart at once, and how long the loop is held for it
@@ -83,16 +84,14 @@ async def _error_text(call: Call, response: UpstreamResponse) -> str:
 async def _plain(gateway: Gateway, call: Call, response: UpstreamResponse) -> None:
     message = call.message
     status = response.status
-    if call.verb == "GET" and status < 300:
-        raise Broken("The upstream answered a GET with something that is no event stream.")
+    if call.verb == "GET" and (status < 300 or (status == 404 and not call.session)):
+        call.details["error"] = f"The upstream has no stream for a GET: it answered HTTP {status}."
+        status = call.answer_status = 405  # as clients expect where none is offered, and go on without
     asked = message is not None and message.kind == "request"
     since = time.perf_counter_ns()
     with call.exchange.interruptible():
         body = await response.body(_largest(gateway, call), lambda size: _count(gateway, call, len(call.body) + size))
     call.upstream_ns += time.perf_counter_ns() - since
-    if asked and _misplaced(call, response):
-        await keep_head(gateway, call, body)
-        raise Broken(f"The upstream answered HTTP {status} as no MCP server does; its address may be wrong.")
     judged = None
     if asked and status < 300:
         judged = await _answer(gateway, call, response, body)
@@ -117,10 +116,15 @@ async def _plain(gateway: Gateway, call: Call, response: UpstreamResponse) -> No
         headers.append((b"content-type", b"application/json"))
     else:  # nobody waits for what it says, or nobody can read it
         await keep_head(gateway, call, body)
-        body = b"" if status < 300 else answers.status(status, call.rpc_id or None, str(call.id), outcomes.fate(call))
-        outcomes.complete(call)
-        if body:
+        body = b""
+        if status >= 400:
+            told = _unread(call, status, asked=asked)
+            call.details.setdefault("error", told)
+            body = answers.status(status, call.rpc_id or None, str(call.id), told, outcomes.fate(call))
             headers.append((b"content-type", b"application/json"))
+            if status == 405 and not response.header(b"allow"):
+                headers.append((b"allow", b", ".join(verb for verb in _VERBS if verb != call.verb.encode())))
+        outcomes.complete(call)
     headers.append((b"content-length", b"%d" % len(body)))
     await gateway.logger.outcome(_event(call))
     call.completed = True
@@ -146,10 +150,12 @@ def _largest(gateway: Gateway, call: Call) -> int:
     return min(most, MOST_LIST_BYTES) if call.known.method in LIST_METHODS else most
 
 
-def _misplaced(call: Call, response: UpstreamResponse) -> bool:
-    """Whether a refusal came from something that is no MCP server: in a text, and with no session it could speak of."""
-    status = response.status
-    return status in (403, 404, 405, 410) and response.content_type != b"application/json" and not call.session
+def _unread(call: Call, status: int, *, asked: bool) -> str:
+    """Say that an upstream refused in words that are no message; a client that speaks both eras goes by the status alone."""
+    told = f"The upstream answered HTTP {status}, and no message of the protocol"
+    if asked and not call.session and status in (400, 404, 405, 410):
+        return f"{told}: it may speak an earlier version only, or its address is wrong."
+    return f"{told}."
 
 
 async def _answer(gateway: Gateway, call: Call, response: UpstreamResponse, body: bytes) -> Judged:

@@ -110,7 +110,7 @@ class Config:
     )  # fmt: skip
     allowed_origins: tuple[str, ...] = setting(
         "SENTINEL_ALLOWED_ORIGINS", parsers.origins, (),
-        "Web origins whose pages may call the gateway (`Origin` header), beside the gateway's own.",
+        "Origins whose pages may call the gateway from a browser, each by name, such as `https://app.example.com,vscode-file://vscode-app`; `null` is one too. None but the gateway's own otherwise.",
     )  # fmt: skip
     trusted_proxies: tuple[Network, ...] = setting(
         "SENTINEL_TRUSTED_PROXIES", parsers.networks, (),

@@ -4,10 +4,10 @@ The parser (llhttp, strict) refuses bare line feeds, folded headers, control cha
 beside chunks. Refused here, before any application runs:
   a head that is not complete in time, is too large, or has too many lines
   a transfer coding other than one `chunked`, or any in HTTP/1.0; versions other than 1.0 and 1.1
-  a target that is not a path of this server
+  a target that is neither a path nor the whole http address of the host that the request is for
   more connections than one source may have, more requests at once than one connection may have
   a missing, doubled or malformed Host, outside the gateway's own addresses (there the gateway refuses and records it)
-An offer to upgrade (h2c, as curl and Java send it) is ignored: its request is served, body and all, as the last of its connection.
+What HTTP/1.0 asks is answered without chunks. An offer to upgrade (h2c, as curl and Java send it) is ignored: its request is served, body and all, as the last of its connection.
 After that: trailers are dropped (they would join the headers while the application reads them), what is left of a
 body after its answer is read in bounds, and a peer that stops reading is cut off. An answer goes out in one write where
 that can be, and all pauses of a connection share one timer (docs/adr/0003 has what that is worth).
@@ -37,6 +37,7 @@ READER_PATIENCE = 60.0
 PIPELINED_MOST = 256  # requests that have come before the one in front of them was answered
 # Here the application itself refuses a bad Host, because it records each of its requests, or does not look at the host.
 HOST_IS_ITS_OWN = (b"/mcp", b"/sse", b"/messages", b"/livez", b"/readyz")
+_CHUNKED = b"\r\ntransfer-encoding: chunked\r\n"
 _HOST = re.compile(rb"(?:[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_.])?|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
 
 refused: Counter[str] = Counter()
@@ -90,6 +91,29 @@ class Outgoing:
         head, self._head = self._head, b""
         if head and not self.is_closing():
             self._transport.write(head)
+
+
+class Unchunked:
+    """Where answers in HTTP/1.0 are written, which knows no chunks: what uvicorn frames goes out bare, until the connection ends."""
+
+    __slots__ = ("_framed", "_outgoing", "close", "is_closing")
+
+    def __init__(self, outgoing: Outgoing) -> None:
+        self._outgoing = outgoing
+        self._framed = False
+        self.close = outgoing.close
+        self.is_closing = outgoing.is_closing
+
+    def write(self, data: bytes) -> None:
+        """Write a head without the word of chunks, or the inside of one chunk."""
+        if self._framed:
+            size, _, rest = data.partition(b"\r\n")
+            data = rest[: int(size, 16)] if size else b""
+        elif data.startswith(b"HTTP/1.1 ") and _CHUNKED in data:
+            self._framed = True
+            data = data.replace(_CHUNKED, b"\r\n", 1)
+        if data:
+            self._outgoing.write(data)
 
 
 class _Body:
@@ -295,6 +319,12 @@ class GuardedProtocol(HttpToolsProtocol):
                 framing = b"transfer-encoding: chunked"
             elif name == b"content-length" and value.strip(b"0"):
                 framing = b"content-length: " + value
+        if (
+            self.url[:7].lower() == b"http://"
+        ):  # the whole address, as a proxy is asked: the same one, where it names this host
+            authority, slash, path = self.url[7:].partition(b"/")
+            if [authority.lower()] == [host.lower() for host in hosts] and authority:
+                self.url = slash + path
         if not self.url.startswith(b"/") or b"#" in self.url:
             self._raise(400, "target")
         if len(self.pipeline) >= PIPELINED_MOST:
@@ -303,7 +333,7 @@ class GuardedProtocol(HttpToolsProtocol):
             if len(hosts) > 1 or (not hosts and version == "1.1") or (hosts and not _HOST.fullmatch(hosts[0])):
                 self._raise(400, "host")
         super().on_headers_complete()
-        self.cycle.transport = self._outgoing  # type: ignore[assignment]
+        self.cycle.transport = self._outgoing if version == "1.1" else Unchunked(self._outgoing)  # type: ignore[assignment]
         self._bodied = framing if framing and self.parser.should_upgrade() else b""
         self._in_head = False
         self._head_size = 0

@@ -14,6 +14,7 @@ _SIZE = re.compile(r"(\d+)\s*([kmgt]?)(i?b)?", re.IGNORECASE)
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", re.IGNORECASE)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _HOST = re.compile(r"\*|\.?[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?|\[[0-9A-Fa-f:.]+\]")
+_SCHEMED = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9_.:\[\]-]*")  # of an app's own scheme, such as tauri://localhost
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # What the gateway itself, its libraries or the system read: never a credential that was meant for an upstream.
 _OWN = re.compile(
@@ -130,12 +131,20 @@ def hosts(raw: str) -> tuple[str, ...]:
 
 
 def origins(raw: str) -> tuple[str, ...]:
-    """Read a comma-separated list of web origins, such as https://app.example.com."""
-    for item in words(raw):
-        parts = urlsplit(item)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path or parts.query or parts.username:
-            raise ValueError(f"must list origins such as https://app.example.com, and {item[:50]!r} is none")
-    return tuple(item.lower() for item in words(raw))
+    """Read a list of origins as browsers name them: https://app.example.com, vscode-file://vscode-app, or null."""
+    found: list[str] = []
+    for item in words(raw.lower()):
+        if item == "null":
+            found.append(item)
+        elif item.startswith(("http://", "https://")) and item.isascii() and "*" not in item:
+            found.append(_bare_origin(item))
+        elif not item.startswith("http") and _SCHEMED.fullmatch(item):
+            found.append(item)
+        else:
+            raise ValueError(
+                f"must list origins such as https://app.example.com, each by name, and {item[:50]!r} is none"
+            )
+    return tuple(found)
 
 
 def variables(raw: str) -> dict[str, str]:
@@ -162,12 +171,11 @@ def variables(raw: str) -> dict[str, str]:
 
 
 def _bare_origin(text: str) -> str:
-    """Read an origin and leave out the port that its scheme implies."""
-    if not text:
-        raise ValueError
-    parts = urlsplit(origins(text)[0])
-    if parts.port == 0:
-        raise ValueError
+    """Read the origin of a web server and leave out the port that its scheme implies."""
+    parts = urlsplit(text)
+    named = parts.scheme in ("http", "https") and parts.hostname
+    if not named or parts.path or parts.query or parts.fragment or parts.username is not None or parts.port == 0:
+        raise ValueError(f"must list origins such as https://app.example.com, and {text[:50]!r} is none")
     implied = {"http": 80, "https": 443}[parts.scheme]
     return f"{parts.scheme}://{host_of(text)}" + (f":{parts.port}" if parts.port not in (None, implied) else "")
 

@@ -35,7 +35,7 @@ class Exchange(UpstreamResponse):
 
     __slots__ = (
         "_chunks", "_connection", "_error", "_first_byte", "_paused_at", "_size", "_total", "_waiter",
-        "deadline", "done", "head_done", "idle", "received", "started",
+        "coding", "deadline", "done", "head_done", "idle", "received", "started",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, now: float, first_byte: float, idle: float) -> None:
@@ -47,6 +47,8 @@ class Exchange(UpstreamResponse):
         self._waiter: asyncio.Future[None] | None = None
         self._paused_at = 0.0
         self._total = inf
+        #: what the body is compressed with, as its head says
+        self.coding = b""
         self.idle = idle
         self._first_byte = first_byte
         #: when the sweeper gives this exchange up; inf while it is the reader who is slow
@@ -329,12 +331,12 @@ class Connection(asyncio.Protocol):
                 detail=way,
                 said=where,
             )
-        streaming = self._judge(status, fields)
+        streaming = self._judge(exchange, status, fields)
         self._body_limit = 0 if streaming else self.limits.answer_bytes
         total = inf if streaming else self.limits.answer_seconds
         exchange.take_head(status, fields, self._now, total)
 
-    def _judge(self, status: int, fields: Headers) -> bool:
+    def _judge(self, exchange: Exchange, status: int, fields: Headers) -> bool:
         streaming = False
         lengths = 0
         for name, value in fields:
@@ -350,10 +352,7 @@ class Connection(asyncio.Protocol):
                     raise Broken(_NOT_HTTP, detail="transfer-encoding other than chunked")
                 self._fixed = True
             elif name == b"content-encoding":
-                if value.strip().lower() not in (b"", b"identity"):
-                    raise Broken(
-                        "The upstream compressed its answer although it was told not to.", detail="content-encoding"
-                    )
+                exchange.coding += b"," + value
             elif name == b"content-type":
                 streaming = value.lstrip().lower().startswith(b"text/event-stream")
             elif name == b"keep-alive":

@@ -18,7 +18,6 @@ from django.conf import settings
 from proxy.egress import Origin
 from proxy.transports import base
 from proxy.transports.base import Broken, Unreachable, UpstreamError, UpstreamRequest, UpstreamResponse
-from proxy.transports.connection import Exchange
 from proxy.transports.streamable_http import Limits, StreamableHttpTransport
 
 SOCKET = "upstreams.sock"
@@ -107,7 +106,7 @@ class HostedStream(UpstreamResponse):
 
     __slots__ = ("_exchange", "_fresh_line", "_kept")
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: UpstreamResponse) -> None:
         super().__init__(exchange.status, exchange.headers)
         self._exchange = exchange
         self._fresh_line = True

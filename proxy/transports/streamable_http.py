@@ -1,8 +1,8 @@
 """Streamable HTTP upstreams: an own pool of kept-alive HTTP/1.1 connections.
 
 Own, because it measures 2.4 times the best general client at a fraction of its surface (docs/adr/0004), and because a
-gateway's rules are few and strict: one write for each request, no redirects, no cookies, no decompression, no retry of
-anything that may have run, the judged address and no other.
+gateway's rules are few and strict: one write for each request, no redirects, no cookies, nothing compressed that is not
+(unless the server does it all the same, see coding.py), no retry of anything that may have run, the judged address and no other.
 
 A request is written to a kept-alive connection only when that is open and its socket has nothing to read, so a close by
 the upstream is nearly always seen first. When a connection is lost after the write, the request may have run: the
@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from math import inf
 
 from proxy.egress import Egress, Origin
-from proxy.transports.base import Headers, Unreachable, UpstreamRequest
+from proxy.transports.base import Headers, Unreachable, UpstreamRequest, UpstreamResponse
+from proxy.transports.coding import decoded
 from proxy.transports.connection import Connection, Exchange
 
 SWEEP_SECONDS = 0.1
@@ -77,7 +78,7 @@ class StreamableHttpTransport:
         self._drained: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def send(self, request: UpstreamRequest, target: bytes = b"") -> Exchange:
+    async def send(self, request: UpstreamRequest, target: bytes = b"") -> UpstreamResponse:
         """Send a request and wait for the head of its answer."""
         data = self.render(request, target)
         loop = self._loop or self._bind()
@@ -101,7 +102,7 @@ class StreamableHttpTransport:
         except asyncio.CancelledError:
             exchange.abort()
             raise
-        return exchange
+        return decoded(exchange, exchange.coding, limits.answer_bytes) if exchange.coding else exchange
 
     async def connect(self) -> None:
         """Make a connection and keep it for the next request; raises Unreachable. For checks."""

@@ -54,6 +54,13 @@ def test_origins(origin, ok):
     assert origin_allowed([origin.encode()], ("https://app.test",), b"localhost:8000", HOSTS) is ok
 
 
+@pytest.mark.parametrize("origin", ["null", "vscode-file://vscode-app", "tauri://localhost", "https://app.test"])
+def test_origins_of_every_kind_are_allowed_by_name_alone(origin):
+    assert origin_allowed([origin.encode()], (origin,), b"localhost", HOSTS)
+    assert not origin_allowed([origin.encode()], ("https://other.test",), b"localhost", HOSTS)
+    assert not origin_allowed([origin.encode() + b".evil.test"], (origin,), b"localhost", HOSTS)
+
+
 def test_no_origin_is_allowed_and_two_are_not():
     assert origin_allowed([], (), b"localhost", HOSTS)
     assert not origin_allowed([b"http://localhost", b"http://localhost"], (), b"localhost", HOSTS)

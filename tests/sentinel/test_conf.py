@@ -79,6 +79,13 @@ def test_two_processes_at_once_get_the_same_secret(tmp_path: Path) -> None:
         ("SENTINEL_PUBLIC_URL", "https://mcp.example.com/?x=1"),
         ("SENTINEL_ALLOWED_HOSTS", "https://mcp.example.com"),
         ("SENTINEL_ALLOWED_ORIGINS", "mcp.example.com"),
+        ("SENTINEL_ALLOWED_ORIGINS", "*"),
+        ("SENTINEL_ALLOWED_ORIGINS", "https://*.example.com"),
+        ("SENTINEL_ALLOWED_ORIGINS", "https://app.example.com/page"),
+        ("SENTINEL_ALLOWED_ORIGINS", "https://bücher.example"),
+        ("SENTINEL_ALLOWED_ORIGINS", "http:app.example.com"),
+        ("SENTINEL_ALLOWED_ORIGINS", "vscode-webview://*"),
+        ("SENTINEL_ALLOWED_ORIGINS", "tauri://localhost/x"),
         ("SENTINEL_TRUSTED_PROXIES", "10.0.0.0/99"),
         ("SENTINEL_TRUSTED_PROXIES", "10.0.0.1/8"),
         ("SENTINEL_AUDIT_MODE", "loose"),
@@ -127,6 +134,16 @@ def test_values_are_read(tmp_path: Path) -> None:
     assert config.public_url == "https://mcp.example.com/gate"
     assert config.query_keys is False
     assert config.audit_mode == "strict"
+
+
+def test_origins_are_kept_as_browsers_name_them(tmp_path: Path) -> None:
+    written = (
+        "https://App.example.com:443,http://[::1]:5173, vscode-file://vscode-app,NULL,file://,chrome-extension://abc"
+    )
+    config = load(tmp_path, SENTINEL_ALLOWED_ORIGINS=written)
+    assert config.allowed_origins == (
+        "https://app.example.com", "http://[::1]:5173", "vscode-file://vscode-app", "null", "file://", "chrome-extension://abc",
+    )  # fmt: skip
 
 
 def test_no_upstream_may_be_private_but_in_the_demo(tmp_path: Path) -> None:

@@ -139,6 +139,15 @@ def exchange(connect: Connect, raw: bytes) -> bytes:
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"GET /a b HTTP/1.1\r\n" + HOST + b"\r\n",
         b"GET http://evil.example/ HTTP/1.1\r\n" + HOST + b"\r\n",
+        b"GET http://localhost.evil.example/ HTTP/1.1\r\n" + HOST + b"\r\n",
+        b"GET http://localhost HTTP/1.1\r\n" + HOST + b"\r\n",
+        b"GET http://localhost?/ HTTP/1.1\r\n" + HOST + b"\r\n",
+        b"GET http://x@localhost/ HTTP/1.1\r\n" + HOST + b"\r\n",
+        b"GET http://localhost:1/ HTTP/1.1\r\n" + HOST + b"\r\n",
+        b"GET https://localhost/ HTTP/1.1\r\n" + HOST + b"\r\n",
+        b"GET http://localhost/ HTTP/1.1\r\n\r\n",
+        b"GET http:/// HTTP/1.1\r\nHost:\r\n\r\n",
+        b"GET http://localhost/ HTTP/1.1\r\n" + HOST + HOST + b"\r\n",
         b"GET /x#y HTTP/1.1\r\n" + HOST + b"\r\n",
         b"OPTIONS * HTTP/1.1\r\n" + HOST + b"\r\n",
         b"CONNECT evil.example:443 HTTP/1.1\r\n" + HOST + b"\r\n",
@@ -214,6 +223,38 @@ def test_good_hosts_pass(connect: Connect, host: bytes) -> None:
 
 def test_http_1_0_needs_no_host(connect: Connect) -> None:
     assert exchange(connect, b"GET / HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("host", [b"localhost", b"localhost:8000", b"[::1]:8000"])
+@pytest.mark.parametrize("scheme", [b"http", b"HTTP"])
+def test_the_whole_address_of_this_host_is_as_good_as_its_path(connect: Connect, scheme: bytes, host: bytes) -> None:
+    raw = b"POST %b://%b/a/b?c=d HTTP/1.1\r\nHost: %b\r\nContent-Length: 3\r\nConnection: close\r\n\r\nabc"
+    received = exchange(connect, raw % (scheme, host.upper(), host))
+    assert received.startswith(b"HTTP/1.1 200 ") and b'"path": "/a/b", "body": "abc"' in received
+
+
+def test_http_1_0_is_answered_without_chunks_to_the_end_of_the_connection(connect: Connect) -> None:
+    connection = connect()
+    connection.sendall(b"GET /stream HTTP/1.0\r\n\r\n")
+    head, _, body = everything(connection).partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head and b"connection: close" in head
+    assert body == b"late"
+
+
+async def test_what_is_framed_for_http_1_0_goes_out_bare() -> None:
+    class Plain:
+        sent = b""
+        is_closing = close = staticmethod(lambda: False)
+
+        def write(self, data: bytes) -> None:
+            self.sent += data
+
+    plain: Any = Plain()
+    answer = http_protocol.Unchunked(plain)
+    chunks = [b"", b"5\r\nab\r\n1\r\n", b"", b"2\r\n0\r\r\n", b"3\r\nend\r\n0\r\n\r\n"]
+    for piece in [b"HTTP/1.1 200 OK\r\nx: y\r\ntransfer-encoding: chunked\r\n\r\n", *chunks, b"0\r\n\r\n"]:
+        answer.write(piece)
+    assert plain.sent == b"HTTP/1.1 200 OK\r\nx: y\r\n\r\nab\r\n10\rend"
 
 
 def test_requests_are_pipelined_in_order(connect: Connect) -> None:

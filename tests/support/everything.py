@@ -24,6 +24,7 @@ from mcp.server.stdio import stdio_server
 from mcp.server.streamable_http import EventMessage, EventStore
 from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, PromptsListChanged, ToolsListChanged
 from mcp.shared.exceptions import MCPError
+from starlette.middleware.gzip import GZipMiddleware
 
 warnings.simplefilter("ignore")  # the SDK marks what 2026-07-28 deprecates; here all of it is on purpose
 
@@ -651,6 +652,19 @@ def older() -> Any:
     return watching(app)
 
 
+def compressed(app: Any) -> Any:
+    """Wrap an ASGI application: Starlette's own middleware compresses all it says, whatever the client asks for."""
+    middleware = GZipMiddleware(app, minimum_size=0, exclude_content_types=())
+
+    async def insisting(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and scope["path"] != "/_seen":
+            scope["headers"] = [each for each in scope["headers"] if each[0] != b"accept-encoding"]
+            scope["headers"].append((b"accept-encoding", b"gzip"))
+        await middleware(scope, receive, send)
+
+    return insisting
+
+
 async def on_pipes() -> None:
     """Serve whoever holds standard input and output."""
     server = everything()
@@ -665,10 +679,13 @@ def main() -> None:
     parser.add_argument("--transport", choices=("streamable-http", "sse", "stdio"), default="streamable-http")
     parser.add_argument("--stateless", action="store_true")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--compressed", action="store_true")
     options = parser.parse_args()
     if options.transport == "stdio":
         return asyncio.run(on_pipes())
     app = older() if options.transport == "sse" else application(options.stateless, options.json)
+    if options.compressed:
+        app = compressed(app)
     uvicorn.run(app, host="127.0.0.1", port=options.port, log_level="error", timeout_graceful_shutdown=1)
 
 
