@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("proxy", "0004_secrets_bound_to_their_server"),
+        ("proxy", "0005_waiting_and_standing"),
     ]
 
     operations = [
