@@ -68,7 +68,7 @@ def _refused_in_words(stage: Stage, older: FakeUpstream, which: str, method: str
     assert str(code) in answer.error["message"] and (not words or words not in answer.body)
     assert (answer.header("allow") is not None) == (code == 405)
     event = stage.gateway.event(since)
-    assert (event["status_code"], event["method"]) == (code, method)
+    assert (event["status_code"], event["method"], event["outcome"]) == (code, method, "upstream_error")
     assert f"HTTP {code}" in event["details"]["error"]
     kept = json.dumps(event["response_json"])
     assert "hunter2" not in kept and (b"Cannot POST" not in words or "Cannot POST" in kept)
