@@ -56,6 +56,9 @@ STRANGER_SECONDS = 5.0
 #: bodies larger than this are parsed in a thread, one of each key at a time
 PARSE_OFF_LOOP = 64 * 1024
 
+#: how long the upstream's stream of a call that was cancelled is left open, for the cancel to come first
+CANCEL_SECONDS = 2.0
+
 #: methods that speak of a target without calling it: they follow what its lists show
 REFERRING = TASK_METHODS | {
     "completion/complete",
@@ -445,5 +448,8 @@ async def forward(gateway: Gateway, call: Call) -> None:
             call.upstream_ns = time.perf_counter_ns() - since
         await relay(gateway, call, response)
     finally:
-        if response is not None:
+        if response is not None and call.exchange.ended_by == "cancelled":
+            # The upstream hears of the cancel on the connection it comes on, and not by the loss of this one.
+            asyncio.get_running_loop().call_later(CANCEL_SECONDS, response.abort)
+        elif response is not None:
             response.abort()

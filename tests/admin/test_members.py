@@ -90,7 +90,7 @@ JUDGED = {"catalogue_policy": "allow", "dispatchers": {}, "audit_level": "none"}
 OPERATED = {
     "name": "another", "description": "x", "refusals": "http", "max_concurrent": 7, "connect_timeout": 2.0, "idle_timeout": 30.0,
     "first_byte_timeout": 3.0, "max_answer_bytes": 4096, "enabled": False, "url": "https://127.0.0.1:9/other", "networks": ["127.0.0.0/8"],
-    "headers": {"X-A": "b"}, "transport": "sse",
+    "headers": {"X-A": "b"}, "transport": "sse", "tool_timeouts": {"export_*": 1800.0},
 }  # fmt: skip
 
 
