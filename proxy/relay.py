@@ -471,6 +471,7 @@ class _Stream:
     async def _last_word(self) -> None:
         call = self.call
         if not (self.asked and not call.answered and call.rpc_id and call.refusal is not None):
+            call.answer_status = 200  # nobody is told: the answer has passed, or none is waited for
             return
         outcomes.complete(call)
         await self.gateway.logger.outcome(_event(call), final=False)

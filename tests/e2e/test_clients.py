@@ -9,6 +9,7 @@ import pytest
 from tests.support import clients
 from tests.support.clients import Kind
 from tests.support.fixtures import Everything, Stage
+from tests.support.upstream import FakeUpstream, sse, status
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("stage")]
 
@@ -101,6 +102,24 @@ def test_a_refusal_is_told_and_the_client_lives_on(stage: Stage, everything: Eve
     assert event["status_code"] == 403 and not event["details"].get("tool_error")
     assert text(echo) == "still here"
     assert "delete_customer" not in json.dumps(everything.seen())
+
+
+@pytest.mark.parametrize("kind", clients.KINDS, ids=[kind.name for kind in clients.KINDS])
+def test_a_failure_of_the_upstream_is_told_and_the_session_lives_on(
+    stage: Stage, fake: FakeUpstream, kind: Kind
+) -> None:
+    fake.script(status(500, b"boom"), method="tools/call", name="get_customer")
+    fake.script(sse([b"data: {broken\n\n"]), method="tools/call", name="delete_customer")
+    headers = {"Authorization": f"Bearer {stage.keys['admin'].key}"}
+    names = ("get_customer", "delete_customer", "public.echo")
+    steps = [{"do": "call", "name": name, "arguments": {"text": "x"}} for name in names]
+    failed, broken, echo = clients.run(kind, f"{stage.gateway.url}/mcp/fake", steps, era="legacy", headers=headers)[
+        "steps"
+    ]
+    assert failed["ok"]["isError"] is True and text(failed).startswith("The upstream failed. (audit id ")
+    assert broken["ok"]["isError"] is True and text(broken).startswith("The upstream's answer cannot be read. (audit ")
+    assert "isError" not in echo["ok"] or echo["ok"]["isError"] is False
+    assert text(echo) == '{"text": "x"}'
 
 
 @pytest.mark.parametrize(("kind", "era"), PAIRS, ids=IDS)
