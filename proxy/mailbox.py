@@ -180,13 +180,17 @@ class Mailbox:
         """Have every call end that waits here, for the stream's reason; gives what is still to be said to the client."""
         self.closing = self.closing or reason
         self._end_calls(reason)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LAST_WORDS):
-                while self._requests and not self.closed:
-                    await self._wait()
+        await self.quiet()
         words = b"".join(event for event, judged in self._events if judged)
         self._events.clear()
         return words
+
+    async def quiet(self) -> None:
+        """Wait until nobody waits here for an answer, for a while."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS):
+                while self._requests:
+                    await self._wait()
 
     def shut(self, reason: str = GONE) -> None:
         """End the mailbox with its stream."""
