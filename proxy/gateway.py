@@ -16,7 +16,7 @@ from policies.limiter import Limiter
 from policies.snapshot import Snapshot, SnapshotHolder
 from proxy import resumption
 from proxy.heavy import Heavy
-from proxy.mailbox import Mailboxes
+from proxy.mailboxes import Mailboxes
 from proxy.sessions import SessionSealer
 from proxy.upstreams import UpstreamRegistry, UpstreamSpec
 
