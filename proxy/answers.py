@@ -100,7 +100,7 @@ REFUSALS: Final[Mapping[str, Refusal]] = {
     "method_not_allowed": Refusal(405, 405, "This verb is not allowed here.", ((b"allow", b"POST"),)),
     "unknown_upstream": Refusal(404, 404, "There is no such upstream."),
     "unknown_session": Refusal(404, 404, "There is no such session; initialize a new one."),
-    "duplicate_id": Refusal(400, INVALID_REQUEST, "A request with this id still waits for its answer."),
+    "id_in_use": Refusal(400, INVALID_REQUEST, "A request with this id still waits for its answer."),
     "unknown_event": Refusal(
         400, INVALID_REQUEST, "There is no such event to go on from; open the stream without Last-Event-ID."
     ),

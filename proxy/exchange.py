@@ -22,7 +22,7 @@ PIECE = 64 * 1024
 #: how long one piece of an answer may wait for a client that does not read, in seconds
 WRITE_TIMEOUT = 60.0
 #: why a call ends that its client has taken back: before the upstream knows of it, and then
-CANCELLING, CANCELLED = "client_cancelling", "client_cancelled"
+CANCELLING, CANCELLED = "client_cancelling", "cancelled"
 #: how long a request has run before its body's deadline is kept and its client's departure looked for, in seconds
 LASTING_AFTER = 0.05
 

@@ -44,7 +44,7 @@ _ACCEPTED = [(b"content-type", b"text/plain"), (b"content-length", b"8"), (b"cac
 #: refusals that say nothing of one message: of where it came from, of the stream, and of an id that another call waits with,
 #: which on the stream would be taken for that call's answer
 _AS_STATUS = frozenset(
-    ("bad_host", "bad_origin", "unknown_session", "duplicate_id", "credential_ambiguous", "credential_misplaced")
+    ("bad_host", "bad_origin", "unknown_session", "id_in_use", "credential_ambiguous", "credential_misplaced")
 )
 #: how long the first answer of a session waits until the gateway listens to what may follow it, in seconds
 HEARD = 0.5
@@ -222,7 +222,7 @@ async def open_endpoint(gateway: Gateway, call: Call) -> None:
     try:
         found = await _link(gateway, call, known_by(spelled(message.id)) if request and message is not None else "")
     except Duplicate:
-        raise refuse("duplicate_id", call=call) from None
+        raise refuse("id_in_use", call=call) from None
     if found is None:
         raise refuse("unknown_session", call=call)
     call.session_refused = b""

@@ -124,7 +124,7 @@ def test_a_cancel_is_cancelled_at_once(place: Place, road: tuple[str, str]) -> N
         assert session.post(cancel).status == 202
         event = place.gateway.event(since, method="tools/call")
         assert time.monotonic() - began < 5 * clients.PATIENCE
-        assert (event["outcome"], event["reason"], event["status_code"]) == ("cancelled", "client_cancelled", 499)
+        assert (event["outcome"], event["reason"], event["status_code"]) == ("cancelled", "cancelled", 499)
         assert session.ask("tools/call", {"name": "public.echo", "arguments": {"text": "on"}})["result"]
         assert not [one for one in session.told if one.get("id") == "long"]
     note = place.gateway.event(since, method="notifications/cancelled")
@@ -211,12 +211,12 @@ def test_an_id_is_used_once_at_a_time(place: Place, road: tuple[str, str]) -> No
             assert (second.status, second.error["code"], second.error["data"]["reason"]) == (
                 400,
                 -32600,
-                "duplicate_id",
+                "id_in_use",
             )
         assert session.answer(8)["result"]["content"][0]["text"] == "slow and done"
         assert session.ask("tools/call", {"name": "public.echo", "arguments": {"text": "third"}}, 8)
     events = place.gateway.events(since, 4, method="tools/call")
-    assert sorted(event["reason"] for event in events if event["outcome"] == "invalid") == ["duplicate_id"] * 2
+    assert sorted(event["reason"] for event in events if event["outcome"] == "invalid") == ["id_in_use"] * 2
 
 
 @every_road

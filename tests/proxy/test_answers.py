@@ -15,7 +15,7 @@ STATUS = {
     401: "missing_credential invalid_credential expired_key revoked_key wrong_network query_forbidden administrative_key",
     400: "credential_ambiguous credential_misplaced not_json not_utf8 byte_order_mark batch duplicate_member reserved_member too_deep "
     "invalid_request invalid_params lone_surrogate header_mismatch unsupported_version bad_host era_mismatch unknown_event "
-    "duplicate_id",
+    "id_in_use",
     403: "bad_origin no_rule denied_by_rule policy_error tool_definition_changed ambiguous_target nested_call "
     "denied_during_stream",
     404: "method_not_found unknown_upstream unknown_session",
