@@ -132,7 +132,7 @@ REFUSALS: Final[Mapping[str, Refusal]] = {
     "tool_definition_changed": Refusal(403, 403, "The tool's definition has changed and waits for approval."),
     # rate limit
     "rate_limited": Refusal(429, 429, "The rate limit is used up."),
-    "too_much_traffic": Refusal(429, 429, "Too many lists and other messages beside calls; try again later."),
+    "too_much_traffic": Refusal(429, 429, "Too many lists and other messages beside calls."),
     "too_many_streams": Refusal(429, 429, "Too many open streams."),
     "too_much_waiting": Refusal(429, 429, "Too much of this key's data waits in the gateway: read what is open first."),
     "limiter_unavailable": Refusal(503, 503, "The rate limit could not be checked."),
@@ -145,7 +145,7 @@ REFUSALS: Final[Mapping[str, Refusal]] = {
     ),
     "upstream_too_large": Refusal(502, 502, "The upstream's answer is too large."),
     "upstream_busy": Refusal(503, 503, "The upstream is busy or resting after failures."),
-    "server_stopping": Refusal(503, 503, "The gateway is being stopped; try again."),
+    "server_stopping": Refusal(503, 503, "The gateway is being stopped."),
     "upstream_error": Refusal(502, 502, "The upstream failed."),
     "egress_refused": Refusal(502, 502, "The upstream's address is not one the gateway may connect to."),
     "revoked_during_stream": Refusal(401, 401, _INVALID, (CHALLENGE,)),

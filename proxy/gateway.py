@@ -17,7 +17,7 @@ from policies.snapshot import Snapshot, SnapshotHolder
 from proxy import resumption
 from proxy.heavy import Heavy
 from proxy.in_flight import InFlight
-from proxy.mailbox import Mailboxes
+from proxy.mailboxes import Mailboxes
 from proxy.sessions import SessionSealer
 from proxy.standing import Standing
 from proxy.tasks import TaskBook

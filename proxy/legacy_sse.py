@@ -158,7 +158,7 @@ class StreamResponse(UpstreamResponse):
         if listening is not None:
             listening.abort()
         if session:
-            self._gateway.spawn(_end_session(self._gateway, self._call, session))
+            self._gateway.spawn(_end_session(self._gateway, self._call, self._mailbox, session))
 
 
 class StreamExchange(Exchange):
@@ -332,8 +332,12 @@ async def _stream(gateway: Gateway, call: Call) -> StreamResponse:
     return response
 
 
-async def _end_session(gateway: Gateway, call: Call, session: bytes) -> None:
-    """Tell the upstream that a session is over, as a client of Streamable HTTP would."""
+async def _end_session(gateway: Gateway, call: Call, mailbox: Mailbox, session: bytes) -> None:
+    """Tell the upstream that a session is over, as a client of Streamable HTTP would.
+
+    Its calls end first: else what the upstream makes of their end would be taken for a failure of its own.
+    """
+    await mailbox.quiet()
     with suppress(UpstreamError):
         headers = request_headers("DELETE", protocol=call.protocol, session=session)
         response = await gateway.registry.transport(call.slug).send(

@@ -17,7 +17,7 @@ from policies.snapshot import SnapshotHolder
 from proxy import gateway as proxy_gateway
 from proxy import upstreams
 from proxy.gateway import Gateway
-from proxy.mailbox import Mailboxes
+from proxy.mailboxes import Mailboxes
 
 #: how long a start waits for the first snapshot before it serves 503s until there is one, in seconds
 FIRST_SNAPSHOT = 10.0
