@@ -117,6 +117,6 @@ class InFlight:
 
 def _name_of(call: Call) -> Name | None:
     message = call.message
-    if not call.session or message is None or message.kind != "request" or message.id is None:
+    if call.link is not None or not call.session or message is None or message.kind != "request" or message.id is None:
         return None
     return call.key_id, call.slug, call.session, message.id
