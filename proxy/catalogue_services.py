@@ -241,6 +241,13 @@ def quarantine(*, actor: Actor, slug: str, item: tuple[str, str], reason: str = 
     return found
 
 
+def forget_approvals(upstream: Upstream) -> None:
+    """Take back every approval, since they were given to another server; what this one lists is looked at anew."""
+    upstream.catalogue.update(
+        status="quarantined", pinned_hash="", pinned_definition="", approved_at=None, approved_by="", present=False
+    )
+
+
 def apply_policy(slug: str) -> None:
     """Judge the catalogue again under the upstream's present policy (after that setting was changed)."""
     with transaction.atomic():

@@ -19,6 +19,9 @@ ADVANCED = (
 )  # fmt: skip
 
 
+HELD = "What you add, or give another address, begins hidden and refused until they approve it."
+
+
 def pairs_as_text(pairs: dict[str, str], sign: str) -> str:
     """Show names and values as lines that people edit."""
     return "\n".join(f"{name}{sign}{value}" for name, value in pairs.items())
@@ -105,6 +108,10 @@ class UpstreamForm(forms.Form):
                 field.disabled = True
                 if MEMBERS["upstream"][name] == JUDGE:
                     field.help_text = "Decided by whoever manages the policy."
+        if "catalogue_policy" not in self.owned:
+            self.fields["catalogue_policy"].help_text += f" {HELD}"
+            if new:
+                self.initial["catalogue_policy"] = "quarantine"
 
     def given(self) -> dict[str, Any]:
         """Return the members that this person decides."""

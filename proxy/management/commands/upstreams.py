@@ -130,7 +130,9 @@ class Command(BaseCommand):
         if given.quarantine:
             fields["catalogue_policy"] = "quarantine"
         fields["dispatchers"] = _pairs(given.dispatcher, "--dispatcher")
-        upstream = services.create_upstream(actor=Actor.system(), slug=given.slug, may_start_commands=True, **fields)
+        upstream = services.create_upstream(
+            actor=Actor.system(), slug=given.slug, may_start_commands=True, may_judge=True, **fields
+        )
         if given.check:
             self._check(given)
         elif given.json:
@@ -228,7 +230,7 @@ class Command(BaseCommand):
 
     def _switch(self, given: Namespace, *, enabled: bool) -> None:
         upstream = services.update_upstream(
-            actor=Actor.system(), slug=given.slug, may_start_commands=True, enabled=enabled
+            actor=Actor.system(), slug=given.slug, may_start_commands=True, may_judge=True, enabled=enabled
         )
         if given.json:
             self._print(services.describe(upstream))
