@@ -203,9 +203,11 @@ class UpstreamAdmin(Pages):
             messages.error(request, error.message)
             return
         if not report.ok:
-            messages.error(
-                request, f"{upstream.slug} does not answer as an MCP server: {definitions.visible(report.cause)[:500]}"
+            said = " / ".join(line for step in report.steps for line in step.said.splitlines())
+            reason = definitions.visible(report.cause)[:500] + (
+                f" It said: {definitions.visible(said)[:500]}" if said else ""
             )
+            messages.error(request, f"{upstream.slug} does not answer as an MCP server: {reason}")
             return
         words = [f"{len(names)} {word}" for word, names in vars_of(changes) if names]
         messages.success(
