@@ -92,7 +92,7 @@ class UpstreamForm(forms.Form):
     environment = forms.CharField(
         required=False,
         widget=forms.Textarea(attrs={"rows": 2}),
-        help_text="For stdio: one a line, like “TOKEN=env:MCP_UPSTREAM_CRM”.",
+        help_text="For stdio: one a line, like “TOKEN=env:MCP_UPSTREAM_CRM”. Beside these it gets PATH, HOME, LANG, LC_ALL and TZ alone.",
     )
     process_mode = forms.ChoiceField(choices=Upstream.ProcessMode.choices, required=False, initial="shared")
     memory_limit_mb = forms.IntegerField(required=False, min_value=1, label="Memory (MB)")
