@@ -18,7 +18,7 @@ from proxy.transports.streamable_http import StreamableHttpTransport
 MAX_PAGES = 200
 MAX_WORDS = 500  # bytes kept of what a server says of a request that it refused
 MAX_ITEMS = 10_000
-LAST_LINES = 5
+LAST_LINES = 10
 MAX_SAID = 2000  # bytes of the last words that are shown to who checks
 _CAPABILITY = {"tool": "tools", "prompt": "prompts", "resource": "resources", "template": "resources"}
 _WORDS = {"tool": "tools", "prompt": "prompts", "resource": "resources", "template": "resource templates"}
