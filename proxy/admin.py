@@ -27,6 +27,7 @@ from proxy.services import ServiceError
 PAGE = 50
 STATES = {"waiting": "Waiting", "pinned": "Approved", "gone": "Gone", "": "All"}
 WAITING = ("new", "changed", "quarantined")
+WAITS = "Its tools, prompts and resources are hidden and refused until whoever manages the policy has approved them."
 
 
 @admin.register(Upstream)
@@ -74,11 +75,15 @@ class UpstreamAdmin(Pages):
 
             data = form.given()
             try:
-                made = services.create_upstream(actor=actor(request), may_start_commands=commands, **data)
+                made = services.create_upstream(
+                    actor=actor(request), may_start_commands=commands, may_judge=_judges(request), **data
+                )
             except ServiceError as error:
                 _blame(form, error)
             else:
                 self.log_addition(request, made, "created")
+                if not _judges(request):
+                    messages.warning(request, WAITS)
                 if request.user.has_perm("proxy.check_upstream"):
                     self._check(request, made)
                 return redirect("admin:proxy_upstream_change", made.pk)
@@ -121,7 +126,11 @@ class UpstreamAdmin(Pages):
                 policy = upstream.catalogue_policy
                 try:
                     changed = services.update_upstream(
-                        actor=actor(request), slug=upstream.slug, may_start_commands=commands, **data
+                        actor=actor(request),
+                        slug=upstream.slug,
+                        may_start_commands=commands,
+                        may_judge=_judges(request),
+                        **data,
                     )
                     if changed.catalogue_policy != policy:
                         catalogue_services.apply_policy(upstream.slug)
@@ -130,6 +139,8 @@ class UpstreamAdmin(Pages):
                 else:
                     self.log_change(request, upstream, [{"changed": {"fields": form.changed_data}}])
                     messages.success(request, f"{upstream.slug} was changed.")
+                    if changed.catalogue_policy != policy and "catalogue_policy" not in data:
+                        messages.warning(request, WAITS)
                     return redirect("admin:proxy_upstream_change", upstream.pk)
         items = upstream.catalogue.filter(present=True).order_by("kind", "name").defer("pinned_definition")
         base = (settings.SENTINEL.public_url or request.build_absolute_uri("/")).rstrip("/")
@@ -144,7 +155,7 @@ class UpstreamAdmin(Pages):
             "may_change": may_change,
             "may_check": request.user.has_perm("proxy.check_upstream"),
             "may_delete": self.has_delete_permission(request),
-            "may_judge": request.user.has_perm(members.JUDGE),
+            "may_judge": _judges(request),
             "headers": [(name, vault.shown(value)) for name, value in upstream.headers.items()],
             "stderr": _stderr(request, upstream),
             "calls_reason": words(status.calls_reason) if status is not None else "",
@@ -155,7 +166,7 @@ class UpstreamAdmin(Pages):
 
     def judge_view(self, request: HttpRequest, pk: int) -> HttpResponse:
         """Decide what of an upstream may be used, and what events keep of it."""
-        if not request.user.has_perm(members.JUDGE):
+        if not _judges(request):
             raise PermissionDenied
         upstream = self.one(pk)
         form = JudgementForm(request.POST or None, initial=_initial(upstream))
@@ -163,7 +174,7 @@ class UpstreamAdmin(Pages):
             from proxy import services
 
             try:
-                services.update_upstream(actor=actor(request), slug=upstream.slug, **form.cleaned_data)
+                services.update_upstream(actor=actor(request), slug=upstream.slug, may_judge=True, **form.cleaned_data)
             except ServiceError as error:
                 _blame(form, error)
             else:
@@ -195,9 +206,11 @@ class UpstreamAdmin(Pages):
             messages.error(request, error.message)
             return
         if not report.ok:
-            messages.error(
-                request, f"{upstream.slug} does not answer as an MCP server: {definitions.visible(report.cause)[:500]}"
+            said = " / ".join(line for step in report.steps for line in step.said.splitlines())
+            reason = definitions.visible(report.cause)[:500] + (
+                f" It said: {definitions.visible(said)[:500]}" if said else ""
             )
+            messages.error(request, f"{upstream.slug} does not answer as an MCP server: {reason}")
             return
         words = [f"{len(names)} {word}" for word, names in vars_of(changes) if names]
         messages.success(
@@ -211,7 +224,7 @@ class UpstreamAdmin(Pages):
             raise PermissionDenied
         from proxy import services
 
-        if services.judged(upstream) and not request.user.has_perm(members.JUDGE):
+        if services.judged(upstream) and not _judges(request):
             raise PermissionDenied  # a removal would undo what another duty decided
         if request.method == "POST":
             try:
@@ -225,6 +238,11 @@ class UpstreamAdmin(Pages):
             return redirect("admin:proxy_upstream_changelist")
         context = {**self.admin_site.each_context(request), "title": f"Remove {upstream.slug}?", "upstream": upstream}
         return render(request, "admin/proxy/upstream_remove.html", context)
+
+
+def _judges(request: HttpRequest) -> bool:
+    """Tell whether this person decides what of an upstream may be used."""
+    return bool(request.user.has_perm(members.JUDGE))
 
 
 def vars_of(changes: Any) -> list[tuple[str, list[str]]]:

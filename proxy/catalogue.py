@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from audit import sanitizer
-from proxy.client import Client, RpcError
+from proxy.client import TIMEOUT, Client, RpcError
 from proxy.definitions import LISTS, MAX_DEFINITION_BYTES, MAX_NAME_BYTES, canonical, digest, flags
 from proxy.probe import Verdict, probe
 from proxy.transports.base import Transport, UpstreamError
@@ -18,6 +18,8 @@ from proxy.transports.streamable_http import StreamableHttpTransport
 MAX_PAGES = 200
 MAX_WORDS = 500  # bytes kept of what a server says of a request that it refused
 MAX_ITEMS = 10_000
+LAST_LINES = 10
+MAX_SAID = 2000  # bytes of the last words that are shown to who checks
 _CAPABILITY = {"tool": "tools", "prompt": "prompts", "resource": "resources", "template": "resources"}
 _WORDS = {"tool": "tools", "prompt": "prompts", "resource": "resources", "template": "resource templates"}
 
@@ -30,7 +32,7 @@ class Step:
     ok: bool
     ms: float
     detail: str
-    #: the upstream's own words, for who runs the check; never stored
+    #: the upstream's own words, redacted, for who runs the check; never stored
     said: str = ""
 
     def as_json(self) -> dict[str, Any]:
@@ -70,15 +72,18 @@ class Report:
         return next((f"{step.name}: {step.detail}" for step in self.steps if not step.ok), "")
 
 
-async def examine(transport: Transport, *, kind: str) -> Report:
-    """Check an upstream: connect, discover or initialize, list. Stops at the first step that fails."""
+async def examine(transport: Transport, *, kind: str, patience: float = TIMEOUT) -> Report:
+    """Check an upstream: connect, discover or initialize, list. Stops at the first step that fails.
+
+    `patience` is how long the first answer of a command may take: it may have to be fetched before it runs.
+    """
     report = Report()
     since = time.perf_counter()
 
     def step(name: str, ok: bool, detail: str, own_words: str = "") -> None:
         nonlocal since
         now = time.perf_counter()
-        report.steps.append(Step(name, ok, (now - since) * 1000, detail, own_words))
+        report.steps.append(Step(name, ok, (now - since) * 1000, detail, lines(own_words)))
         since = now
 
     if isinstance(transport, StreamableHttpTransport | HttpSseTransport | StdioTransport):
@@ -90,9 +95,9 @@ async def examine(transport: Transport, *, kind: str) -> Report:
         step("connect", True, "the command was found" if kind == "stdio" else "connected")
     name = "initialize" if kind == "sse" else "discover or initialize"
     try:
-        report.verdict = await probe(transport, kind=kind)
+        report.verdict = await probe(transport, kind=kind, patience=patience if kind == "stdio" else TIMEOUT)
     except UpstreamError as error:
-        step(name, False, said(error), error.said)
+        step(name, False, said(error), error.said or last_words(transport))
         return report
     client = report.verdict.client
     if client is None:
@@ -113,11 +118,21 @@ async def examine(transport: Transport, *, kind: str) -> Report:
     return report
 
 
+def last_words(transport: Transport) -> str:
+    """Give the last lines that a command wrote to its standard error."""
+    return "\n".join(transport.stderr()[-LAST_LINES:]) if isinstance(transport, StdioTransport) else ""
+
+
 def said(error: UpstreamError | RpcError) -> str:
     """Word a failure for the person who checks: they may know addresses, never credentials."""
     if isinstance(error, RpcError):
         return clean(str(error))
     return f"{error.message} ({error.detail})" if error.detail else error.message
+
+
+def lines(words: str) -> str:
+    """Redact a command's last words as one text, so that what spans lines is found, and keep them as lines."""
+    return sanitizer.current().text(words, MAX_SAID).replace("\\u{A}", "\n")
 
 
 def clean(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,13 +17,14 @@ from django.utils import timezone
 
 from audit.acts import Actor, record_act
 from audit.sanitizer import current as current_sanitizer
-from proxy.catalogue import Found, Report, Step, clean, examine
+from proxy.catalogue import Found, Report, Step, clean, examine, last_words, lines
+from proxy.client import TIMEOUT
 from proxy.definitions import diff, status_of, visible
 from proxy.models import CatalogueItem, Upstream, UpstreamStatus
 from proxy.probe import expired
 from proxy.services import ServiceError, locked
 from proxy.specs import UpstreamSpec, spec_of
-from proxy.transports.base import UpstreamError, UpstreamRequest
+from proxy.transports.base import Transport, UpstreamError, UpstreamRequest
 from proxy.transports.hosted import pool
 from proxy.transports.streamable_http import Limits
 from proxy.upstreams import build_transport, host_folder
@@ -36,6 +37,9 @@ _SHOWN = 50
 STDERR_LINE = 2000  # bytes of one line
 #: a whole check may take this long; the next upstream waits for it
 CHECK_SECONDS = 60.0
+#: and so long where nobody else waits: `npx -y` and `uvx` fetch a server before they start it
+FIRST_START_SECONDS = 300.0
+TELL_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,25 +76,43 @@ def spec_for(upstream: Upstream) -> UpstreamSpec:
     return spec_of(row, settings.SENTINEL.data_key)
 
 
-def check_upstream(*, slug: str, actor: Actor | None = None) -> tuple[Report, Changes]:
-    """Connect, discover or initialize, list; keep what was seen. Works for disabled upstreams too; raises ServiceError."""
+def check_upstream(
+    *, slug: str, actor: Actor | None = None, seconds: float = 0.0, told: Callable[[str], None] | None = None
+) -> tuple[Report, Changes]:
+    """Connect, discover or initialize, list; keep what was seen. Works for disabled upstreams too; raises ServiceError.
+
+    It ends after `seconds`. While a command is waited for, `told` gets a line about it every few seconds.
+    """
     upstream = Upstream.objects.filter(slug=slug).first()
     if upstream is None:
         raise ServiceError(f"There is no upstream {slug}.", "slug")
-    report = asyncio.run(_examine(spec_for(upstream)))
+    report = asyncio.run(_examine(spec_for(upstream), seconds or CHECK_SECONDS, told))
     return report, keep(slug, report, actor=actor)
 
 
-async def _examine(spec: UpstreamSpec) -> Report:
+async def _examine(spec: UpstreamSpec, seconds: float, told: Callable[[str], None] | None) -> Report:
     transport = build_transport(spec)
+    telling = asyncio.create_task(_tell(transport, told)) if told is not None and spec.transport == "stdio" else None
     try:
-        async with asyncio.timeout(CHECK_SECONDS):
-            return await examine(transport, kind=spec.transport)
+        async with asyncio.timeout(seconds):
+            return await examine(transport, kind=spec.transport, patience=max(seconds - 2 * TIMEOUT, TIMEOUT))
     except TimeoutError:
-        late = f"it did not end within {CHECK_SECONDS:.0f} s"
-        return Report([Step("check", False, CHECK_SECONDS * 1000, late)])
+        late = f"it did not end within {seconds:.0f} s"
+        return Report([Step("check", False, seconds * 1000, late, lines(last_words(transport)))])
     finally:
+        if telling is not None:
+            telling.cancel()
         await transport.close()
+
+
+async def _tell(transport: Transport, told: Callable[[str], None]) -> None:
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    while True:
+        await asyncio.sleep(TELL_SECONDS)
+        words = last_words(transport).splitlines()
+        it_says = f"; it says: {visible(clean(words[-1]))}" if words else ""
+        told(f"waiting for the command, {loop.time() - begun:.0f} s{it_says}")
 
 
 def keep(slug: str, report: Report, *, actor: Actor | None = None) -> Changes:
@@ -242,6 +264,13 @@ def quarantine(*, actor: Actor, slug: str, item: tuple[str, str], reason: str = 
             details={"reason": reason[:500]} if reason else None,
         )
     return found
+
+
+def forget_approvals(upstream: Upstream) -> None:
+    """Take back every approval, since they were given to another server; what this one lists is looked at anew."""
+    upstream.catalogue.update(
+        status="quarantined", pinned_hash="", pinned_definition="", approved_at=None, approved_by="", present=False
+    )
 
 
 def apply_policy(slug: str) -> None:

@@ -40,8 +40,10 @@ class RpcError(Exception):
 class Client:
     """One conversation with an upstream."""
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport, *, patience: float = TIMEOUT) -> None:
+        """`patience` is how long the first answer may take, in seconds: a command may have to be fetched first."""
         self._transport = transport
+        self._patience = patience
         self._serial = 0
         self._session = b""
         self._version = LEGACY
@@ -111,7 +113,8 @@ class Client:
             params = {**params, "_meta": {_META + name: value for name, value in meta.items()}}
         message = {"jsonrpc": "2.0", "id": self._serial, "method": method, "params": params}
         headers = self._headers(method, legacy=not modern)
-        request = UpstreamRequest(b"POST", headers, orjson.dumps(message), TIMEOUT, TIMEOUT)
+        limit, self._patience = self._patience, TIMEOUT
+        request = UpstreamRequest(b"POST", headers, orjson.dumps(message), limit, TIMEOUT)
         response = await self._transport.send(request)
         try:
             answer = await self._answer(response)

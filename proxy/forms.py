@@ -19,6 +19,9 @@ ADVANCED = (
 )  # fmt: skip
 
 
+HELD = "What you add, or give another address, begins hidden and refused until they approve it."
+
+
 def pairs_as_text(pairs: dict[str, str], sign: str) -> str:
     """Show names and values as lines that people edit."""
     return "\n".join(f"{name}{sign}{value}" for name, value in pairs.items())
@@ -101,7 +104,7 @@ class UpstreamForm(forms.Form):
     environment = forms.CharField(
         required=False,
         widget=forms.Textarea(attrs={"rows": 2}),
-        help_text="For stdio: one a line, like “TOKEN=env:MCP_UPSTREAM_CRM”.",
+        help_text="For stdio: one a line, like “TOKEN=env:MCP_UPSTREAM_CRM”. Beside these it gets PATH, HOME, LANG, LC_ALL and TZ alone.",
     )
     process_mode = forms.ChoiceField(choices=Upstream.ProcessMode.choices, required=False, initial="shared")
     memory_limit_mb = forms.IntegerField(required=False, min_value=1, label="Memory (MB)")
@@ -117,6 +120,10 @@ class UpstreamForm(forms.Form):
                 field.disabled = True
                 if MEMBERS["upstream"][name] == JUDGE:
                     field.help_text = "Decided by whoever manages the policy."
+        if "catalogue_policy" not in self.owned:
+            self.fields["catalogue_policy"].help_text += f" {HELD}"
+            if new:
+                self.initial["catalogue_policy"] = "quarantine"
 
     def given(self) -> dict[str, Any]:
         """Return the members that this person decides."""

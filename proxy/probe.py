@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from proxy.client import MODERN, Client, RpcError
-from proxy.transports.base import Transport, UpstreamError
+from proxy.client import MODERN, TIMEOUT, Client, RpcError
+from proxy.transports.base import Broken, TimedOut, Transport, UpstreamError
 
 LEGACY_VERDICT_SECONDS = 24 * 3600.0
 MODERN_VERDICT_SECONDS = 7 * 24 * 3600.0
@@ -43,11 +43,14 @@ def judge(error: RpcError) -> str:
     return "legacy"
 
 
-async def probe(transport: Transport, *, kind: str = "streamable-http") -> Verdict:
-    """Find an upstream's eras; the verdict's client is ready to ask in the newest one. Raises UpstreamError."""
+async def probe(transport: Transport, *, kind: str = "streamable-http", patience: float = TIMEOUT) -> Verdict:
+    """Find an upstream's eras; the verdict's client is ready to ask in the newest one. Raises UpstreamError.
+
+    `patience` is how long the first answer may take, in seconds.
+    """
     first = ""
     said = ""
-    client = Client(transport)
+    client = Client(transport, patience=patience)
     if kind != "sse":  # that transport is older than the modern era
         try:
             await client.discover()
@@ -63,6 +66,11 @@ async def probe(transport: Transport, *, kind: str = "streamable-http") -> Verdi
                 versions = tuple(str(item) for item in supported) if isinstance(supported, list) else ()
                 if MODERN not in versions:
                     return Verdict("modern", f"it speaks none of our versions: {said}", versions)
+        except (TimedOut, Broken) as error:
+            if kind != "stdio":
+                raise
+            # Older commands say nothing to what they do not know, or end: they are asked again as what they are.
+            said = error.message
     legacy = Client(transport)
     try:
         await legacy.initialize()

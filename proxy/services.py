@@ -56,11 +56,14 @@ class ServiceError(Exception):
         self.field = field
 
 
-def create_upstream(*, actor: Actor, slug: str, may_start_commands: bool = False, **fields: Any) -> Upstream:
+def create_upstream(
+    *, actor: Actor, slug: str, may_start_commands: bool = False, may_judge: bool = False, **fields: Any
+) -> Upstream:
     """Add an upstream.
 
     `headers` and `environment` map names to `env:VAR` or literal values, which are sealed, as is `client_key`.
     Only callers whose user may have the gateway start commands pass `may_start_commands`; the API never does.
+    Without `may_judge` (who acts may decide what of an upstream may be used) its tools wait for approval.
     """
     if not re.fullmatch(SLUG_PATTERN[1:-1], slug):
         raise ServiceError(
@@ -70,20 +73,33 @@ def create_upstream(*, actor: Actor, slug: str, may_start_commands: bool = False
     with transaction.atomic():
         if Upstream.objects.filter(slug=slug).exists():
             raise ServiceError(f"There is already an upstream {slug}.", "slug")
-        upstream = Upstream(slug=slug)
+        upstream = beginning(may_judge)
+        upstream.slug = slug
         _fill(upstream, fields, may_start_commands)
         upstream.save()
         record_act(method="admin.upstream.created", actor=actor, target=slug, after=describe(upstream))
     return upstream
 
 
-def update_upstream(*, actor: Actor, slug: str, may_start_commands: bool = False, **changes: Any) -> Upstream:
-    """Change an upstream. In `headers` and `environment` the value `(stored, encrypted)` keeps what is stored."""
+def update_upstream(
+    *, actor: Actor, slug: str, may_start_commands: bool = False, may_judge: bool = False, **changes: Any
+) -> Upstream:
+    """Change an upstream. In `headers` and `environment` the value `(stored, encrypted)` keeps what is stored.
+
+    Without `may_judge` what is moved to another server begins there as a new upstream would: nothing of it is approved.
+    """
     with transaction.atomic():
         upstream = locked(slug)
-        before = describe(upstream)
+        before, server = describe(upstream), _server(upstream)
         _fill(upstream, changes, may_start_commands)
+        moved = not may_judge and _server(upstream) != server
+        if moved:
+            upstream.catalogue_policy = "quarantine"
         upstream.save()
+        if moved:
+            from proxy.catalogue_services import forget_approvals
+
+            forget_approvals(upstream)
         if "catalogue_policy" in changes:
             from proxy.catalogue_services import apply_policy
 
@@ -113,11 +129,33 @@ def remove_upstream(*, actor: Actor, slug: str) -> None:
         record_act(method="admin.upstream.removed", actor=actor, target=slug, before=before)
 
 
+def beginning(may_judge: bool) -> Upstream:
+    """Give an upstream as it begins: where who adds it may not judge it, its definitions wait for who may.
+
+    Else an operator would lift the quarantine of a server by adding it a second time.
+    """
+    return Upstream() if may_judge else Upstream(catalogue_policy="quarantine")
+
+
+def _server(upstream: Upstream) -> tuple[Any, ...]:
+    """Say which server an upstream is: what was approved of one is not approved of another."""
+    return (
+        upstream.transport,
+        upstream.url,
+        upstream.command,
+        upstream.working_directory,
+        upstream.environment,
+    )
+
+
 def judged(upstream: Upstream) -> dict[str, Any]:
     """Give what was decided of an upstream beside where it is: what a removal would take away with it."""
     fresh = Upstream()
     names = [name for name, permission in MEMBERS["upstream"].items() if permission == JUDGE]
     found = {name: getattr(upstream, name) for name in names if getattr(upstream, name) != getattr(fresh, name)}
+    if not upstream.catalogue.exists():
+        # Nothing was ever listed, so nothing is withheld: an operator may take back what was a slip of their own.
+        found.pop("catalogue_policy", None)
     if upstream.catalogue.filter(Q(held=True) | Q(status__in=("changed", "quarantined"))).exists():
         found["catalogue"] = "definitions that are withheld"
     return found

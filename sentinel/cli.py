@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.core.management import ManagementUtility, get_commands
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from audit import environment
 from sentinel import conf, processes
@@ -38,6 +38,10 @@ class Utility(ManagementUtility):
 
     def fetch_command(self, subcommand: str) -> BaseCommand:
         """Return the command, or end with one line."""
+        if "--json" in self.argv:
+            _misuse_as_json()
+            if subcommand not in get_commands():
+                _tell(f"Unknown command: {subcommand!r}")
         command = super().fetch_command(subcommand)
         if self.argv[1:2] == [subcommand] and not {"-h", "--help"} & set(self.argv) and _guarded(subcommand):
             if subcommand != "runserver":
@@ -70,6 +74,22 @@ def _errors_as_json(command: BaseCommand) -> None:
 
     setattr(command, "execute", execute)  # noqa: B010 - of this one object alone
     setattr(command.stdout, "write", told)  # noqa: B010
+
+
+def _misuse_as_json() -> None:
+    """Let arguments that cannot be understood be told in JSON too, before argparse ends with its usage and status 2."""
+    told = CommandParser.error
+
+    def error(parser: CommandParser, message: str) -> Any:
+        _tell(message)
+        told(parser, message)
+
+    setattr(CommandParser, "error", error)  # noqa: B010 - in the process of this one command
+
+
+def _tell(message: str) -> None:
+    sys.stdout.write(json.dumps({"error": message}) + "\n")
+    sys.stdout.flush()
 
 
 def _guarded(subcommand: str) -> bool:
@@ -125,14 +145,19 @@ def main(arguments: Sequence[str] = sys.argv) -> None:
     except Exception as error:
         from django.db import OperationalError
 
-        if not isinstance(error, OperationalError) or "--traceback" in arguments:
-            raise
-        _end(f"the database does not answer: {str(error).strip().splitlines()[0]}", arguments)
+        if "--traceback" not in arguments:
+            if isinstance(error, OperationalError):
+                _end(f"the database does not answer: {str(error).strip().splitlines()[0]}", arguments)
+            if isinstance(error, OSError):
+                _end(f"{error.filename}: {error.strerror}" if error.filename else error, arguments)
+        if "--json" in arguments:
+            _tell("a defect of this command; standard error tells where")
+        raise
 
 
 def _end(error: Any, arguments: Sequence[str]) -> None:
     name = os.path.basename(arguments[0]) if arguments else "manage.py"
     if "--json" in arguments:
-        sys.stdout.write(json.dumps({"error": str(error)}) + "\n")
+        _tell(str(error))
     sys.stderr.write(f"{name}: {error}\n")
     sys.exit(1)

@@ -241,6 +241,14 @@ class Config:
         "Time calls in flight have to finish when `serve` is stopped.",
         shown="10s",
     )
+    stop_delay: float | None = setting(
+        "SENTINEL_STOP_DELAY",
+        parsers.seconds(0, 300),
+        None,
+        "Time in which an instance that is told to stop still takes calls, while `/readyz` answers 503 and connections are "
+        "closed behind each answer, so that a proxy leaves it without losing one.",
+        shown="2s in production, else 0s",
+    )
     max_streams: int = setting(
         "SENTINEL_MAX_STREAMS", parsers.integer(1, 1_000_000), 4000, "Open streams of one worker."
     )
@@ -299,6 +307,11 @@ class Config:
     dsn: str = ""
     owner_dsn: str = ""
     generated: frozenset[str] = frozenset()
+
+    @property
+    def stop_seconds(self) -> float:
+        """How long an instance that is told to stop still takes calls."""
+        return (2.0 if self.production else 0.0) if self.stop_delay is None else self.stop_delay
 
 
 SETTINGS = tuple(item for item in dataclasses.fields(Config) if "variable" in item.metadata)

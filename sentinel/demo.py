@@ -73,10 +73,14 @@ def _upstream(url: str) -> None:
     known = Upstream.objects.filter(slug=UPSTREAM).first()
     if known is None:
         services.create_upstream(
-            slug=UPSTREAM, name="The demonstration's careless server", url=url, actor=Actor.system()
+            slug=UPSTREAM,
+            name="The demonstration's careless server",
+            url=url,
+            actor=Actor.system(),
+            may_judge=True,
         )
     elif known.url != url:
-        services.update_upstream(slug=UPSTREAM, url=url, actor=Actor.system())
+        services.update_upstream(slug=UPSTREAM, url=url, actor=Actor.system(), may_judge=True)
 
 
 def _keys(place: Path, data_key: bytes) -> dict[str, str]:

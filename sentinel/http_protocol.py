@@ -138,6 +138,7 @@ class GuardedProtocol(HttpToolsProtocol):
     header_timeout = 10.0
     scheme_outside = ""  # how people reach it, when that is told: TLS ends in front of us
     counted = Connections(1_000_000, 1_000_000)  # those of this worker, by source
+    leaving = False  # every answer is the last one on its connection, since this worker is about to stop
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -333,6 +334,8 @@ class GuardedProtocol(HttpToolsProtocol):
             if len(hosts) > 1 or (not hosts and version == "1.1") or (hosts and not _HOST.fullmatch(hosts[0])):
                 self._raise(400, "host")
         super().on_headers_complete()
+        if self.leaving:
+            self.cycle.keep_alive = False
         self.cycle.transport = self._outgoing if version == "1.1" else Unchunked(self._outgoing)  # type: ignore[assignment]
         self._bodied = framing if framing and self.parser.should_upgrade() else b""
         self._in_head = False

@@ -38,6 +38,7 @@ _counts: metrics.Worker | None = None
 _reporter: asyncio.Task[None] | None = None
 _spans: tracing.Spans | None = None
 _stopping: list[Callable[[], None]] = []
+_leaving = False
 
 
 def config() -> Config:
@@ -201,7 +202,7 @@ def state() -> health.State:
     journal: Any = gateway.logger.journal
     return health.State(
         started=True,
-        stopping=gateway.stopping,
+        stopping=gateway.stopping or _leaving,
         journal_usable=journal is None or journal.usable,
         strict=config().audit_mode == "strict",
         snapshot_age=gateway.holder.confirmed_age() if gateway.snapshot is not None else None,
@@ -221,6 +222,12 @@ def scrape() -> bytes:
 
 
 # The end
+
+
+def leaving() -> None:
+    """Say to whoever asks `/readyz` that this worker is about to stop; it serves on for a while."""
+    global _leaving
+    _leaving = True
 
 
 def on_stop(callback: Callable[[], None]) -> None:

@@ -248,7 +248,7 @@ class Supervisor:
         """Stop accepting, let workers finish, let the drainer drain what they wrote; each within its bound."""
         self.socket.close()
         workers = [child for child in self.children if child.name.startswith("worker")]
-        self._end(workers, self.config.graceful_timeout + 10)
+        self._end(workers, self.config.stop_seconds + self.config.graceful_timeout + 10)
         self._end([child for child in self.children if child not in workers and child.name != "drain"], 5)
         descendants.end()
         self._end([child for child in self.children if child.name == "drain"], DRAIN_PATIENCE)

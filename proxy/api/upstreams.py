@@ -36,6 +36,10 @@ def find_upstream(name: str, *, lock: bool = False) -> Upstream:
 JUDGED = (
     "`catalogue_policy`, `dispatchers` and `audit_level` need the permission `proxy.judge_upstream` where they change."
 )
+HELD = (
+    "Without that permission `catalogue_policy` is `quarantine` for what is {act}: its tools are hidden and refused until they "
+    "are approved."
+)
 
 
 class _UpstreamView(ApiView):
@@ -83,7 +87,7 @@ class Upstreams(_UpstreamView):
             tag="upstreams",
             summary="Add an upstream",
             description="By its URL. A stdio upstream is a command that the gateway starts, and is never added here. "
-            f"{JUDGED}",
+            f"{JUDGED} {HELD.format(act='added')}",
             permissions=("proxy.add_upstream",),
             request=forms.UpstreamCreation,
             response=forms.UpstreamView,
@@ -103,11 +107,13 @@ class Upstreams(_UpstreamView):
         """Add one."""
         _refuse_commands(request)
         asked = read(forms.UpstreamCreation, request.data)
-        self.demand(*members.demanded("upstream", asked, services.describe(Upstream())), "proxy.add_upstream")
+        may_judge = request.user.has_perm(members.JUDGE)
+        beginning = services.describe(services.beginning(may_judge))
+        self.demand(*members.demanded("upstream", asked, beginning), "proxy.add_upstream")
 
         def act() -> Response:
             with telling():
-                made = services.create_upstream(actor=actor_of(request), **asked)
+                made = services.create_upstream(actor=actor_of(request), may_judge=may_judge, **asked)
             return self.made(self.form(made), made.slug)
 
         return once(request, act)
@@ -140,7 +146,8 @@ class OneUpstream(_UpstreamView):
             id="changeUpstream",
             tag="upstreams",
             summary="Change an upstream",
-            description=f"Needs the permission `proxy.change_upstream` for all other members. {JUDGED}",
+            description=f"Needs the permission `proxy.change_upstream` for all other members. {JUDGED} "
+            f"{HELD.format(act='given another URL or transport')}",
             permissions=("proxy.view_upstream",),
             request=forms.UpstreamChange,
             response=forms.UpstreamView,
@@ -176,7 +183,9 @@ class OneUpstream(_UpstreamView):
         self.demand(*(needed or ["proxy.change_upstream"]))
         self.check_match(self.form(upstream))
         with telling():
-            changed = services.update_upstream(actor=actor_of(request), slug=upstream.slug, **asked)
+            changed = services.update_upstream(
+                actor=actor_of(request), slug=upstream.slug, may_judge=request.user.has_perm(members.JUDGE), **asked
+            )
         return self.one(self.form(changed))
 
     @transaction.atomic

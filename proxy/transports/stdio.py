@@ -38,7 +38,8 @@ FIRST_BACKOFF = 0.1
 LONGEST_BACKOFF = 30.0
 #: a process that lived this long starts again without delay
 STEADY_SECONDS = 10.0
-HANDSHAKE_SECONDS = 30.0
+#: `npx -y` and `uvx` fetch a server before it can answer; who waits for it waits no longer than for any other answer
+HANDSHAKE_SECONDS = 180.0
 MAX_SESSIONS = 64
 MAX_SAID = 1000  # characters of its last words that go with a failure
 
@@ -87,7 +88,7 @@ class Process:
         """Start the process unless it runs, and wait until it may be spoken to; raises UpstreamError.
 
         Everyone waits for the one start, which goes on whoever of them leaves: nobody is answered by a process that has not
-        said yet what it is.
+        said yet what it is. A command may have to be fetched first: then some are told so, and the start goes on.
         """
         if self._ready is not None and self._ready is self._child and self._child.alive:
             return
@@ -96,9 +97,14 @@ class Process:
             task = self._bringing = asyncio.get_running_loop().create_task(self._bring_up())
             task.add_done_callback(self._brought)
         try:
-            await asyncio.shield(task)
+            async with asyncio.timeout(self._limits.first_byte or None):
+                await asyncio.shield(task)
         except UpstreamError as error:
             raise copy(error) from None  # of one for each, since errors hold the frames they pass
+        except TimeoutError:
+            raise TimedOut(
+                "The upstream's command is still starting.", said=self._last_words(), executed=False
+            ) from None
 
     def _brought(self, task: asyncio.Task[None]) -> None:
         self._bringing = None
@@ -173,9 +179,9 @@ class Process:
             raise TimedOut(
                 "The upstream's process did not answer initialize.", said=self._last_words(), executed=False
             ) from None
-        except Broken:
+        except Broken as ended:
             raise Unreachable(
-                "The upstream's process ended as soon as it was started.", said=self._last_words()
+                "The upstream's process ended as soon as it was started.", detail=ended.detail, said=self._last_words()
             ) from None
         answer = parse(await response.body(self._limits.answer_bytes)) or {}
         result = answer.get("result")

@@ -10,10 +10,15 @@ from typing import Any
 
 import pytest
 from django import forms
+from django.db import connection
 from django.test import Client
+from django.utils import timezone
 
 from audit.api.fields import Strict
 from audit.members import JUDGE, MEMBERS
+from proxy import specs
+from proxy.admin import WAITS
+from proxy.forms import HELD
 from proxy.models import CatalogueItem, Upstream
 from sentinel.api.urls import v1
 from sentinel.duties import DUTIES
@@ -149,12 +154,94 @@ def test_every_member_of_the_api_is_tried(upstream):
 
 def test_nor_when_an_upstream_is_made(upstream, by):
     body = {"slug": "other", "url": "https://127.0.0.1:9/mcp"}
-    for member, value in (("catalogue_policy", "quarantine"), ("dispatchers", {"a": "b"}), ("audit_level", "none")):
+    for member, value in (("catalogue_policy", "allow"), ("dispatchers", {"a": "b"}), ("audit_level", "none")):
         made = by["operator"].post("/api/v1/upstreams/", json.dumps({**body, member: value}), content_type="application/json")  # fmt: skip
         assert (made.status_code, made.json()["permission"]) == (403, JUDGE)
     assert not Upstream.objects.filter(slug="other").exists()
-    made = by["operator"].post("/api/v1/upstreams/", json.dumps({**body, "catalogue_policy": "allow"}), content_type="application/json")  # fmt: skip
+    made = by["operator"].post("/api/v1/upstreams/", json.dumps({**body, "catalogue_policy": "quarantine"}), content_type="application/json")  # fmt: skip
     assert made.status_code == 201
+
+
+def load() -> dict[str, specs.UpstreamSpec]:
+    return specs.load(connection.connection)
+
+
+FORM = {"transport": "streamable-http", "enabled": "on", "max_concurrent": "5", "process_mode": "shared"}
+
+
+def listed(slug: str) -> str:
+    """Give the state of the one tool that the server at any address lists, after a check of this upstream."""
+    from proxy import catalogue_services
+    from proxy.catalogue import Found
+
+    found = [Found("tool", "delete_customer", "{}", "a" * 64, ())]
+    now = timezone.now()
+    upstream = Upstream.objects.get(slug=slug)
+    catalogue_services._store(upstream, found, ("tool",), first=not upstream.catalogue.exists(), now=now)
+    return CatalogueItem.objects.get(upstream=upstream).status
+
+
+@pytest.mark.parametrize("way", ["api", "admin"])
+@pytest.mark.parametrize(("duty", "state"), [("operator", "quarantined"), ("administrator", "pinned")])
+def test_nor_by_adding_the_server_a_second_time(way, duty, state, upstream, by):
+    if way == "api":
+        body = json.dumps({"slug": "again", "url": upstream.url})
+        assert by[duty].post("/api/v1/upstreams/", body, content_type="application/json").status_code == 201
+    else:
+        fields = {**FORM, "slug": "again", "url": upstream.url, "catalogue_policy": "allow", "dispatchers": ""}
+        page = by[duty].get("/admin/proxy/upstream/add/").content.decode()
+        assert (HELD in page) == (duty == "operator")
+        assert by[duty].post("/admin/proxy/upstream/add/", fields).status_code == 302
+    assert Upstream.objects.get(slug="again").catalogue_policy == ("quarantine" if duty == "operator" else "allow")
+    assert listed("again") == state
+    assert load()["again"].blocked("tool", "delete_customer") == (duty == "operator")
+    assert load()["again"].blocked("tool", "never_listed") == (duty == "operator")
+
+
+MOVES = [
+    {"url": "https://127.0.0.1:9/other"}, {"url": "https://127.0.0.1:10/mcp"}, {"url": "https://127.0.0.1:9/mcp?tenant=2"}, {"transport": "sse"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("way", ["api", "admin"])
+@pytest.mark.parametrize("move", MOVES)
+def test_nor_by_pointing_another_upstream_at_the_server(way, move, upstream, by):
+    """What was approved of one server, in the same words too, is not approved of another."""
+    for policy in ("allow", "quarantine"):
+        Upstream.objects.update(catalogue_policy="allow")
+        CatalogueItem.objects.all().delete()
+        assert listed("crm") == "pinned"
+        start = {"url": "https://127.0.0.1:9/mcp", "transport": "streamable-http"}
+        Upstream.objects.update(catalogue_policy=policy, **start)
+        if way == "api":
+            assert patch(by["operator"], move).status_code == 200
+        else:
+            page = f"/admin/proxy/upstream/{upstream.pk}/change/"
+            fields = {**FORM, **start, "catalogue_policy": "allow", **move}
+            answer = by["operator"].post(page, fields, follow=True)
+            assert answer.status_code == 200
+            assert (WAITS in answer.content.decode()) == (policy == "allow")
+        upstream.refresh_from_db()
+        assert upstream.catalogue_policy == "quarantine"
+        assert load()["crm"].blocked("tool", "delete_customer")
+        assert listed("crm") == "quarantined"
+    approved = CatalogueItem.objects.get(upstream=upstream)
+    assert (approved.pinned_hash, approved.approved_by, approved.present) == ("", "", True)
+
+
+def test_what_stays_where_it_is_keeps_its_approvals(upstream, by):
+    Upstream.objects.update(catalogue_policy="allow")
+    assert listed("crm") == "pinned"
+    assert patch(by["operator"], {"name": "renamed", "url": upstream.url, "headers": {"X-A": "b"}}).status_code == 200
+    assert patch(by["administrator"], {"url": "https://127.0.0.1:9/other"}).status_code == 200  # holds the duty
+    upstream.refresh_from_db()
+    assert upstream.catalogue_policy == "allow" and listed("crm") == "pinned"
+
+
+def test_an_operators_slip_can_be_taken_back(upstream, by):
+    body = json.dumps({"slug": "slip", "url": "https://127.0.0.1:9/msp"})
+    assert by["operator"].post("/api/v1/upstreams/", body, content_type="application/json").status_code == 201
+    assert by["operator"].delete("/api/v1/upstreams/slip/").status_code == 204
 
 
 def test_nor_by_removing_it_and_adding_it_again(upstream, by):
@@ -167,6 +254,9 @@ def test_nor_by_removing_it_and_adding_it_again(upstream, by):
     assert by["operator"].delete("/api/v1/upstreams/crm/").status_code == 403
     item.delete()
     assert by["operator"].delete("/api/v1/upstreams/crm/").status_code == 204
+    body = json.dumps({"slug": "crm", "url": "https://127.0.0.1:9/mcp"})
+    assert by["operator"].post("/api/v1/upstreams/", body, content_type="application/json").status_code == 201
+    assert listed("crm") == "quarantined"
 
 
 def test_nor_by_the_form_of_the_admin(upstream, by):

@@ -448,7 +448,7 @@ def serving(mcp: Mcp, path: str = "/mcp"):
 def test_a_check_names_its_steps_finds_the_era_and_reads_every_page(era):
     mcp = Mcp(era)
     with serving(mcp) as url:
-        services.create_upstream(actor=ACTOR, slug="m", url=url, headers={"X-Key": "k"})
+        services.create_upstream(actor=ACTOR, may_judge=True, slug="m", url=url, headers={"X-Key": "k"})
         report, changes = catalogue_services.check_upstream(slug="m")
     assert report.ok
     assert [step.name for step in report.steps] == ["connect", "discover or initialize", "list"]
@@ -466,14 +466,14 @@ def test_a_check_names_its_steps_finds_the_era_and_reads_every_page(era):
 def test_check_and_list_agree_and_a_success_clears_down():
     mcp = Mcp()
     with serving(mcp) as url:
-        services.create_upstream(actor=ACTOR, slug="m", url=url)
+        services.create_upstream(actor=ACTOR, may_judge=True, slug="m", url=url)
     report, _ = catalogue_services.check_upstream(slug="m")
     assert not report.ok
     assert "refused" in report.cause
     assert UpstreamStatus.objects.get().ok is False
     port = int(url.split(":")[2].split("/")[0])
     with serving(mcp) as url:
-        services.update_upstream(actor=ACTOR, slug="m", url=url)
+        services.update_upstream(actor=ACTOR, may_judge=True, slug="m", url=url)
         report, _ = catalogue_services.check_upstream(slug="m")
         assert report.ok
         assert port
@@ -483,10 +483,10 @@ def test_check_and_list_agree_and_a_success_clears_down():
 def test_each_fault_has_its_own_cause():
     mcp = Mcp()
     with serving(mcp) as url:
-        services.create_upstream(actor=ACTOR, slug="path", url=url.replace("/mcp", "/wrong"))
+        services.create_upstream(actor=ACTOR, may_judge=True, slug="path", url=url.replace("/mcp", "/wrong"))
         report, _ = catalogue_services.check_upstream(slug="path")
         assert "is the path right" in report.cause
-        services.create_upstream(actor=ACTOR, slug="key", url=url)
+        services.create_upstream(actor=ACTOR, may_judge=True, slug="key", url=url)
         mcp.status = 401
         report, _ = catalogue_services.check_upstream(slug="key")
         assert "401" in report.cause
@@ -515,7 +515,7 @@ def test_each_fault_has_its_own_cause():
 def test_a_verdict_is_kept_when_a_check_finds_none():
     mcp = Mcp()
     with serving(mcp) as url:
-        services.create_upstream(actor=ACTOR, slug="m", url=url)
+        services.create_upstream(actor=ACTOR, may_judge=True, slug="m", url=url)
         catalogue_services.check_upstream(slug="m")
         mcp.status = 503
         catalogue_services.check_upstream(slug="m")
@@ -529,7 +529,7 @@ def states() -> dict[str, str]:
 def test_a_rug_pull_is_blocked_until_approved_and_flipping_back_restores():
     mcp = Mcp()
     with serving(mcp) as url:
-        services.create_upstream(actor=ACTOR, slug="m", url=url, catalogue_policy="quarantine")
+        services.create_upstream(actor=ACTOR, may_judge=True, slug="m", url=url, catalogue_policy="quarantine")
         catalogue_services.check_upstream(slug="m")
         assert set(states().values()) == {"quarantined"}
         assert load()["m"].definition("tool", "a").blocked
@@ -594,7 +594,7 @@ def test_every_kind_of_rug_pull_is_blocked_after_the_refresh_and_flipping_back_r
     mcp = Mcp()
     mcp.tools = [PULLED, {"name": "other"}]
     with serving(mcp) as url:
-        services.create_upstream(actor=ACTOR, slug="m", url=url, catalogue_policy="quarantine")
+        services.create_upstream(actor=ACTOR, may_judge=True, slug="m", url=url, catalogue_policy="quarantine")
         catalogue_services.check_upstream(slug="m")
         catalogue_services.approve(actor=ACTOR, slug="m")
         for kind, change in RUGS.items():
@@ -613,7 +613,7 @@ def test_a_check_that_never_ends_is_ended(monkeypatch):
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/mcp"
-        services.create_upstream(actor=ACTOR, slug="hung", url=url)
+        services.create_upstream(actor=ACTOR, may_judge=True, slug="hung", url=url)
         begun = time.monotonic()
         report, _ = catalogue_services.check_upstream(slug="hung")
     assert time.monotonic() - begun < 4
@@ -623,7 +623,7 @@ def test_a_check_that_never_ends_is_ended(monkeypatch):
 def test_where_definitions_are_allowed_changes_raise_an_alarm_and_go_on(caplog):
     mcp = Mcp()
     with serving(mcp) as url:
-        services.create_upstream(actor=ACTOR, slug="m", url=url)
+        services.create_upstream(actor=ACTOR, may_judge=True, slug="m", url=url)
         catalogue_services.check_upstream(slug="m")
         mcp.tools = [{"name": "a", "description": "other"}, {"name": "c"}]
         with caplog.at_level("WARNING"):
@@ -646,7 +646,7 @@ def test_odd_names_and_sizes_do_not_break_the_catalogue():
         {"name": "<script>", "n": 12345678901234567890123, "f": 1e400},
     ]  # fmt: skip
     with serving(mcp) as url:
-        services.create_upstream(actor=ACTOR, slug="m", url=url)
+        services.create_upstream(actor=ACTOR, may_judge=True, slug="m", url=url)
         report, _ = catalogue_services.check_upstream(slug="m")
         assert report.ok
     assert set(states()) == {"big", "twice", "nul in text", "<script>"}
@@ -656,7 +656,7 @@ def test_odd_names_and_sizes_do_not_break_the_catalogue():
 def test_only_what_was_looked_at_before_is_looked_at_again():
     mcp = Mcp()
     with serving(mcp) as url:
-        services.create_upstream(actor=ACTOR, slug="never", url=url)
+        services.create_upstream(actor=ACTOR, may_judge=True, slug="never", url=url)
         services.create_upstream(actor=ACTOR, slug="needs", url=url, catalogue_policy="quarantine")
         services.create_upstream(actor=ACTOR, slug="off", url=url, catalogue_policy="quarantine", enabled=False)
         assert catalogue_services.refresh_due() == ["needs"]

@@ -17,6 +17,7 @@ import psycopg
 import pytest
 import yaml
 
+from sentinel import conf
 from sentinel.conf import PROJECT
 from sentinel.postgres import SUPERUSER, EmbeddedPostgres, binaries
 from tests.support.clients import free_port
@@ -158,13 +159,14 @@ def server(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
 
 def test_the_composed_gateway_serves_as_neither_superuser_nor_owner(server: EmbeddedPostgres, tmp_path: Path) -> None:
     composed = yaml.safe_load((PROJECT / "compose.yaml").read_text())["services"]
-    database, gateway = composed["database"]["environment"], composed["gateway"]["environment"]
+    database, gateway = composed["database"]["secrets"], composed["gateway"]["secrets"]
     script = PROJECT / "deploy" / "database.sh"
     assert "./deploy/database.sh:/docker-entrypoint-initdb.d/sentinel.sh:ro" in composed["database"]["volumes"]
     assert os.access(script, os.X_OK)
-    assert "POSTGRES_PASSWORD" not in str(gateway)
+    assert "POSTGRES_PASSWORD" not in str(composed["gateway"])
     given = {"SENTINEL_OWNER_PASSWORD": "it's owner \\ $(x)", "SENTINEL_SERVING_PASSWORD": "serving"}
-    assert given.keys() <= database.keys()
+    assert given.keys() <= set(database) and {"DATABASE_URL", "SENTINEL_OWNER_DATABASE_URL"} <= set(gateway)
+    subprocess.run(["sh", str(PROJECT / "deploy" / "secrets.sh")], cwd=tmp_path, check=True)
 
     at = server.parameters(SUPERUSER)
     psql = shutil.which("psql") or str(binaries().folder / "psql")
@@ -176,7 +178,8 @@ def test_the_composed_gateway_serves_as_neither_superuser_nor_owner(server: Embe
     subprocess.run(["sh", str(script)], env={**environment, "POSTGRES_USER": SUPERUSER, **given}, check=True)
 
     def url(name: str) -> str:
-        made = gateway[name].removeprefix("postgresql://").partition(":")[0]  # the role
+        told = (tmp_path / "secrets" / name).read_text()
+        made = told.removeprefix("postgresql://").partition(":")[0]  # the role
         password = given["SENTINEL_SERVING_PASSWORD" if made == "sentinel" else "SENTINEL_OWNER_PASSWORD"]
         return f"postgresql://{made}:{quote(password, safe='')}@/sentinel?host={quote(at['host'], safe='')}"
 
@@ -204,3 +207,82 @@ def test_the_composed_gateway_serves_as_neither_superuser_nor_owner(server: Embe
 def test_the_file_of_secrets_goes_neither_into_git_nor_into_the_image() -> None:
     for name in (".gitignore", ".dockerignore"):
         assert {".env", ".env.*"} <= set((PROJECT / name).read_text().splitlines())
+        assert {"secrets", "/secrets"} & set((PROJECT / name).read_text().splitlines())
+
+
+def test_the_composed_services_name_what_there_is() -> None:
+    composed = yaml.safe_load((PROJECT / "compose.yaml").read_text())
+    services = composed["services"]
+    known = {item.metadata["variable"] for item in conf.SETTINGS}
+    gateway = services["gateway"]
+    assert set(gateway["environment"]) | set(gateway["secrets"]) <= known
+    for name, service in services.items():
+        assert set(service["networks"]) <= set(composed["networks"]), name
+        assert set(service.get("secrets", [])) <= set(composed["secrets"]), name
+        assert "healthcheck" in service or "HEALTHCHECK" in (PROJECT / "Dockerfile").read_text()
+    assert composed["networks"]["data"] == {"internal": True}
+    assert [name for name, service in services.items() if "front" in service["networks"]] == ["gateway"]
+    assert [name for name, service in services.items() if "ports" in service] == ["gateway"]
+    assert gateway["build"]["target"] in stages()
+
+
+def test_the_secrets_are_made_once_and_are_read_by_what_the_image_runs(tmp_path: Path) -> None:
+    script = PROJECT / "deploy" / "secrets.sh"
+    subprocess.run(["sh", str(script)], cwd=tmp_path, check=True)
+    folder = tmp_path / "secrets"
+    made = {place.name: place.read_text() for place in folder.iterdir()}
+    named = yaml.safe_load((PROJECT / "compose.yaml").read_text())["secrets"]
+    assert set(made) == set(named) and all(one["file"] == f"./secrets/{name}" for name, one in named.items())
+    assert folder.stat().st_mode & 0o777 == 0o700
+    again = subprocess.run(["sh", str(script)], cwd=tmp_path, check=False, capture_output=True)
+    assert again.returncode and {place.name: place.read_text() for place in folder.iterdir()} == made
+
+    (folder / "NOT_OURS").write_text("x")
+    app = tmp_path / "app"  # what the image has, `manage.py` telling what it was given
+    (app / "deploy").mkdir(parents=True)
+    (app / ".venv" / "bin").mkdir(parents=True)
+    (app / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    (app / "manage.py").write_text("import json, os, sys; print(json.dumps([sys.argv[1:], dict(os.environ)]))")
+    shutil.copy(PROJECT / "deploy" / "container", app / "deploy" / "container")
+    command = tmp_path / "mcp-sentinel"
+    command.symlink_to(app / "deploy" / "container")
+    environment = {"PATH": os.environ["PATH"], "SECRETS_FOLDER": str(folder)}
+    done = subprocess.run([command, "keys", "list"], env=environment, check=True, capture_output=True, text=True)
+    arguments, found = json.loads(done.stdout)
+    assert arguments == ["keys", "list"] and "NOT_OURS" not in found
+    assert found["DATABASE_URL"] == made["DATABASE_URL"].strip()
+    assert found["SENTINEL_KEY_PEPPERS"] == made["SENTINEL_KEY_PEPPERS"].strip()
+    bare = subprocess.run([command, "serve"], env={"PATH": os.environ["PATH"], "SECRETS_FOLDER": "/nonexistent"}, check=True, capture_output=True, text=True)  # fmt: skip
+    assert json.loads(bare.stdout)[0] == ["serve"]
+
+
+def stages() -> dict[str, list[str]]:
+    """Give the stages of the image, each with its lines."""
+    found: dict[str, list[str]] = {}
+    for line in (PROJECT / "Dockerfile").read_text().splitlines():
+        if line.startswith("FROM "):
+            lines = found[line.partition(" AS ")[2]] = [line]
+        elif found and line and not line.startswith("#"):
+            lines.append(line)
+    return found
+
+
+def test_both_images_serve_as_an_unprivileged_user() -> None:
+    made = stages()
+    assert list(made)[-1] == "full" and made["full"][0] == "FROM slim AS full"
+    for name in ("slim", "full"):
+        assert [line for line in made[name] if line.startswith("USER ")][-1] == "USER sentinel"
+    for line in [line for lines in made.values() for line in lines]:
+        if source := line.partition("--from=")[2].partition(" ")[0]:
+            assert source in made, line
+    assert "SENTINEL_VAR=/var/lib/mcp-sentinel" in str(made["slim"]) and "--home-dir /var/lib/mcp-sentinel" in str(
+        made["slim"]
+    )
+
+
+def test_uv_comes_with_the_hashes_of_the_tests(tmp_path: Path) -> None:
+    (line,) = [line for line in stages()["uv"] if line.startswith("RUN ")]
+    shutil.copy(PROJECT / "requirements-dev.txt", tmp_path)
+    subprocess.run(["sh", "-c", line.removeprefix("RUN ").partition(" && ")[0]], cwd=tmp_path, check=True)
+    text = (tmp_path / "uv.txt").read_text()
+    assert text.startswith("uv==") and text.count("==") == 1 and text.count("--hash=sha256:") > 3

@@ -50,7 +50,7 @@ def certificate(folder: Path) -> None:
 class Proxy:
     """nginx with the configuration of deploy/, its paths and ports put in place."""
 
-    def __init__(self, folder: Path, gateway: int) -> None:
+    def __init__(self, folder: Path, gateway: int, another: int = 0) -> None:
         self.folder, self.port = folder, free_port()
         self.log = folder / "access.log"
         #: beside the log of the configuration: a line for each request, the address it was passed on to ("-": nowhere)
@@ -65,6 +65,9 @@ class Proxy:
         ):
             assert before in block
             block = block.replace(before, after)
+        if another:
+            assert "# server 127.0.0.1:8001" in block
+            block = block.replace("# server 127.0.0.1:8001", f"server 127.0.0.1:{another}")
         block = "log_format passed '$upstream_addr';\n" + block.replace(
             "access_log ", f"access_log {self.passed} passed; access_log ", 1
         )

@@ -216,7 +216,8 @@ class Command(BaseCommand):
         self.at_hand()
         done, failed = keeping.retry_quarantined(options["ids"])
         if options["json"]:
-            self.stdout.write(orjson.dumps({"stored": done, "failed": failed}).decode())
+            told = {"stored": done, "failed": {str(number): error for number, error in failed.items()}}
+            self.stdout.write(orjson.dumps(told).decode())
         else:
             for number, error in failed.items():
                 self.stdout.write(f"{number:>6}  {error}")

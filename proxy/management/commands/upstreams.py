@@ -7,10 +7,10 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import transaction
 
 from audit.acts import Actor
-from policies.durations import parse_duration
-from proxy import catalogue_services, services, vault
+from proxy import catalogue_services, services, upstream_options, vault
 from proxy.definitions import diff, visible
 from proxy.models import CatalogueItem, Upstream, UpstreamStatus
 
@@ -18,9 +18,9 @@ KINDS = ("tool", "prompt", "resource", "template")
 
 
 class Command(BaseCommand):
-    """Adds, lists, checks and removes upstreams, and approves what they define."""
+    """Adds, changes, lists, checks and removes upstreams, and approves what they define."""
 
-    help = "Adds, lists, checks and removes upstreams, and approves what they define."
+    help = "Adds, changes, lists, checks and removes upstreams, and approves what they define."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the sub-commands."""
@@ -28,67 +28,22 @@ class Command(BaseCommand):
 
         add = acts.add_parser("add", help="add an upstream: --url for a server, --command for a program to start")
         add.add_argument("slug", metavar="SLUG", help="its name in addresses and rules: a-z, 0-9 and hyphens")
-        where = add.add_mutually_exclusive_group(required=True)
-        where.add_argument("--url", help="the MCP endpoint, such as https://tools.example.com/mcp")
-        where.add_argument("--command", dest="start_command", help="program and arguments (stdio), run without a shell")
-        add.add_argument(
-            "--transport",
-            choices=["streamable-http", "sse"],
-            help="how the server at --url is spoken to (streamable-http)",
-        )
-        add.add_argument(
-            "--header",
-            action="append",
-            default=[],
-            metavar="NAME=VALUE",
-            help="sent with each request; NAME=env:VAR takes the value from the gateway's environment, where VAR is named "
-            "MCP_UPSTREAM_… or listed in SENTINEL_UPSTREAM_ENV; a literal value is stored encrypted; may be repeated",
-        )
-        add.add_argument(
-            "--env",
-            action="append",
-            default=[],
-            metavar="NAME=VALUE",
-            help="environment of --command, given like --header",
-        )
-        add.add_argument("--cwd", default="", help="folder in which --command runs")
-        add.add_argument("--per-session", action="store_true", help="start --command once for each session")
-        add.add_argument("--memory-mb", type=int, help="address space --command may have")
-        add.add_argument("--ca", metavar="FILE", help="certificate authorities to trust instead of the system's (PEM)")
-        add.add_argument("--client-cert", metavar="FILE", help="client certificate (PEM)")
-        add.add_argument("--client-key", metavar="FILE", help="its key (PEM, not encrypted); stored encrypted")
-        add.add_argument("--name", default="", help="a name for people")
-        add.add_argument(
-            "--idle-timeout",
-            metavar="SPAN",
-            help="how long an answer may be waited for while nothing of it comes, such as 90s or 30m; progress begins it anew",
-        )
-        add.add_argument(
-            "--tool-timeout",
-            action="append",
-            default=[],
-            metavar="TOOL=SPAN",
-            help="the same for one tool, or for those whose names fit a pattern, such as export_*=1h; may be repeated",
-        )
-        add.add_argument(
-            "--quarantine", action="store_true", help="hide and refuse definitions until they are approved"
-        )
-        add.add_argument(
-            "--dispatcher",
-            action="append",
-            default=[],
-            metavar="TOOL=ARGUMENT",
-            help="a tool that calls or describes another by name, and the argument that names it, such as call_tool=name or "
-            "run_many=calls.*.tool; may be repeated",
-        )
-        add.add_argument(
-            "--refusals",
-            choices=[mode for mode in Upstream.Refusals.values if mode],
-            default="",
-            help="how refusals and failures of calls go out (as SENTINEL_REFUSALS says)",
-        )
+        upstream_options.declare(add, new=True)
         add.add_argument("--check", action="store_true", help="check it at once; it stays also when the check fails")
         _json(add)
+
+        change = acts.add_parser(
+            "change",
+            help="change what is said of an upstream, and nothing else",
+            description="Changes what is given, and nothing else. With another scheme, host, port or command, stored secrets "
+            "are given again or removed: they belong to where the upstream was.",
+        )
+        change.add_argument("slug", metavar="SLUG", help="which one; its name stays")
+        upstream_options.declare(change, new=False)
+        change.add_argument(
+            "--check", action="store_true", help="check it at once; the change stays also when that fails"
+        )
+        _json(change)
 
         _json(acts.add_parser("list", help="list all upstreams"))
 
@@ -123,43 +78,32 @@ class Command(BaseCommand):
             raise CommandError(error.message) from None
 
     def _add(self, given: Namespace) -> None:
-        fields: dict[str, Any] = {"name": given.name, "refusals": given.refusals}
-        if given.start_command is not None:
-            if given.transport or given.header or given.ca or given.client_cert or given.client_key:
-                raise CommandError("--transport, --header and certificates go with --url, not with --command.")
-            fields |= {
-                "transport": "stdio",
-                "command": given.start_command,
-                "environment": _pairs(given.env, "--env"),
-                "working_directory": given.cwd,
-                "process_mode": "session" if given.per_session else "shared",
-                "memory_limit_mb": given.memory_mb,
-            }
-        else:
-            if given.env or given.cwd or given.per_session or given.memory_mb:
-                raise CommandError("--env, --cwd, --per-session and --memory-mb go with --command, not with --url.")
-            fields |= {
-                "transport": given.transport or "streamable-http",
-                "url": given.url,
-                "headers": _pairs(given.header, "--header"),
-                "ca_pem": _file(given.ca),
-                "client_cert_pem": _file(given.client_cert),
-                "client_key": _file(given.client_key),
-            }
-        if given.quarantine:
-            fields["catalogue_policy"] = "quarantine"
-        fields["dispatchers"] = _pairs(given.dispatcher, "--dispatcher")
-        if given.idle_timeout is not None:
-            fields["idle_timeout"] = _seconds(given.idle_timeout, "--idle-timeout")
-        spans = _pairs(given.tool_timeout, "--tool-timeout").items()
-        fields["tool_timeouts"] = {tool: _seconds(span, f"--tool-timeout {tool}") for tool, span in spans}
-        upstream = services.create_upstream(actor=Actor.system(), slug=given.slug, may_start_commands=True, **fields)
+        upstream = services.create_upstream(
+            actor=Actor.system(),
+            slug=given.slug,
+            may_start_commands=True,
+            may_judge=True,
+            **upstream_options.chosen(vars(given)),
+        )
+        self._told(given, upstream, f"Added {upstream.slug}: agents reach it at /mcp/{upstream.slug}.")
+
+    def _change(self, given: Namespace) -> None:
+        with transaction.atomic():
+            fields = upstream_options.chosen(vars(given), services.locked(given.slug))
+            if not fields and not given.check:
+                raise CommandError("Nothing was said that is to change; `upstreams change --help` lists what can be.")
+            upstream = services.update_upstream(
+                actor=Actor.system(), slug=given.slug, may_start_commands=True, may_judge=True, **fields
+            )
+        self._told(given, upstream, f"Changed {upstream.slug}.")
+
+    def _told(self, given: Namespace, upstream: Upstream, sentence: str) -> None:
         if given.check:
             self._check(given)
         elif given.json:
             self._print(services.describe(upstream))
         else:
-            self.stdout.write(f"Added {upstream.slug}: agents reach it at /mcp/{upstream.slug}.")
+            self.stdout.write(sentence)
             for name, stored in (upstream.headers | upstream.environment).items():
                 if vault.is_sealed(stored):
                     self.stdout.write(f"{name} is stored encrypted and is not shown again.")
@@ -180,9 +124,14 @@ class Command(BaseCommand):
             )
 
     def _check(self, given: Namespace) -> None:
-        report, changes = catalogue_services.check_upstream(slug=given.slug, actor=Actor.system())
+        report, changes = catalogue_services.check_upstream(
+            slug=given.slug,
+            actor=Actor.system(),
+            seconds=catalogue_services.FIRST_START_SECONDS,
+            told=lambda line: self.stderr.write(f"{given.slug}: {line}", self.style.NOTICE),
+        )
         if given.json:
-            steps = [step.as_json() for step in report.steps]
+            steps = [step.as_json() | ({"said": step.said} if step.said else {}) for step in report.steps]
             self._print(
                 {
                     "slug": given.slug,
@@ -197,8 +146,8 @@ class Command(BaseCommand):
                 self.stdout.write(
                     f"{'ok    ' if step.ok else 'FAILED'}  {step.name}  {step.ms:.0f} ms  {visible(step.detail)}"
                 )
-                if step.said:
-                    self.stdout.write(f"        it said: {visible(step.said)}")
+                for line in step.said.splitlines():
+                    self.stdout.write(f"        it said: {visible(line)}")
             for change, names in changes.as_json().items():
                 self.stdout.write(f"{change}: {', '.join(names)}")
         if not report.ok:
@@ -251,7 +200,7 @@ class Command(BaseCommand):
 
     def _switch(self, given: Namespace, *, enabled: bool) -> None:
         upstream = services.update_upstream(
-            actor=Actor.system(), slug=given.slug, may_start_commands=True, enabled=enabled
+            actor=Actor.system(), slug=given.slug, may_start_commands=True, may_judge=True, enabled=enabled
         )
         if given.json:
             self._print(services.describe(upstream))
@@ -271,36 +220,6 @@ class Command(BaseCommand):
 
 def _json(parser: ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
-
-
-def _pairs(given: list[str], option: str) -> dict[str, str]:
-    result: dict[str, str] = {}
-    for pair in given:
-        name, equals, value = pair.partition("=")
-        if not equals or not name:
-            # the text itself may be a secret, so it is not repeated
-            raise CommandError(f"{option} needs NAME=VALUE, such as {option} Authorization=env:MCP_UPSTREAM_TOKEN.")
-        if name.lower() in (known.lower() for known in result):
-            raise CommandError(f"{option} {name} is given twice.")
-        result[name] = value
-    return result
-
-
-def _seconds(span: str, option: str) -> float:
-    try:
-        return parse_duration(span).total_seconds()
-    except ValueError as error:
-        raise CommandError(f"{option}: {error}.") from None
-
-
-def _file(path: str | None) -> str:
-    if not path:
-        return ""
-    try:
-        with open(path, encoding="utf-8") as file:
-            return file.read()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CommandError(f"{path} cannot be read: {getattr(error, 'strerror', None) or 'not text'}.") from None
 
 
 def _state(status: UpstreamStatus | None) -> str:

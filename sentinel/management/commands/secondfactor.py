@@ -31,6 +31,7 @@ class Command(BaseCommand):
         listing.add_argument("--json", action="store_true", help="print JSON")
         reset = acts.add_parser("reset", help="take somebody's second factor and recovery codes away")
         reset.add_argument("username", metavar="USERNAME", help="whose")
+        reset.add_argument("--json", action="store_true", help="print JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run one sub-command."""
@@ -63,4 +64,7 @@ class Command(BaseCommand):
             if not second_factor.forget(user):
                 raise CommandError(f"{name} has no second factor")
             record_act(method="admin.user.second_factor_reset", actor=Actor.system(), target=user.username)
+        if options["json"]:
+            self.stdout.write(json.dumps({"username": name, "second_factor": False}))
+            return
         self.stdout.write(f"{name} logs in with the password alone until they set up a new second factor")
