@@ -16,6 +16,7 @@ from django.http import QueryDict
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
+from audit import tool_errors
 from audit.ids import uuid7_floor
 from audit.models import Outcome
 
@@ -46,6 +47,7 @@ FIELDS: dict[str, tuple[str, str]] = {
     "rpc": ("JSON-RPC id", "rpc_id"),
     "rule": ("rule", "rule"),
     "slower": ("slower than", "latency_ms"),
+    "tool_error": ("tool error", tool_errors.SQL),
 }
 INDEXED = ("key", "tool", "outcome")
 SINGLE = ("range", "from", "to", "q")  # parameters that are given once
@@ -258,7 +260,7 @@ class Filters:
             return self._keys()
         if name == "rule":
             return "decision -> 'rule' ->> 'id' = ANY(%s)", [list(values)]
-        kind = {"key": "::uuid[]", "ip": "::inet[]", "status": "::int[]"}.get(name, "")
+        kind = {"key": "::uuid[]", "ip": "::inet[]", "status": "::int[]", "tool_error": "::bool[]"}.get(name, "")
         return f"{column} = ANY(%s{kind})", [list(values)]
 
     def _keys(self) -> tuple[str, list[Any]]:
@@ -322,6 +324,8 @@ def _checked(name: str, value: str) -> tuple[str, str]:
             return "", value.lower() if _is_id(value.lower()) else value
         if name == "outcome" and value not in Outcome.values:
             return f"“{value}” is not an outcome.", value
+        if name == "tool_error" and value not in ("true", "false"):
+            return f"“{value[:60]}” is neither true nor false.", value
         if name == "ip":
             address = ip_address(value)
             if getattr(address, "scope_id", None):  # events keep none

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from argparse import ArgumentParser
+from argparse import ArgumentParser, BooleanOptionalAction
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -62,6 +62,11 @@ def add_filters(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--status", action="append", type=int, default=[], metavar="CODE", help="Only this HTTP status."
     )
+    parser.add_argument(
+        "--tool-error",
+        action=BooleanOptionalAction,
+        help="Only where the tool or the upstream itself said that it failed; --no-…: only where neither did.",
+    )
     parser.add_argument("--search", metavar="TEXT", help="Names, reasons or ids that contain this text.")
     parser.add_argument("--limit", type=int, metavar="N", help="At most N events.")
 
@@ -70,6 +75,8 @@ def chosen(options: dict[str, Any]) -> AuditEventQuerySet:
     """Give the events that the options choose, unordered and unlimited; raises CommandError for what can fit none."""
     since, until = (options[name] for name in ("since", "until"))
     values = {name: list(map(str, options[name])) for name in ("key", *COLUMNS, "status")}
+    if options["tool_error"] is not None:
+        values["tool_error"] = [str(options["tool_error"]).lower()]
     filters = Filters.of(
         values,
         text=options["search"] or "",
@@ -89,4 +96,5 @@ def chosen(options: dict[str, Any]) -> AuditEventQuerySet:
 def described(options: dict[str, Any]) -> dict[str, Any]:
     """Say which options were given."""
     names = ("since", "until", "key", *COLUMNS, "status", "search", "limit")
-    return {name: options[name] for name in names if options.get(name)}
+    found = {name: options[name] for name in names if options.get(name)}
+    return found if options["tool_error"] is None else found | {"tool_error": options["tool_error"]}

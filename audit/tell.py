@@ -166,7 +166,7 @@ def sentence(event: Any) -> list[Part]:
         "cancelled": ", and it was cancelled",
         "interrupted": ", and it was cut off",
     }
-    say(ends.get(event.outcome, ""))
+    say(ends.get(event.outcome, ", which said that it failed" if event.outcome == "allowed" and event.failed else ""))
     rule = decision.get("rule")
     if isinstance(rule, Mapping) and rule:
         say(": rule ")

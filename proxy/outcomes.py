@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from audit import tool_errors
 from audit.event import Event
 from audit.ids import uuid7
 from audit.logger import Admission, Refusal
@@ -230,7 +231,7 @@ def _event(gateway: Gateway, call: Call, request: Any) -> Event:
     )
 
 
-def apart(gateway: Gateway, call: Call, rpc_id: object, answer: Payload) -> Event:
+def apart(gateway: Gateway, call: Call, rpc_id: object, answer: Payload, failure: dict[str, Any]) -> Event:
     """Make an event for an answer on a stream whose own event has no room left for it; it names the stream."""
     return _event(gateway, call, MISSING).complete(
         id=uuid7(),
@@ -240,7 +241,8 @@ def apart(gateway: Gateway, call: Call, rpc_id: object, answer: Payload) -> Even
         reason=ON_STREAM,
         status_code=200,
         response_json=answer,
-        details={"answered_on": str(call.id)},
+        details={"answered_on": str(call.id), **failure},
+        tool_error=tool_errors.said(failure),
     )
 
 
@@ -346,7 +348,7 @@ def complete(call: Call, *, response: Payload | None = None, response_bytes: int
         fields["response_json"] = response
     if response_bytes:
         fields["response_bytes"] = response_bytes
-    fields["details"] = call.details
+    fields["details"], fields["tool_error"] = call.details, tool_errors.said(call.details)
     call.event.complete(**fields)
 
 

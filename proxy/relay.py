@@ -23,7 +23,7 @@ from proxy.headers import response_headers
 from proxy.judging import Judged, judge, keep_head
 from proxy.message import Refused
 from proxy.refusals import refuse
-from proxy.replies import Reply, same_id
+from proxy.replies import Reply, Unreadable, read, same_id
 from proxy.request import error_response
 from proxy.resumption import Ids
 from proxy.sse import KEEP_ALIVE, EventTooLarge, SseEvent, SseReader, encode, frame
@@ -50,11 +50,13 @@ async def relay(gateway: Gateway, call: Call, response: UpstreamResponse) -> Non
     if 300 <= status < 400:
         raise Redirected("The upstream answered with a redirect; its configured address needs fixing.")
     if status >= 500 or status in (401, 407):
-        body = await _error_text(call, response)
+        body = await _error_head(call, response)
+        with suppress(Unreadable):  # a page of some server in between, most often
+            _note_result(call, read(body))
         raise UpstreamError(
             "The upstream refused the gateway's own credential." if status in (401, 407) else "The upstream failed.",
             detail=f"HTTP {status}",
-            said=body,
+            said=body.decode("utf-8", "replace"),
         )
     call.answer_status = status
     if status == 200 and response.streaming:
@@ -63,15 +65,15 @@ async def relay(gateway: Gateway, call: Call, response: UpstreamResponse) -> Non
         await _plain(gateway, call, response)
 
 
-async def _error_text(call: Call, response: UpstreamResponse) -> str:
+async def _error_head(call: Call, response: UpstreamResponse) -> bytes:
     try:
         with call.exchange.interruptible():
             body = b""
             while len(body) < ERROR_BYTES and (piece := await response.read()):
                 body += piece[:ERROR_BYTES]
-            return body[:ERROR_BYTES].decode("utf-8", "replace")
+            return body[:ERROR_BYTES]
     except UpstreamError:
-        return ""
+        return b""
 
 
 # -- a plain answer
@@ -172,11 +174,18 @@ def _mine(call: Call, reply: Reply) -> bool:
 
 
 def _note_result(call: Call, reply: Reply) -> None:
+    call.details.update(_failure(reply))
+
+
+def _failure(reply: Reply) -> dict[str, Any]:
+    """Give what an event's details say of an answer in which the tool or the upstream says that it failed (see audit.tool_errors)."""
+    if reply.kind != "response":
+        return {}
+    if reply.result is not None:
+        return {"tool_error": True} if reply.result.get("isError") is True else {}
     error = reply.value.get("error")
-    if isinstance(error, dict):
-        call.details["rpc_error"] = error.get("code") if isinstance(error.get("code"), int) else None
-    if reply.result is not None and reply.result.get("isError") is True:
-        call.details["tool_error"] = True
+    code = error.get("code") if isinstance(error, dict) else None
+    return {"rpc_error": code if isinstance(code, int) else None}
 
 
 def _modern(call: Call) -> bool:
@@ -382,18 +391,19 @@ class _Stream:
         payload = await self.gateway.payload(
             judged.data, judged.value, caller=call.key_id, level=call.level, side="response"
         )
+        failure = _failure(judged.reply)
         if len(self.others) < OTHER_ANSWERS and len(self.other_data) < OTHER_BYTES:
             self.others.append({"id": judged.reply.id, "bytes": payload.size, "digest": payload.digest})
             self.other_data += (b"," if self.other_data else b"") + judged.data
             payload = await self.gateway.payload(
                 b"[%b]" % bytes(self.other_data), caller=call.key_id, level=call.level, side="response"
             )
-            call.details["stream"] = {"answers": self.others}
+            call.details |= {"stream": {"answers": self.others}, **failure}
             outcomes.complete(call, response=payload, response_bytes=payload.size)
             await self.gateway.logger.outcome(_event(call), final=False)
         else:
             self.more += 1
-            await self.gateway.logger.log_event(outcomes.apart(self.gateway, call, judged.reply.id, payload))
+            await self.gateway.logger.log_event(outcomes.apart(self.gateway, call, judged.reply.id, payload, failure))
         self.pending += frame(event)
 
     async def _server_request(self, event: SseEvent, reply: Reply) -> None:

@@ -90,8 +90,14 @@ def icon(name: str, label: str = "") -> SafeString:
 
 
 @register.simple_tag
-def outcome(value: str) -> SafeString:
-    """Show an outcome by colour, icon and word."""
+def outcome(value: str, failed: bool = False) -> SafeString:
+    """Show an outcome by colour, icon and word; what was allowed and `failed` by the tool's own word is no success."""
+    if failed and value == "allowed":
+        return format_html(
+            '<span class="badge amber" title="Allowed; the tool or the upstream itself said that it failed">{}{}</span>',
+            icon("warn"),
+            "tool error",
+        )
     colour, sign, word = OUTCOMES.get(value, ("grey", "question", value))
     return format_html('<span class="badge {}">{}{}</span>', colour, icon(sign), word)
 
@@ -165,6 +171,14 @@ def millis(value: float | None) -> str:
     if value >= 10_000:
         return f"{value / 1000:.1f} s"
     return f"{value:.0f} ms" if value >= 100 else f"{value:.1f} ms" if value >= 1 else f"{value:.2f} ms"
+
+
+@register.simple_tag
+def estimate(value: float | None, exact: bool) -> SafeString | str:
+    """Show a percentile, and by a sign that it is not exactly that but near it."""
+    if value is None or exact:
+        return millis(value)
+    return format_html('<span title="Estimated from counts: within 5 %">~ {}</span>', millis(value))
 
 
 @register.filter
