@@ -12,12 +12,12 @@ from uuid import UUID
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import URLPattern, path, reverse
 
 from audit import erasing_pages, export_pages, integrity_pages, live, tell
-from audit.filters import FIELDS, PRESETS, Filters
+from audit.filters import FIELDS, PRESETS, Filters, of_form
 from audit.ids import uuid7_floor
 from audit.models import AuditEvent, OpenCall, Outcome
 from audit.pages import Pages
@@ -28,6 +28,8 @@ from audit.search import BUDGET_MS, search
 __all__ = ["AuditEventAdmin", "RedactionRuleAdmin"]
 
 PAGE = 50
+# How events end whose requests policy was asked about.
+DECIDED = ("allowed", "denied", "limited", "upstream_error", "cancelled", "interrupted")
 LONGER_MS = 2_000.0  # for those who ask for it: how long a search for something rare may take
 
 
@@ -85,8 +87,11 @@ class AuditEventAdmin(Pages):
             return HttpResponseNotAllowed(["GET"])
         if not self.has_view_permission(request):
             raise PermissionDenied
-        known = suggestions()
         place = reverse("admin:audit_auditevent_changelist")
+        asked = of_form(request.GET)
+        if asked is not None:
+            return HttpResponseRedirect(f"{place}?{asked.urlencode()}")
+        known = suggestions()
         filters = Filters.read(request.GET, besides=("before", "after", "longer"))
         problems = list(filters.problems)
         before, after = _cursor(request, "before", problems), _cursor(request, "after", problems)
@@ -258,19 +263,12 @@ def _joined(details: dict[str, Any]) -> list[tuple[str, UUID]]:
 
 
 def _explain_link(request: HttpRequest, event: Any) -> str:
-    if not request.user.has_perm("policies.explain_policy") or event.outcome in ("changed", "unrecorded"):
+    if not request.user.has_perm("policies.explain_policy") or event.outcome not in DECIDED or not event.target_kind:
         return ""
     from django.urls import NoReverseMatch
-    from django.utils.http import urlencode
 
     try:
         url = reverse("admin:policies_explain")
     except NoReverseMatch:
         return ""
-    asked = {
-        "key": event.api_key_id or "",
-        "upstream": event.upstream,
-        "tool": event.tool_name or "",
-        "kind": event.target_kind,
-    }
-    return f"{url}?{urlencode({**asked, 'event': event.id})}"
+    return f"{url}?event={event.id}"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from django.contrib import admin
 from django.db import OperationalError, connection, transaction
@@ -20,7 +21,7 @@ from audit import tool_errors
 from audit.ids import uuid7_floor
 from audit.models import Outcome
 
-__all__ = ["FIELDS", "PRESETS", "Chip", "Filters", "pattern"]
+__all__ = ["FIELDS", "PRESETS", "Chip", "Filters", "absolute", "of_form", "pattern"]
 
 PRESETS: dict[str, tuple[str, timedelta | None]] = {
     "15m": ("15 min", timedelta(minutes=15)),
@@ -179,9 +180,9 @@ class Filters:
         if self.preset:
             found.append(("range", self.preset))
         if self.start:
-            found.append(("from", _form(self.start)))
+            found.append(("from", absolute(self.start)))
         if self.end:
-            found.append(("to", _form(self.end)))
+            found.append(("to", absolute(self.end)))
         found += [(name, value) for name in FIELDS for value in self.values.get(name, ())]
         if self.text:
             found.append(("q", self.text))
@@ -223,11 +224,13 @@ class Filters:
                 found.append(Chip(label, shown, replace(self, values=others).query()))
         if self.start:
             found.append(
-                Chip("from", f"{timezone.localtime(self.start):%Y-%m-%d %H:%M:%S}", replace(self, start=None).query())
+                Chip(
+                    "from", f"{timezone.localtime(self.start):%Y-%m-%d %H:%M:%S %Z}", replace(self, start=None).query()
+                )
             )
         if self.end:
             found.append(
-                Chip("to", f"{timezone.localtime(self.end):%Y-%m-%d %H:%M:%S}", replace(self, end=None).query())
+                Chip("to", f"{timezone.localtime(self.end):%Y-%m-%d %H:%M:%S %Z}", replace(self, end=None).query())
             )
         if self.text:
             found.append(Chip("text", self.text, replace(self, text="").query()))
@@ -352,5 +355,32 @@ def _moment(value: str) -> datetime | None:
         return None
 
 
-def _form(moment: datetime) -> str:
-    return f"{timezone.localtime(moment):%Y-%m-%dT%H:%M:%S}"
+def absolute(moment: datetime) -> str:
+    """Write a moment as links carry it: in UTC and saying so, so that whoever follows one sees the same events."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def of_form(query: QueryDict) -> QueryDict | None:
+    """Return what the filter form sends as the query of a link; None for a query that is one already.
+
+    A form's times are in the zone that it names; what was left empty is left out.
+    """
+    if "zone" not in query:
+        return None
+    try:
+        zone: tzinfo = ZoneInfo(query["zone"])
+    except (ValueError, OSError):  # no such zone
+        zone = timezone.get_current_timezone()
+    found = QueryDict(mutable=True)
+    for name, values in query.lists():
+        if name != "zone":
+            with timezone.override(zone):
+                given = [_absolute(value) if name in ("from", "to") else value for value in values if value]
+            if given:
+                found.setlist(name, given)
+    return found
+
+
+def _absolute(value: str) -> str:
+    moment = _moment(value)
+    return value if moment is None else absolute(moment)

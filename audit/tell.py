@@ -57,9 +57,31 @@ REASONS = {
     "batch": "batches are not accepted",
     "duplicate_member": "a member appears twice",
     "header_mismatch": "headers and body disagree",
+    "not_utf8": "the body is not UTF-8",
+    "byte_order_mark": "the body begins with a byte order mark",
+    "reserved_member": "a member has a name that is reserved",
+    "too_deep": "the body nests too deep",
+    "invalid_request": "it is no request of the protocol",
+    "invalid_params": "its parameters are not what its method takes",
+    "lone_surrogate": "a name or id has half a surrogate pair",
+    "method_not_found": "there is no such method",
+    "unsupported_media_type": "the body is not declared as JSON",
+    "unsupported_encoding": "the body is encoded in a way that is not read",
+    "body_timeout": "the body came too slowly",
+    "bad_host": "it was sent to another host's name",
+    "bad_origin": "the page that sent it is not allowed to",
+    "era_mismatch": "the upstream speaks other versions of the protocol",
+    "internal_error": "the gateway itself failed",
     "unsupported_version": "the protocol version is not supported",
     "method_not_allowed": "the HTTP verb is not allowed",
 }
+# What is no well-formed request; others that could not be served were well-formed.
+MALFORMED = frozenset(
+    "not_json not_utf8 byte_order_mark batch duplicate_member reserved_member too_deep invalid_request invalid_params"
+    " lone_surrogate header_mismatch".split()
+)
+# Results of a stage after which a request goes on.
+WENT_ON = frozenset(("", "ok", "skipped", "allowed_by_rule", "open_method"))
 STAGES = {
     "authenticate": "Authenticate",
     "parse": "Parse",
@@ -150,7 +172,7 @@ def sentence(event: Any) -> list[Part]:
         say(" asked for ")
         name(target or "something")
     elif event.outcome == "invalid":
-        say(" sent a request that was refused as malformed")
+        say(" sent a malformed request" if event.reason in MALFORMED else " sent a request that was refused")
         if target:
             say(": ")
             name(target)
@@ -192,7 +214,7 @@ def stages(event: Any) -> list[Stage]:
         if not isinstance(entry, Mapping):
             continue
         stage, result = str(entry.get("stage", "")), str(entry.get("result", ""))
-        settled = stage == decision.get("stage") and event.outcome not in ("allowed", "changed")
+        settled = result not in WENT_ON
         good = None if result in ("", "skipped") else not settled
         rest = {key: value for key, value in entry.items() if key not in ("stage", "result", "us", "reason")}
         note = words(str(entry["reason"])) if entry.get("reason") else words(event.reason) if settled else ""
@@ -200,4 +222,19 @@ def stages(event: Any) -> list[Stage]:
         result = REASONS.get(result, result) if result != event.reason or not settled else "refused"
         us = entry.get("us")
         found.append(Stage(STAGES.get(stage, stage), result, note, us if isinstance(us, int | float) else None, good))
+    if found and event.outcome not in ("allowed", "changed") and not any(stage.good is False for stage in found):
+        # It ended after the last stage that is told, which went well: in the next one, or while the answer was waited for.
+        last = str(listed[-1].get("stage", "")) if isinstance(listed, list) else ""
+        ended = _after(last, event.reason)
+        found.append(
+            Stage(STAGES[ended], "refused" if ended != "forward" else "failed", words(event.reason), None, False)
+        )
     return found
+
+
+def _after(stage: str, reason: str) -> str:
+    names = [*STAGES]
+    place = names.index(stage) + 1 if stage in names else 0
+    if names[min(place, len(names) - 1)] == "intent" and reason != "audit_unavailable":
+        return "forward"
+    return names[min(place, len(names) - 1)]

@@ -311,6 +311,22 @@ def _altered(value: Any, steps: tuple[Any, ...]) -> bool:
     return _marked(value) or (isinstance(value, dict) and value.get("_truncated") is True)
 
 
+def altered_anywhere(value: Any) -> bool:
+    """Whether the sanitizer replaced, escaped or shortened anything in a value that was kept."""
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            if one.get("_truncated") is True or any(_marked(name) for name in one):
+                return True
+            waiting += one.values()
+        elif isinstance(one, list):
+            waiting += one
+        elif _marked(one):
+            return True
+    return False
+
+
 def _marked(value: Any) -> bool:
     return isinstance(value, str) and ("[REDACTED:" in value or "\\u{" in value or value.startswith("[TRUNCATED"))
 

@@ -164,6 +164,15 @@ async def read_body(gateway: Gateway, call: Call, failure: Refused | None) -> No
 async def parse(gateway: Gateway, call: Call) -> None:
     """What does it ask? Host, verb, body, era and session: read once, strictly, and in agreement."""
     since = time.perf_counter_ns()
+    try:
+        await _understand(gateway, call)
+    except Refused as refused:
+        call.stage("parse", refused.reason, since)
+        raise
+    call.stage("parse", "ok", since)
+
+
+async def _understand(gateway: Gateway, call: Call) -> None:
     config = gateway.config
     hosts = call.header_values(b"host")
     if not host_allowed(hosts, config.allowed_hosts):
@@ -187,7 +196,6 @@ async def parse(gateway: Gateway, call: Call) -> None:
     await _open_session(gateway, call)
     if LAST_EVENT_ID in call.lookup:
         resumption.claim(gateway, call)
-    call.stage("parse", "ok", since)
 
 
 async def _parse_message(gateway: Gateway, call: Call) -> None:
@@ -346,6 +354,9 @@ async def rate_limit(gateway: Gateway, call: Call) -> None:
     if refs:
         admission = await gateway.limiter.admit(refs)
         if not admission.allowed:
+            if (full := admission.which) is not None:
+                limit = {"id": full.spec.id, "name": full.spec.label(), "requests": full.requests}
+                call.details["limit"] = {**limit, "window_seconds": full.window, "retry_after": admission.retry_after}
             call.stage("rate-limit", admission.reason, since)
             raise refuse(admission.reason, call=call, retry_after=admission.retry_after, headers=admission.headers)
     listens = call.verb == "GET" or (call.message is not None and call.message.method == "subscriptions/listen")

@@ -16,6 +16,7 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.utils import timezone
 
+from audit.filters import absolute
 from audit.latencies import Span, percentile
 from sentinel import charts, state
 
@@ -30,7 +31,7 @@ SERIES = {
     "denied": ("denied or unauthenticated", ("denied", "unauthenticated")),
     "limited": ("limited", ("limited",)),
     "error": ("failed, cancelled or cut off", ("upstream_error", "cancelled", "interrupted", "unrecorded")),
-    "other": ("malformed", ("invalid",)),
+    "other": ("invalid", ("invalid",)),
 }
 SERIES_OF = {outcome: name for name, (_, outcomes) in SERIES.items() for outcome in outcomes}
 # Upper bounds (ms) of the counts that rollups from before `Latency` have; the last stands for all that took longer.
@@ -188,7 +189,7 @@ def read(chosen: str, now: datetime) -> dict[str, Any]:
         parts = buckets.get(at, {})
         local = timezone.localtime(at)
         ends = timezone.localtime(at + bucket)
-        link = f"{events}?{urlencode({'from': f'{local:%Y-%m-%dT%H:%M:%S}', 'to': f'{ends:%Y-%m-%dT%H:%M:%S}'})}"
+        link = f"{events}?{urlencode({'from': absolute(at), 'to': absolute(at + bucket)})}"
         words = ", ".join(f"{parts[name]:,} {SERIES[name][0]}" for name in SERIES if parts.get(name))
         bar = charts.Bar(parts, link, f"{local:%a %H:%M} to {ends:%H:%M}: {words or 'nothing'}")
         bars.append(bar)
