@@ -17,7 +17,7 @@ from django.http import QueryDict
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
-from audit import tool_errors
+from audit import act_kinds, tool_errors
 from audit.ids import uuid7_floor
 from audit.models import Outcome
 
@@ -49,8 +49,9 @@ FIELDS: dict[str, tuple[str, str]] = {
     "rule": ("rule", "rule"),
     "slower": ("slower than", "latency_ms"),
     "tool_error": ("tool error", tool_errors.SQL),
+    "act": ("administration", "method"),
 }
-INDEXED = ("key", "tool", "outcome")
+INDEXED = ("key", "tool", "outcome", "act")
 SINGLE = ("range", "from", "to", "q")  # parameters that are given once
 MAX_VALUES = 20
 LONGEST = 300
@@ -218,9 +219,7 @@ class Filters:
                 others = {key: kept for key, kept in self.values.items() if key != name} | (
                     {name: rest} if rest else {}
                 )
-                shown = (
-                    (labels or {}).get(value, value) if name == "key" else f"{value} ms" if name == "slower" else value
-                )
+                shown = (labels or {}).get(value, value) if name == "key" else _shown(name, value)
                 found.append(Chip(label, shown, replace(self, values=others).query()))
         if self.start:
             found.append(
@@ -261,6 +260,9 @@ class Filters:
             return "latency_ms > %s", [min(float(value) for value in values)]
         if name == "key" and self.named:
             return self._keys()
+        if name == "act":
+            parts = [act_kinds.where(value) for value in values]
+            return f"({' OR '.join(sql for sql, _ in parts)})", [value for _, given in parts for value in given]
         if name == "rule":
             return "decision -> 'rule' ->> 'id' = ANY(%s)", [list(values)]
         kind = {"key": "::uuid[]", "ip": "::inet[]", "status": "::int[]", "tool_error": "::bool[]"}.get(name, "")
@@ -327,6 +329,8 @@ def _checked(name: str, value: str) -> tuple[str, str]:
             return "", value.lower() if _is_id(value.lower()) else value
         if name == "outcome" and value not in Outcome.values:
             return f"“{value}” is not an outcome.", value
+        if name == "act" and value not in act_kinds.KINDS:
+            return f"“{value[:60]}” is no kind of an administrator's act.", value
         if name == "tool_error" and value not in ("true", "false"):
             return f"“{value[:60]}” is neither true nor false.", value
         if name == "ip":
@@ -353,6 +357,10 @@ def _moment(value: str) -> datetime | None:
         return moment if timezone.is_aware(moment) else timezone.make_aware(moment)
     except (ValueError, OverflowError):
         return None
+
+
+def _shown(name: str, value: str) -> str:
+    return f"{value} ms" if name == "slower" else act_kinds.KINDS.get(value, value) if name == "act" else value
 
 
 def absolute(moment: datetime) -> str:

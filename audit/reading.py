@@ -9,6 +9,7 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
+from audit.act_kinds import KINDS
 from audit.exporting import matching
 from audit.filters import Filters
 from audit.models import Outcome
@@ -27,6 +28,7 @@ COLUMNS = {
     "method": "method",
     "ip": "client_ip",
     "session": "session",
+    "act": "kind of an administrator's act",
 }
 
 
@@ -50,7 +52,7 @@ def add_filters(parser: ArgumentParser) -> None:
     parser.add_argument("--until", metavar="TIME", help="Before this time.")
     parser.add_argument("--key", action="append", default=[], metavar="KEY", help="The key's id, prefix or name.")
     for option, column in COLUMNS.items():
-        choices = Outcome.values if option == "outcome" else None
+        choices = {"outcome": Outcome.values, "act": list(KINDS)}.get(option)
         parser.add_argument(
             f"--{option}",
             action="append",

@@ -194,8 +194,9 @@ class _Walk:
             own, own_params = list(conditions), list(params)
             if self.driver:
                 sql, more = self.filters.conditions(self.driver, value)
-                own.append(sql.replace("= ANY(", "= (").replace("[]", "") if len(more[0]) == 1 else sql)
-                own_params += [more[0][0]]
+                single = self.driver != "act"
+                own.append(sql.replace("= ANY(", "= (").replace("[]", "") if single else sql)
+                own_params += more[0] if single else more
             where = " AND ".join(own) or "true"
             inner = limit if len(values) == 1 else f"LIMIT {size}"
             parts.append(f"SELECT {columns} FROM audit_auditevent WHERE {where} ORDER BY id {self.order} {inner}")  # noqa: S608

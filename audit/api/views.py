@@ -11,7 +11,7 @@ from django.http import HttpResponseBase, QueryDict
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from audit import exporting, standing
+from audit import act_kinds, exporting, standing
 from audit.acts import record_act
 from audit.api.base import FIELDS as ONLY
 from audit.api.base import LIMIT, ApiView, Operation, Parameter, actor_of, named
@@ -36,10 +36,12 @@ WORDS = {
     "rule": "Settled by the rule of this id.",
     "slower": "Took longer than so many milliseconds.",
     "session": "Of this session, as events name it.",
+    "act": "Acts of administrators: those that `changed` something, `accessed` (log-ins, looks, exports), were `refused`; `none`: requests "
+    "only; `quiet`: all but those of access.",
     "tool_error": "`true`: the tool or the upstream itself said that it failed; `false`: neither did.",
     "rpc": "With this JSON-RPC id, as JSON text.",
 }
-CHOICES = {"outcome": tuple(Outcome.values), "tool_error": ("true", "false")}
+CHOICES = {"outcome": tuple(Outcome.values), "tool_error": ("true", "false"), "act": tuple(act_kinds.KINDS)}
 
 FILTER = (
     Parameter(name="range", description="The last so much time.", choices=tuple(word for word in PRESETS if word)),

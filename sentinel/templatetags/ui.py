@@ -12,6 +12,7 @@ from django.utils import timezone
 from django.utils.html import conditional_escape, format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
+from audit.act_kinds import kind_of
 from sentinel import trees
 
 register = template.Library()
@@ -100,6 +101,19 @@ def outcome(value: str, failed: bool = False) -> SafeString:
         )
     colour, sign, word = OUTCOMES.get(value, ("grey", "question", value))
     return format_html('<span class="badge {}">{}{}</span>', colour, icon(sign), word)
+
+
+ACTS = {"changed": ("blue", "pencil"), "accessed": ("grey", "events"), "refused": ("red", "ban")}
+
+
+@register.simple_tag
+def event_outcome(event: Any) -> SafeString:
+    """Show how an event ended; of an administrator's act whether it changed something, or was refused."""
+    kind = kind_of(event.outcome, event.method, event.status_code)
+    if not kind:
+        return outcome(event.outcome, event.failed if hasattr(event, "failed") else event.tool_error)
+    colour, sign = ACTS[kind]
+    return format_html('<span class="badge {}">{}{}</span>', colour, icon(sign), kind)
 
 
 @register.simple_tag

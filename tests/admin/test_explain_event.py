@@ -64,7 +64,7 @@ def test_the_arguments_that_were_kept_are_asked_with(refund, as_duty):
     (link,) = re.findall(r'href="([^"]*explain/[?]event[^"]*)"', page)
     text = shown(administrator.get(html.unescape(link)).content.decode())
     assert (
-        "Decided then" in text and "policy version 3" in text and "Rule %d “small refunds” allowed it" % rule.pk in text
+        "Decided then" in text and "policy version 3" in text and f"Rule {rule.pk} “small refunds” allowed it" in text
     )
     assert "support-bot may use tool refund" in text and "may not" not in text
     assert "Policy would decide as it did then." in text

@@ -43,14 +43,14 @@ WRONG = [
     "from=2026-01-01T00:00&to=2026-01-01T00:00", "q=" + "x" * 201, "q=a&q=b", "q=a%00b", "keyy=ci-bot", "Key=ci-bot", "api_key_id=x",
     "outcome[]=denied", "tool__startswith=x", "rule=%00", "&".join(f"tool=t{n}" for n in range(21)), "session=" + "y" * 301,
     "from=0001-01-01T00:00", "upstream=crm%00", "key=+", "tool=%E2%80%83", "key=ci-bot&key=+", "rule=%09", "from=+", "range=+",
-    "ip=fe80::1%25eth0", "tool_error=yes", "tool_error=True", "tool_error=true&tool_error=1",
+    "ip=fe80::1%25eth0", "act=nonsense", "act=changed&act=Refused", "tool_error=yes", "tool_error=True", "tool_error=true&tool_error=1",
 ]  # fmt: skip
 # What is well formed and fits nothing.
 NOTHING = [
     "role=nobody", "upstream=none", "tool=none", "reason=none", "method=none", "prefix=mcps_live_none", "auth=cookie", "session=none",
     "rpc=7777", "rule=999", "ip=192.0.2.77", "status=599", "slower=999999", "key=00000000-0000-4000-8000-0000000000ff", "q=none-such",
     "from=2999-01-01T00:00", "to=1971-01-01T00:00",
-    "tool_error=true",
+    "tool_error=true", "act=refused", "act=accessed", "act=changed",
 ]  # fmt: skip
 
 
