@@ -28,6 +28,7 @@ __all__ = [
     "Resumption",
     "Rollup",
     "Tombstone",
+    "VerifyJob",
     "WriterPosition",
 ]
 
@@ -368,3 +369,16 @@ class ExportJob(Job):
 
     class Meta(Job.Meta):
         constraints = [models.CheckConstraint(name="exportjob_state_word", condition=Q(state__in=STATES))]
+
+
+class VerifyJob(Job):
+    """A verification of the whole log that somebody asked for, and what was found when it is over."""
+
+    actor = models.JSONField(default=dict)  # as audit.acts.Actor: the event at the end names them too
+    events = models.BigIntegerField(default=0)
+    since = models.DateTimeField(null=True, blank=True)  # the oldest event's time
+    seconds = models.FloatField(default=0.0)
+    report: models.JSONField[Any, Any] = models.JSONField(null=True, blank=True)
+
+    class Meta(Job.Meta):
+        constraints = [models.CheckConstraint(name="verifyjob_state_word", condition=Q(state__in=STATES))]
