@@ -261,6 +261,13 @@ def _joined(details: dict[str, Any]) -> list[tuple[str, UUID]]:
     resumed, stream = details.get("resumed"), details.get("stream")
     if isinstance(resumed, dict):
         found.append(("Brought the answer of" if resumed.get("answered") else "Took up", resumed.get("call")))
+    found += [
+        (label, details[name])
+        for name, label in (("asked_on", "Asked on"), ("answered_on", "Answered on"))
+        if name in details
+    ]
+    if isinstance(stream, dict) and isinstance(stream.get("server_requests"), list):
+        found += [("The server asked", one.get("event")) for one in stream["server_requests"] if isinstance(one, dict)]
     if isinstance(details.get("call"), str):
         found.append(("Answers", details["call"]))
     if isinstance(stream, dict) and isinstance(stream.get("resumed"), list):

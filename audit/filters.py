@@ -376,7 +376,7 @@ def of_form(query: QueryDict) -> QueryDict | None:
     if "zone" not in query:
         return None
     try:
-        zone: tzinfo = ZoneInfo(query["zone"])
+        zone: tzinfo = ZoneInfo(str(query["zone"]))
     except (ValueError, OSError):  # no such zone
         zone = timezone.get_current_timezone()
     found = QueryDict(mutable=True)

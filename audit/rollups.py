@@ -82,8 +82,9 @@ def timed(records: Iterable[dict[str, Any]]) -> dict[tuple[int, str, int], tuple
     found: dict[tuple[int, str, int], tuple[int, int, int]] = {}
     for record in records:
         upstream = (record.get("upstream") or "")[:SHORT]
-        if upstream and record.get("outcome") in EXECUTED - {"interrupted"}:
-            us = round((record.get("latency_ms") or 0.0) * 1000)
+        us = round((record.get("latency_ms") or 0.0) * 1000)
+        # What took no time is no call: an upstream's own request, an answer that has an event beside its stream's.
+        if us and upstream and record.get("outcome") in EXECUTED - {"interrupted"}:
             key = (record["ts"] // 60_000_000 * 60, upstream, latencies.bucket(us))
             number, least, most = found.get(key, (0, us, us))
             found[key] = (number + 1, min(least, us), max(most, us))

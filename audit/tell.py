@@ -167,6 +167,9 @@ def sentence(event: Any) -> list[Part]:
         if event.client_ip:
             say(" at ")
             name(str(event.client_ip))
+    if isinstance(event.details, Mapping) and "asked_on" in event.details:
+        # The one event whose request came from the other side.
+        return _of_the_server(event)
     target = event.tool_name if event.tool_name is not None else event.method
     if event.outcome == "unauthenticated":
         say(" asked for ")
@@ -203,6 +206,14 @@ def sentence(event: Any) -> list[Part]:
         name(str(decision["policy_version"]))
     say(".")
     return said
+
+
+def _of_the_server(event: Any) -> list[Part]:
+    who = event.key_name or event.key_prefix
+    said = [Part(event.upstream, True), Part(" asked "), Part(who, True), Part(" for "), Part(event.method, True)]
+    if event.outcome == "denied":
+        said += [Part(f", and was refused: {words(event.reason)}")]
+    return [*said, Part(".")]
 
 
 def stages(event: Any) -> list[Stage]:

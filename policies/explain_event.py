@@ -79,7 +79,8 @@ def past(request: HttpRequest, value: str) -> Past | None:
             record("admin.payloads.viewed", request, target=str(event.id), details=looked)
     decision = event.decision if isinstance(event.decision, dict) else {}
     details = event.details if isinstance(event.details, dict) else {}
-    rule = decision.get("rule") if isinstance(decision.get("rule"), dict) else {}
+    said = decision.get("rule")
+    rule = said if isinstance(said, dict) else {}
     number = rule.get("id") if isinstance(rule.get("id"), int) else None
     limit = details.get("limit")
     key = ApiKey.objects.filter(pk=event.api_key_id).exists() if event.api_key_id else False

@@ -213,6 +213,7 @@ def replay_view(request: HttpRequest) -> HttpResponse:
 
 def _replay(document: str, since: Any, *, payloads: bool) -> dict[str, Any]:
     report = replay(document, since=since, payloads=payloads).as_dict()
+    report["groups"] += report["undone"]
     report["more"] = max(0, len(report["groups"]) - MOST_GROUPS)
     report["groups"] = report["groups"][:MOST_GROUPS]
     return report

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from audit import tool_errors
+from audit.digits import dumps
 from audit.event import Event
 from audit.ids import uuid7
 from audit.logger import Admission, Refusal
@@ -27,6 +28,7 @@ from proxy.transports.base import Busy, UpstreamError
 if TYPE_CHECKING:
     from proxy.call import Call
     from proxy.gateway import Gateway
+    from proxy.replies import Reply
 
 log = logging.getLogger("sentinel.proxy")
 
@@ -243,6 +245,32 @@ def apart(gateway: Gateway, call: Call, rpc_id: object, answer: Payload, failure
         response_json=answer,
         details={"answered_on": str(call.id), **failure},
         tool_error=tool_errors.said(failure),
+    )
+
+
+def asked(gateway: Gateway, call: Call, reply: Reply, request: Payload, allowed: bool, reason: str) -> Event:
+    """Make the event of a request of the server's, which came on a call's stream; its answer has the same session and JSON-RPC id."""
+    about = {
+        "allowed": allowed,
+        "stage": "authorize",
+        "reason": reason,
+        "rule": None,
+        "policy_version": call.policy_version,
+    }
+    return _event(gateway, call, MISSING).complete(
+        id=uuid7(),
+        ts=datetime.now(UTC),
+        rpc_id=dumps(reply.id).decode("utf-8", "replace"),
+        method=reply.method,
+        tool_name=None,
+        target_kind="method",
+        outcome="allowed" if allowed else "denied",
+        reason=reason,
+        status_code=200 if allowed else 403,
+        decision=about,
+        request_json=request,
+        request_bytes=request.size,
+        details={"asked_on": str(call.id)},
     )
 
 

@@ -33,6 +33,8 @@ from proxy.transports.base import Broken, Redirected, TimedOut, TooLarge, Upstre
 _LIST_CHANGED = re.compile(r"notifications/(?:tools|prompts|resources)/list_changed")
 #: how many requests of the server the event of a stream names
 SERVER_REQUESTS = 20
+#: and how many of them have events of their own; the rest are counted
+RECORDED_REQUESTS = 200
 MAX_METHOD = 64
 #: how much of the body of a failure is read and kept as the answer's payload
 ERROR_BYTES = 4096
@@ -208,6 +210,7 @@ class _Stream:
         self.dropped = 0
         self.lost = b""
         self.server_requests: list[dict[str, Any]] = []
+        self.server_asked = 0
         self.others: list[dict[str, Any]] = []
         self.other_data = bytearray()
         #: answers beyond these, which have events of their own
@@ -265,6 +268,8 @@ class _Stream:
                 stream["unasked"] = self.unasked
             if self.server_requests:
                 stream["server_requests"] = self.server_requests
+            if self.server_asked > len(self.server_requests):
+                stream["server_requests_in_all"] = self.server_asked
             if self.others:
                 stream["answers"] = self.others
             if self.more:
@@ -352,7 +357,7 @@ class _Stream:
         if reply.kind == "response":
             await self._response(event, judged)
         elif reply.kind == "request":
-            await self._server_request(event, reply)
+            await self._server_request(event, judged)
         else:
             if _LIST_CHANGED.fullmatch(reply.method) is not None:
                 self.gateway.registry.lists_changed(self.call.slug)
@@ -406,9 +411,9 @@ class _Stream:
             await self.gateway.logger.log_event(outcomes.apart(self.gateway, call, judged.reply.id, payload, failure))
         self.pending += frame(event)
 
-    async def _server_request(self, event: SseEvent, reply: Reply) -> None:
-        """A request of the server (sampling, elicitation, roots): a `method:` target like any other."""
-        call = self.call
+    async def _server_request(self, event: SseEvent, judged: Judged) -> None:
+        """A request of the server (sampling, elicitation, roots): a `method:` target like any other, with an event of its own."""
+        call, reply = self.call, judged.reply
         snapshot, principal = self.gateway.snapshot, call.principal
         if reply.method == "ping":
             self.pending += frame(event)
@@ -419,13 +424,24 @@ class _Stream:
             context = Context(now=datetime.now(UTC), client_ip=call.client_ip)
             decision = decide(snapshot.policy, principal, target, context)
             allowed, reason = decision.allowed, decision.reason
-        if len(self.server_requests) < SERVER_REQUESTS:
-            self.server_requests.append({"method": reply.method[:MAX_METHOD], "allowed": allowed, "reason": reason})
+        if self.server_asked < RECORDED_REQUESTS:
+            await self._record_request(judged, allowed, reason)
+        self.server_asked += 1
         if allowed:
             self.pending += frame(event)
             return
         # The upstream waits for an answer, so it gets one; the client never sees the question.
         self.gateway.spawn(error_response(self.gateway, call, reply.id, reply.method))
+
+    async def _record_request(self, judged: Judged, allowed: bool, reason: str) -> None:
+        """Keep what the server asks before the client sees it; the answer is a request of the client's, with its own event."""
+        call, gateway = self.call, self.gateway
+        payload = await gateway.payload(judged.data, judged.value, caller=call.key_id, level=call.level, side="request")
+        asked = outcomes.asked(gateway, call, judged.reply, payload, allowed, reason)
+        if len(self.server_requests) < SERVER_REQUESTS:
+            about = {"method": judged.reply.method[:MAX_METHOD], "allowed": allowed, "reason": reason}
+            self.server_requests.append({**about, "event": str(asked.id)})
+        await gateway.logger.log_event(asked)
 
     async def _without_answer(self) -> None:
         """A stream that ends before its answer may be taken up again in the legacy era, but not when something was lost."""

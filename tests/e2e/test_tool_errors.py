@@ -14,7 +14,6 @@ import pytest
 from tests.e2e.conftest import Pipes
 from tests.support import upstream
 from tests.support.upstream import FakeUpstream
-from tests.support.wire import LEGACY, MODERN
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("pipes")]
 
@@ -50,12 +49,12 @@ def streamed(value: dict[str, Any]) -> Any:
         (streamed({"result": FINE}), False, "allowed"),
     ],
 )
-@pytest.mark.parametrize("era", [LEGACY, MODERN])
+@pytest.mark.parametrize("era", ["legacy", "modern"])
 def test_what_an_answer_says_of_itself(
     pipes: Pipes, silent: FakeUpstream, era: str, answer: Any, said: bool, outcome: str | None
 ) -> None:
     client = pipes.client("silent", era=era)
-    if era == LEGACY:
+    if era == "legacy":
         client.initialize()
     silent.script(answer, method="tools/call")
     since = pipes.gateway.now()
