@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -12,12 +13,12 @@ from uuid import UUID
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import URLPattern, path, reverse
 
-from audit import erasing_pages, export_pages, integrity_pages, live, tell
-from audit.filters import FIELDS, PRESETS, Filters
+from audit import act_kinds, erasing_pages, export_pages, integrity_pages, live, tell
+from audit.filters import FIELDS, PRESETS, Filters, of_form
 from audit.ids import uuid7_floor
 from audit.models import AuditEvent, OpenCall, Outcome
 from audit.pages import Pages
@@ -28,6 +29,10 @@ from audit.search import BUDGET_MS, search
 __all__ = ["AuditEventAdmin", "RedactionRuleAdmin"]
 
 PAGE = 50
+# Filters by which somebody looks for administrators' acts.
+ASKS_FOR_ACTS = {"act", "outcome", "method", "q", "status", "ip"}
+# How events end whose requests policy was asked about.
+DECIDED = ("allowed", "denied", "limited", "upstream_error", "cancelled", "interrupted")
 LONGER_MS = 2_000.0  # for those who ask for it: how long a search for something rare may take
 
 
@@ -85,13 +90,19 @@ class AuditEventAdmin(Pages):
             return HttpResponseNotAllowed(["GET"])
         if not self.has_view_permission(request):
             raise PermissionDenied
-        known = suggestions()
         place = reverse("admin:audit_auditevent_changelist")
+        asked = of_form(request.GET)
+        if asked is not None:
+            return HttpResponseRedirect(f"{place}?{asked.urlencode()}")
+        known = suggestions()
         filters = Filters.read(request.GET, besides=("before", "after", "longer"))
         problems = list(filters.problems)
         before, after = _cursor(request, "before", problems), _cursor(request, "after", problems)
+        # Who looks at events leaves some: unless acts are asked for, those that change nothing stay out of the way, and it says so.
+        quiet = not filters.problems and not ASKS_FOR_ACTS & request.GET.keys()
+        chosen = replace(filters, values={**filters.values, "act": ("quiet",)}) if quiet else filters
         budget = LONGER_MS if request.GET.get("longer") else BUDGET_MS
-        found = search(filters, before=before, after=None if before else after, limit=PAGE, budget_ms=budget)
+        found = search(chosen, before=before, after=None if before else after, limit=PAGE, budget_ms=budget)
         labels = dict(known.get("key", []))
         labels |= {str(row.api_key_id): row.key_name for row in found.rows if row.api_key_id and row.key_name}
         context = {
@@ -99,17 +110,20 @@ class AuditEventAdmin(Pages):
             "title": "Events",
             "found": found,
             "filters": filters,
+            "quiet": filters.query(act="all") if quiet else "",
             "problems": problems,
             "chips": filters.chips(labels),
             "presets": [(word, label, _preset(filters, word)) for word, (label, _) in PRESETS.items()],
             "ranged": filters.preset if not (filters.start or filters.end) else None,
             "fields": FIELDS,
-            "hidden": [pair for pair in filters.pairs() if pair[0] not in ("q", "from", "to", "outcome")],
+            "hidden": [pair for pair in filters.pairs() if pair[0] not in ("q", "from", "to", "outcome", "act")],
             "chosen_outcomes": filters.values.get("outcome", ()),
             "outcomes": Outcome.choices,
+            "acts": act_kinds.KINDS,
+            "chosen_act": filters.values.get("act", ("",))[0],
             "known": known,
             "about": AuditEvent.objects.about_count() if filters.empty else None,
-            "query": filters.query(),
+            "query": chosen.query() if quiet and not filters.empty else filters.query(),
             "older": filters.query(before=found.older) if found.older else "",
             "newer": filters.query(after=found.newer) if found.newer else "",
             "newest": filters.query() if before or after else "",
@@ -162,6 +176,7 @@ class AuditEventAdmin(Pages):
             "decision_text": _json(event.decision),
             "payloads": payloads,
             "may_erase": request.user.has_perm(erasing_pages.PERMISSION) and event.outcome != "changed",
+            "act": act_kinds.kind_of(event.outcome, event.method, event.status_code),
             "details_text": _json(details) if details else "",
             "erasure": _erasure(event) if payloads else None,
             "neighbours": _neighbours(event),
@@ -246,6 +261,13 @@ def _joined(details: dict[str, Any]) -> list[tuple[str, UUID]]:
     resumed, stream = details.get("resumed"), details.get("stream")
     if isinstance(resumed, dict):
         found.append(("Brought the answer of" if resumed.get("answered") else "Took up", resumed.get("call")))
+    found += [
+        (label, details[name])
+        for name, label in (("asked_on", "Asked on"), ("answered_on", "Answered on"))
+        if name in details
+    ]
+    if isinstance(stream, dict) and isinstance(stream.get("server_requests"), list):
+        found += [("The server asked", one.get("event")) for one in stream["server_requests"] if isinstance(one, dict)]
     if isinstance(details.get("call"), str):
         found.append(("Answers", details["call"]))
     if isinstance(stream, dict) and isinstance(stream.get("resumed"), list):
@@ -258,19 +280,12 @@ def _joined(details: dict[str, Any]) -> list[tuple[str, UUID]]:
 
 
 def _explain_link(request: HttpRequest, event: Any) -> str:
-    if not request.user.has_perm("policies.explain_policy") or event.outcome in ("changed", "unrecorded"):
+    if not request.user.has_perm("policies.explain_policy") or event.outcome not in DECIDED or not event.target_kind:
         return ""
     from django.urls import NoReverseMatch
-    from django.utils.http import urlencode
 
     try:
         url = reverse("admin:policies_explain")
     except NoReverseMatch:
         return ""
-    asked = {
-        "key": event.api_key_id or "",
-        "upstream": event.upstream,
-        "tool": event.tool_name or "",
-        "kind": event.target_kind,
-    }
-    return f"{url}?{urlencode({**asked, 'event': event.id})}"
+    return f"{url}?event={event.id}"

@@ -327,12 +327,13 @@ class Drainer:
 
     def _mind_partitions(self, connection: psycopg.Connection[Any]) -> None:
         """Make the partitions of the days ahead, drop those past their age, and see whether anything fell between."""
-        from audit import partitions
+        from audit import partitions, rollups
 
         self.status.alarms = []
         try:
             with self._watchdog.over(connection):
                 partitions.ahead(connection)
+                rollups.forget(connection)
                 self.status.default_rows = partitions.default_rows(connection)
             if self.status.default_rows:
                 self.status.alarms.append(f"{self.status.default_rows} events are in the default partition")

@@ -20,7 +20,7 @@ from typing import Any
 
 import orjson
 
-from audit import digits, ids
+from audit import digits, ids, tool_errors
 from audit.bounding import cut_bytes
 from audit.sanitizer import EMPTY, MISSING, Payload, Sanitizer, current
 
@@ -50,7 +50,7 @@ COLUMNS = (
     "user_agent", "upstream", "protocol_version", "session", "rpc_id", "method", "tool_name", "target_kind", "outcome",
     "reason", "decision", "status_code", "latency_ms", "upstream_ms", "request_json", "response_json", "request_bytes",
     "response_bytes", "request_digest", "response_digest", "truncated", "redactions", "count", "first_ts", "last_ts",
-    "trace_id", "details", "search",
+    "trace_id", "details", "tool_error", "search",
 )  # fmt: skip
 
 
@@ -210,6 +210,7 @@ _FIELDS: dict[str, Callable[[Any, Sanitizer], Any]] = {
     "last_ts": _moment,
     "trace_id": _text(64),
     "details": _document,
+    "tool_error": lambda value, _: None if value is None else bool(value),
 }
 _EMPTY: dict[str, Any] = {
     "id": None, "ts": 0, "writer": "", "boot": 0, "seq": 0, "api_key_id": None, "key_prefix": "", "key_name": "", "role": "",
@@ -218,6 +219,7 @@ _EMPTY: dict[str, Any] = {
     "status_code": 0, "latency_ms": 0.0, "upstream_ms": None, "request_json": None, "response_json": None,
     "request_bytes": 0, "response_bytes": 0, "request_digest": "", "response_digest": "", "truncated": False,
     "redactions": 0, "count": 1, "first_ts": None, "last_ts": None, "trace_id": "", "details": "{}",
+    "tool_error": None,
 }  # fmt: skip
 _JSON = ("request_json", "response_json", "decision", "details")
 _PAYLOADS = {
@@ -230,7 +232,7 @@ _TEXTS = frozenset(
     name
     for name in _FIELDS
     if _EMPTY[name] in ("", None)
-    and name not in (*_JSON, "client_ip", "target_kind", "upstream_ms", "first_ts", "last_ts")
+    and name not in (*_JSON, "client_ip", "target_kind", "upstream_ms", "first_ts", "last_ts", "tool_error")
 )
 
 
@@ -471,7 +473,15 @@ def export_form(fields: Mapping[str, Any], *, parse: bool = True) -> dict[str, A
         "last_ts": _written(fields["last_ts"]),
         "trace_id": fields["trace_id"],
         "details": read(fields["details"]),
+        "tool_error": _failed(fields),
     }
+
+
+def _failed(fields: Mapping[str, Any]) -> bool:
+    if fields["tool_error"] is not None:
+        return bool(fields["tool_error"])
+    details = _parsed(fields["details"])
+    return isinstance(details, Mapping) and tool_errors.said(details)
 
 
 def _fragment(text: Any) -> Any:

@@ -14,10 +14,13 @@ from typing import Any
 
 import orjson
 from django.db import connections, transaction
-from django.db.models import F, QuerySet, TextField
+from django.db.models import BooleanField, F, QuerySet, TextField
+from django.db.models.expressions import RawSQL
 from django.db.models.functions import Cast
 
-__all__ = ["FIELDS", "FORMATS", "export", "rows"]
+from audit import tool_errors
+
+__all__ = ["FIELDS", "FORMATS", "column", "export", "rows"]
 
 # Names, order and meaning are a contract; new names may be added at the end.
 FIELDS = (
@@ -25,6 +28,7 @@ FIELDS = (
     "upstream", "protocol_version", "session", "rpc_id", "method", "tool_name", "target_kind", "outcome", "reason", "decision",
     "status_code", "latency_ms", "upstream_ms", "request_json", "response_json", "request_bytes", "response_bytes",
     "request_digest", "response_digest", "truncated", "redactions", "count", "first_ts", "last_ts", "trace_id", "details",
+    "tool_error",
 )  # fmt: skip
 JSON_FIELDS = frozenset(("decision", "request_json", "response_json", "details"))
 TIMES = frozenset(("ts", "first_ts", "last_ts"))
@@ -36,10 +40,16 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # 
 Row = dict[str, Any]
 
 
+def column(name: str) -> Any:
+    """Give what reads one field: JSON columns as the text that is stored, `tool_error` also of events older than its column."""
+    if name == "tool_error":
+        return RawSQL(tool_errors.SQL, (), BooleanField())  # noqa: S611 - a constant
+    return Cast(name, TextField()) if name in JSON_FIELDS else F(name)
+
+
 def rows(queryset: QuerySet[Any]) -> Iterator[Row]:
     """Stream the rows of a query over AuditEvent, in its order, as plain values; JSON columns as the text that is stored."""
-    columns = [Cast(name, TextField()) if name in JSON_FIELDS else F(name) for name in FIELDS]
-    found = queryset.values_list(*columns)
+    found = queryset.values_list(*map(column, FIELDS))
     # Inside a transaction the server's cursor reads on as we do; outside it would first copy the whole result.
     with transaction.atomic(using=queryset.db):
         with connections[queryset.db].cursor() as cursor:
@@ -128,7 +138,8 @@ def ocsf_event(row: Row) -> Row:
     """Map one event to OCSF."""
     outcome, key = row["outcome"], row["api_key_id"]
     activity = ACTIVITY.get(row["method"], 99)
-    status = 2 if outcome in FAILED else 1
+    failed = outcome == "allowed" and row["tool_error"]
+    status = 2 if outcome in FAILED or failed else 1
     began = milliseconds(row["ts"])
     event: Row = {
         "metadata": {
@@ -145,11 +156,11 @@ def ocsf_event(row: Row) -> Row:
         "activity_id": activity,
         "type_uid": 600300 + activity,
         "time": began,
-        "severity_id": SEVERITY.get(outcome, 1),
+        "severity_id": 2 if failed else SEVERITY.get(outcome, 1),
         "status_id": status,
         "status": "Failure" if status == 2 else "Success",
         "status_code": str(row["status_code"]),
-        "status_detail": row["reason"],
+        "status_detail": "tool_error" if failed else row["reason"],
         "duration": row["latency_ms"],
         "count": row["count"],
         "api": {

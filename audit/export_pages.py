@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Generator
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -19,7 +18,7 @@ from django.utils import timezone
 
 from audit import export_jobs, jobs, standing
 from audit.exporting import FORMATS, PERMISSIONS, as_file, stream
-from audit.filters import Filters
+from audit.filters import Filters, absolute
 from audit.models import ExportJob
 from audit.people import actor, record
 
@@ -159,12 +158,8 @@ def _query(job: ExportJob) -> Any:
         query.setlist(name, value if isinstance(value, list) else [value])
     query.pop("range", None)
     for name, moment in (("from", job.since), ("to", job.until)):
-        query[name] = _form(moment)
+        query[name] = absolute(moment)
     return query
-
-
-def _form(moment: datetime) -> str:
-    return f"{timezone.localtime(moment):%Y-%m-%dT%H:%M:%S}"
 
 
 def _labels() -> dict[str, str]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from django.contrib import admin
 from django.db import OperationalError, connection, transaction
@@ -16,10 +17,11 @@ from django.http import QueryDict
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
+from audit import act_kinds, tool_errors
 from audit.ids import uuid7_floor
 from audit.models import Outcome
 
-__all__ = ["FIELDS", "PRESETS", "Chip", "Filters", "pattern"]
+__all__ = ["FIELDS", "PRESETS", "Chip", "Filters", "absolute", "of_form", "pattern"]
 
 PRESETS: dict[str, tuple[str, timedelta | None]] = {
     "15m": ("15 min", timedelta(minutes=15)),
@@ -46,8 +48,10 @@ FIELDS: dict[str, tuple[str, str]] = {
     "rpc": ("JSON-RPC id", "rpc_id"),
     "rule": ("rule", "rule"),
     "slower": ("slower than", "latency_ms"),
+    "tool_error": ("tool error", tool_errors.SQL),
+    "act": ("administration", "method"),
 }
-INDEXED = ("key", "tool", "outcome")
+INDEXED = ("key", "tool", "outcome", "act")
 SINGLE = ("range", "from", "to", "q")  # parameters that are given once
 MAX_VALUES = 20
 LONGEST = 300
@@ -177,9 +181,9 @@ class Filters:
         if self.preset:
             found.append(("range", self.preset))
         if self.start:
-            found.append(("from", _form(self.start)))
+            found.append(("from", absolute(self.start)))
         if self.end:
-            found.append(("to", _form(self.end)))
+            found.append(("to", absolute(self.end)))
         found += [(name, value) for name in FIELDS for value in self.values.get(name, ())]
         if self.text:
             found.append(("q", self.text))
@@ -215,17 +219,17 @@ class Filters:
                 others = {key: kept for key, kept in self.values.items() if key != name} | (
                     {name: rest} if rest else {}
                 )
-                shown = (
-                    (labels or {}).get(value, value) if name == "key" else f"{value} ms" if name == "slower" else value
-                )
+                shown = (labels or {}).get(value, value) if name == "key" else _shown(name, value)
                 found.append(Chip(label, shown, replace(self, values=others).query()))
         if self.start:
             found.append(
-                Chip("from", f"{timezone.localtime(self.start):%Y-%m-%d %H:%M:%S}", replace(self, start=None).query())
+                Chip(
+                    "from", f"{timezone.localtime(self.start):%Y-%m-%d %H:%M:%S %Z}", replace(self, start=None).query()
+                )
             )
         if self.end:
             found.append(
-                Chip("to", f"{timezone.localtime(self.end):%Y-%m-%d %H:%M:%S}", replace(self, end=None).query())
+                Chip("to", f"{timezone.localtime(self.end):%Y-%m-%d %H:%M:%S %Z}", replace(self, end=None).query())
             )
         if self.text:
             found.append(Chip("text", self.text, replace(self, text="").query()))
@@ -256,9 +260,12 @@ class Filters:
             return "latency_ms > %s", [min(float(value) for value in values)]
         if name == "key" and self.named:
             return self._keys()
+        if name == "act":
+            parts = [act_kinds.where(value) for value in values]
+            return f"({' OR '.join(sql for sql, _ in parts)})", [value for _, given in parts for value in given]
         if name == "rule":
             return "decision -> 'rule' ->> 'id' = ANY(%s)", [list(values)]
-        kind = {"key": "::uuid[]", "ip": "::inet[]", "status": "::int[]"}.get(name, "")
+        kind = {"key": "::uuid[]", "ip": "::inet[]", "status": "::int[]", "tool_error": "::bool[]"}.get(name, "")
         return f"{column} = ANY(%s{kind})", [list(values)]
 
     def _keys(self) -> tuple[str, list[Any]]:
@@ -322,6 +329,10 @@ def _checked(name: str, value: str) -> tuple[str, str]:
             return "", value.lower() if _is_id(value.lower()) else value
         if name == "outcome" and value not in Outcome.values:
             return f"“{value}” is not an outcome.", value
+        if name == "act" and value not in act_kinds.KINDS:
+            return f"“{value[:60]}” is no kind of an administrator's act.", value
+        if name == "tool_error" and value not in ("true", "false"):
+            return f"“{value[:60]}” is neither true nor false.", value
         if name == "ip":
             address = ip_address(value)
             if getattr(address, "scope_id", None):  # events keep none
@@ -348,5 +359,36 @@ def _moment(value: str) -> datetime | None:
         return None
 
 
-def _form(moment: datetime) -> str:
-    return f"{timezone.localtime(moment):%Y-%m-%dT%H:%M:%S}"
+def _shown(name: str, value: str) -> str:
+    return f"{value} ms" if name == "slower" else act_kinds.KINDS.get(value, value) if name == "act" else value
+
+
+def absolute(moment: datetime) -> str:
+    """Write a moment as links carry it: in UTC and saying so, so that whoever follows one sees the same events."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def of_form(query: QueryDict) -> QueryDict | None:
+    """Return what the filter form sends as the query of a link; None for a query that is one already.
+
+    A form's times are in the zone that it names; what was left empty is left out.
+    """
+    if "zone" not in query:
+        return None
+    try:
+        zone: tzinfo = ZoneInfo(str(query["zone"]))
+    except (ValueError, OSError):  # no such zone
+        zone = timezone.get_current_timezone()
+    found = QueryDict(mutable=True)
+    for name, values in query.lists():
+        if name != "zone":
+            with timezone.override(zone):
+                given = [_absolute(value) if name in ("from", "to") else value for value in values if value]
+            if given:
+                found.setlist(name, given)
+    return found
+
+
+def _absolute(value: str) -> str:
+    moment = _moment(value)
+    return value if moment is None else absolute(moment)

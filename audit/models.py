@@ -10,6 +10,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
+from audit import tool_errors
 from audit.fields import ExactJSONField
 from audit.jobs import STATES, Job
 from audit.querysets import AuditEventQuerySet
@@ -18,6 +19,7 @@ from audit.rule_models import RedactionRule
 __all__ = [
     "AuditEvent",
     "ExportJob",
+    "Latency",
     "OpenCall",
     "OutboxEvent",
     "Outcome",
@@ -26,6 +28,7 @@ __all__ = [
     "Resumption",
     "Rollup",
     "Tombstone",
+    "VerifyJob",
     "WriterPosition",
 ]
 
@@ -108,6 +111,8 @@ class AuditEvent(models.Model):
     last_ts = models.DateTimeField("last", null=True, blank=True)
     trace_id = models.TextField(default="", blank=True)
     details = ExactJSONField(default=dict)
+    #: NULL in events from before there was this column; see audit.tool_errors
+    tool_error = models.BooleanField(null=True, blank=True)
     search = models.TextField(default="", blank=True, editable=False)
 
     objects = AuditEventQuerySet.as_manager()
@@ -136,6 +141,13 @@ class AuditEvent(models.Model):
 
     def __str__(self) -> str:
         return f"{self.id} {self.outcome}"
+
+    @property
+    def failed(self) -> bool:
+        """Whether the tool or the upstream itself said that it failed."""
+        if self.tool_error is not None:
+            return self.tool_error
+        return isinstance(self.details, dict) and tool_errors.said(self.details)
 
 
 class OpenCall(models.Model):
@@ -272,8 +284,8 @@ class Tombstone(models.Model):
 class Rollup(models.Model):
     """One minute of one kind of event, counted while the events are stored; the overview reads these, never the log.
 
-    `le_N` counts the events that took at most N milliseconds and more than the bound before; `le_inf` the rest.
     Only events that reached an upstream have a latency here. `tool_name` is empty for refusals, whose names a stranger chooses.
+    `le_N` (at most N milliseconds and more than the bound before) counts in rows from before there was `Latency`, and there only.
     """
 
     minute = models.DateTimeField()
@@ -287,24 +299,25 @@ class Rollup(models.Model):
     role = models.TextField(default="")
     requests = models.BigIntegerField(default=0)
     events = models.BigIntegerField(default=0)
+    tool_errors = models.BigIntegerField(db_default=0)
     latency_count = models.BigIntegerField(default=0)
     latency_sum = models.FloatField(default=0.0)
     upstream_sum = models.FloatField(default=0.0)
     request_bytes = models.BigIntegerField(default=0)
     response_bytes = models.BigIntegerField(default=0)
-    le_1 = models.BigIntegerField(default=0)
-    le_2 = models.BigIntegerField(default=0)
-    le_5 = models.BigIntegerField(default=0)
-    le_10 = models.BigIntegerField(default=0)
-    le_25 = models.BigIntegerField(default=0)
-    le_50 = models.BigIntegerField(default=0)
-    le_100 = models.BigIntegerField(default=0)
-    le_250 = models.BigIntegerField(default=0)
-    le_500 = models.BigIntegerField(default=0)
-    le_1000 = models.BigIntegerField(default=0)
-    le_2500 = models.BigIntegerField(default=0)
-    le_5000 = models.BigIntegerField(default=0)
-    le_inf = models.BigIntegerField(default=0)
+    le_1 = models.BigIntegerField(db_default=0)
+    le_2 = models.BigIntegerField(db_default=0)
+    le_5 = models.BigIntegerField(db_default=0)
+    le_10 = models.BigIntegerField(db_default=0)
+    le_25 = models.BigIntegerField(db_default=0)
+    le_50 = models.BigIntegerField(db_default=0)
+    le_100 = models.BigIntegerField(db_default=0)
+    le_250 = models.BigIntegerField(db_default=0)
+    le_500 = models.BigIntegerField(db_default=0)
+    le_1000 = models.BigIntegerField(db_default=0)
+    le_2500 = models.BigIntegerField(db_default=0)
+    le_5000 = models.BigIntegerField(db_default=0)
+    le_inf = models.BigIntegerField(db_default=0)
 
     class Meta:
         constraints = [
@@ -316,6 +329,28 @@ class Rollup(models.Model):
 
     def __str__(self) -> str:
         return f"{self.minute} {self.outcome} {self.requests}"
+
+
+class Latency(models.Model):
+    """How long what reached one upstream in one minute took: counts in buckets 5 % wide, with the least and most of each.
+
+    So any percentile is right within 5 %, whatever its size, and exact where its bucket holds one or two (audit.latencies).
+    """
+
+    minute = models.DateTimeField()
+    upstream = models.TextField()
+    bucket = models.SmallIntegerField()
+    number = models.BigIntegerField()
+    least_us = models.BigIntegerField()
+    most_us = models.BigIntegerField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["minute", "upstream", "bucket"], name="audit_one_latency_per_bucket")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.minute} {self.upstream} {self.number}"
 
 
 class ExportJob(Job):
@@ -334,3 +369,16 @@ class ExportJob(Job):
 
     class Meta(Job.Meta):
         constraints = [models.CheckConstraint(name="exportjob_state_word", condition=Q(state__in=STATES))]
+
+
+class VerifyJob(Job):
+    """A verification of the whole log that somebody asked for, and what was found when it is over."""
+
+    actor = models.JSONField(default=dict)  # as audit.acts.Actor: the event at the end names them too
+    events = models.BigIntegerField(default=0)
+    since = models.DateTimeField(null=True, blank=True)  # the oldest event's time
+    seconds = models.FloatField(default=0.0)
+    report: models.JSONField[Any, Any] = models.JSONField(null=True, blank=True)
+
+    class Meta(Job.Meta):
+        constraints = [models.CheckConstraint(name="verifyjob_state_word", condition=Q(state__in=STATES))]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from argparse import ArgumentParser
+from argparse import ArgumentParser, BooleanOptionalAction
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.core.management.base import CommandError
 
+from audit.act_kinds import KINDS
 from audit.exporting import matching
 from audit.filters import Filters
 from audit.models import Outcome
@@ -27,6 +28,7 @@ COLUMNS = {
     "method": "method",
     "ip": "client_ip",
     "session": "session",
+    "act": "kind of an administrator's act",
 }
 
 
@@ -50,7 +52,7 @@ def add_filters(parser: ArgumentParser) -> None:
     parser.add_argument("--until", metavar="TIME", help="Before this time.")
     parser.add_argument("--key", action="append", default=[], metavar="KEY", help="The key's id, prefix or name.")
     for option, column in COLUMNS.items():
-        choices = Outcome.values if option == "outcome" else None
+        choices = {"outcome": Outcome.values, "act": list(KINDS)}.get(option)
         parser.add_argument(
             f"--{option}",
             action="append",
@@ -62,6 +64,11 @@ def add_filters(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--status", action="append", type=int, default=[], metavar="CODE", help="Only this HTTP status."
     )
+    parser.add_argument(
+        "--tool-error",
+        action=BooleanOptionalAction,
+        help="Only where the tool or the upstream itself said that it failed; --no-…: only where neither did.",
+    )
     parser.add_argument("--search", metavar="TEXT", help="Names, reasons or ids that contain this text.")
     parser.add_argument("--limit", type=int, metavar="N", help="At most N events.")
 
@@ -70,6 +77,8 @@ def chosen(options: dict[str, Any]) -> AuditEventQuerySet:
     """Give the events that the options choose, unordered and unlimited; raises CommandError for what can fit none."""
     since, until = (options[name] for name in ("since", "until"))
     values = {name: list(map(str, options[name])) for name in ("key", *COLUMNS, "status")}
+    if options["tool_error"] is not None:
+        values["tool_error"] = [str(options["tool_error"]).lower()]
     filters = Filters.of(
         values,
         text=options["search"] or "",
@@ -89,4 +98,5 @@ def chosen(options: dict[str, Any]) -> AuditEventQuerySet:
 def described(options: dict[str, Any]) -> dict[str, Any]:
     """Say which options were given."""
     names = ("since", "until", "key", *COLUMNS, "status", "search", "limit")
-    return {name: options[name] for name in names if options.get(name)}
+    found = {name: options[name] for name in names if options.get(name)}
+    return found if options["tool_error"] is None else found | {"tool_error": options["tool_error"]}

@@ -18,6 +18,7 @@ from typing import Any
 import orjson
 import psycopg
 
+from audit import tool_errors
 from audit.batch import Row, Spoiled
 from audit.event import Event
 from audit.rollups import store_rollups
@@ -128,7 +129,7 @@ def joined(record: Record, streams: list[tuple[str, Record | None]]) -> list[str
         record["outcome"], record["reason"], record["status_code"] = "allowed", decision.get("reason") or "", 200
         record["latency_ms"] = round(max(answer["ts"] - record["ts"], 0) / 1000, 3)
         brought(record, answer)
-    record["details"] = orjson.dumps(details).decode()
+    record["details"], record["tool_error"] = orjson.dumps(details).decode(), tool_errors.said(details)
     return [key for key, other in streams if other is not None and answer is not None and not _same(other, answer)]
 
 
@@ -186,6 +187,7 @@ def event_of(call: Record, stream: str, answer: Record) -> Record:
         status_code=200,
         latency_ms=max(answer["ts"] - call["ts"].timestamp() * 1e6, 0) / 1000,
         details=details,
+        tool_error=tool_errors.said(details),
         **{name: call[name] for name in SAME},
     ).as_record()
     brought(record, answer)

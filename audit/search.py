@@ -15,6 +15,7 @@ from uuid import UUID
 
 from django.db import OperationalError, connection, transaction
 
+from audit import tool_errors
 from audit.filters import INDEXED, Filters
 from audit.ids import ts_of
 
@@ -22,7 +23,7 @@ __all__ = ["Found", "Row", "search"]
 
 COLUMNS = (
     "id, ts, api_key_id, key_prefix, key_name, role, upstream, method, tool_name, target_kind, outcome, reason, status_code,"
-    " latency_ms, count, truncated, redactions"
+    f" latency_ms, count, truncated, redactions, {tool_errors.SQL} AS tool_error"
 )
 FIRST_WINDOW = 3_000
 WIDEST_WINDOW = 400_000
@@ -50,6 +51,7 @@ class Row(NamedTuple):
     count: int  # type: ignore[assignment]  # a line's own count, not the tuple's method
     truncated: bool
     redactions: int
+    tool_error: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +194,9 @@ class _Walk:
             own, own_params = list(conditions), list(params)
             if self.driver:
                 sql, more = self.filters.conditions(self.driver, value)
-                own.append(sql.replace("= ANY(", "= (").replace("[]", "") if len(more[0]) == 1 else sql)
-                own_params += [more[0][0]]
+                single = self.driver != "act"
+                own.append(sql.replace("= ANY(", "= (").replace("[]", "") if single else sql)
+                own_params += more[0] if single else more
             where = " AND ".join(own) or "true"
             inner = limit if len(values) == 1 else f"LIMIT {size}"
             parts.append(f"SELECT {columns} FROM audit_auditevent WHERE {where} ORDER BY id {self.order} {inner}")  # noqa: S608
@@ -204,8 +207,8 @@ class _Walk:
         return f"SELECT * FROM ({union}) u ORDER BY id {self.order} {limit}", all_params  # noqa: S608
 
     def _extra(self) -> str:
-        """Columns that the other conditions read beside those shown."""
-        return "auth_method, client_ip, session, rpc_id, decision, search"
+        """Columns that the other conditions, and those shown, read beside themselves."""
+        return "auth_method, client_ip, session, rpc_id, decision, search, details"
 
     def _rest_sql(self) -> tuple[str, list[Any]]:
         conditions, params = self.filters.where(self.rest)

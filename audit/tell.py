@@ -62,9 +62,31 @@ REASONS = {
     "batch": "batches are not accepted",
     "duplicate_member": "a member appears twice",
     "header_mismatch": "headers and body disagree",
+    "not_utf8": "the body is not UTF-8",
+    "byte_order_mark": "the body begins with a byte order mark",
+    "reserved_member": "a member has a name that is reserved",
+    "too_deep": "the body nests too deep",
+    "invalid_request": "it is no request of the protocol",
+    "invalid_params": "its parameters are not what its method takes",
+    "lone_surrogate": "a name or id has half a surrogate pair",
+    "method_not_found": "there is no such method",
+    "unsupported_media_type": "the body is not declared as JSON",
+    "unsupported_encoding": "the body is encoded in a way that is not read",
+    "body_timeout": "the body came too slowly",
+    "bad_host": "it was sent to another host's name",
+    "bad_origin": "the page that sent it is not allowed to",
+    "era_mismatch": "the upstream speaks other versions of the protocol",
+    "internal_error": "the gateway itself failed",
     "unsupported_version": "the protocol version is not supported",
     "method_not_allowed": "the HTTP verb is not allowed",
 }
+# What is no well-formed request; others that could not be served were well-formed.
+MALFORMED = frozenset(
+    "not_json not_utf8 byte_order_mark batch duplicate_member reserved_member too_deep invalid_request invalid_params"
+    " lone_surrogate header_mismatch".split()
+)
+# Results of a stage after which a request goes on.
+WENT_ON = frozenset(("", "ok", "skipped", "allowed_by_rule", "open_method"))
 STAGES = {
     "authenticate": "Authenticate",
     "parse": "Parse",
@@ -150,12 +172,15 @@ def sentence(event: Any) -> list[Part]:
         if event.client_ip:
             say(" at ")
             name(str(event.client_ip))
+    if isinstance(event.details, Mapping) and "asked_on" in event.details:
+        # The one event whose request came from the other side.
+        return _of_the_server(event)
     target = event.tool_name if event.tool_name is not None else event.method
     if event.outcome == "unauthenticated":
         say(" asked for ")
         name(target or "something")
     elif event.outcome == "invalid":
-        say(" sent a request that was refused as malformed")
+        say(" sent a malformed request" if event.reason in MALFORMED else " sent a request that was refused")
         if target:
             say(": ")
             name(target)
@@ -171,7 +196,7 @@ def sentence(event: Any) -> list[Part]:
         "cancelled": ", and it was cancelled",
         "interrupted": ", and it was cut off",
     }
-    say(ends.get(event.outcome, ""))
+    say(ends.get(event.outcome, ", which said that it failed" if event.outcome == "allowed" and event.failed else ""))
     rule = decision.get("rule")
     if isinstance(rule, Mapping) and rule:
         say(": rule ")
@@ -188,6 +213,14 @@ def sentence(event: Any) -> list[Part]:
     return said
 
 
+def _of_the_server(event: Any) -> list[Part]:
+    who = event.key_name or event.key_prefix
+    said = [Part(event.upstream, True), Part(" asked "), Part(who, True), Part(" for "), Part(event.method, True)]
+    if event.outcome == "denied":
+        said += [Part(f", and was refused: {words(event.reason)}")]
+    return [*said, Part(".")]
+
+
 def stages(event: Any) -> list[Stage]:
     """Return the decision stage by stage, as far as it came."""
     decision = event.decision if isinstance(event.decision, Mapping) else {}
@@ -197,7 +230,7 @@ def stages(event: Any) -> list[Stage]:
         if not isinstance(entry, Mapping):
             continue
         stage, result = str(entry.get("stage", "")), str(entry.get("result", ""))
-        settled = stage == decision.get("stage") and event.outcome not in ("allowed", "changed")
+        settled = result not in WENT_ON
         good = None if result in ("", "skipped") else not settled
         rest = {key: value for key, value in entry.items() if key not in ("stage", "result", "us", "reason")}
         note = words(str(entry["reason"])) if entry.get("reason") else words(event.reason) if settled else ""
@@ -205,4 +238,19 @@ def stages(event: Any) -> list[Stage]:
         result = REASONS.get(result, result) if result != event.reason or not settled else "refused"
         us = entry.get("us")
         found.append(Stage(STAGES.get(stage, stage), result, note, us if isinstance(us, int | float) else None, good))
+    if found and event.outcome not in ("allowed", "changed") and not any(stage.good is False for stage in found):
+        # It ended after the last stage that is told, which went well: in the next one, or while the answer was waited for.
+        last = str(listed[-1].get("stage", "")) if isinstance(listed, list) else ""
+        ended = _after(last, event.reason)
+        found.append(
+            Stage(STAGES[ended], "refused" if ended != "forward" else "failed", words(event.reason), None, False)
+        )
     return found
+
+
+def _after(stage: str, reason: str) -> str:
+    names = [*STAGES]
+    place = names.index(stage) + 1 if stage in names else 0
+    if names[min(place, len(names) - 1)] == "intent" and reason != "audit_unavailable":
+        return "forward"
+    return names[min(place, len(names) - 1)]

@@ -7,7 +7,7 @@ drained. Anything else is a loss.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -20,6 +20,7 @@ from audit.partitions import ISLANDS, id_ranges, listed, within
 __all__ = ["Finding", "Report", "check", "holes", "verify"]
 
 Range = tuple[int, int]
+Progress = Callable[[int, int, int], None]
 REPORT_PATIENCE_SECONDS = 60
 RUNNING = "still running"
 RESUMABLE = "waits for its client to come back for the answer"
@@ -136,17 +137,23 @@ def check(
     return sorted(findings, key=lambda finding: finding.first)
 
 
-def verify(connection: psycopg.Connection[Any], journal: Path | None = None, instance: str = "") -> Report:
+def verify(
+    connection: psycopg.Connection[Any],
+    journal: Path | None = None,
+    instance: str = "",
+    progress: Progress = lambda done, of, events: None,
+) -> Report:
     """Verify the whole log. `journal` is the journal folder of `instance`: what waits there is not lost.
 
-    Journals of other instances are elsewhere; they are believed for as long as somebody reports on them.
+    Journals of other instances are elsewhere; they are believed for as long as somebody reports on them. `progress` is told after
+    each partition how many of how many are read, and the events in them.
     """
     report = Report()
     with connection.transaction():
         # One snapshot, so that what moves from an open call to an event while we look is seen once.
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         connection.execute("SET LOCAL statement_timeout = 0")
-        stored = read_stored(connection, report)
+        stored = read_stored(connection, report, progress)
         positions = connection.execute(
             "SELECT writer, boot, seq, reported_seq, previous_boot, previous_seq, closed_at IS NOT NULL,"
             " coalesce(reported_at > now() - make_interval(secs => %s), false) FROM audit_writerposition",
@@ -191,14 +198,18 @@ def verify(connection: psycopg.Connection[Any], journal: Path | None = None, ins
     return report
 
 
-def read_stored(connection: psycopg.Connection[Any], report: Report) -> dict[tuple[str, int], list[Range]]:
+def read_stored(
+    connection: psycopg.Connection[Any], report: Report, progress: Progress
+) -> dict[tuple[str, int], list[Range]]:
     """Read which numbers the log has, a partition at a time."""
     stored: dict[tuple[str, int], list[Range]] = {}
-    for _, low, high in id_ranges(listed(connection)):
+    ranges = id_ranges(listed(connection))
+    for number, (_, low, high) in enumerate(ranges, 1):
         table = f"(SELECT writer, boot, seq FROM audit_auditevent WHERE {within(low, high)}) AS part"  # noqa: S608 - ids
         for writer, boot, first, last, count in connection.execute(ISLANDS.format(table=table)):
             stored.setdefault((writer, boot), []).append((first, last))
             report.events += count
+        progress(number, len(ranges), report.events)
     for (writer, boot), spans in stored.items():
         spans.sort()
         joined = merged(spans)

@@ -182,29 +182,23 @@ INDEXES = (
 )
 ROLLUP = """
 INSERT INTO audit_rollup (minute, outcome, reason, upstream, method, tool_name, key_id, key_name, role, requests, events,
-  latency_count, latency_sum, upstream_sum, request_bytes, response_bytes,
-  le_1, le_2, le_5, le_10, le_25, le_50, le_100, le_250, le_500, le_1000, le_2500, le_5000, le_inf)
+  latency_count, latency_sum, upstream_sum, request_bytes, response_bytes)
 SELECT date_trunc('minute', ts), outcome, reason, upstream, method,
   CASE WHEN upstream_ms IS NULL THEN '' ELSE coalesce(tool_name, '') END AS tool, coalesce(api_key_id::text, ''), key_name, role,
   sum(count), count(*), count(upstream_ms), coalesce(sum(latency_ms) FILTER (WHERE upstream_ms IS NOT NULL), 0),
-  coalesce(sum(upstream_ms), 0), sum(request_bytes), sum(response_bytes), {buckets}
+  coalesce(sum(upstream_ms), 0), sum(request_bytes), sum(response_bytes)
 FROM audit_auditevent WHERE id >= %s AND id < %s AND writer = 'sample'
 GROUP BY date_trunc('minute', ts), outcome, reason, upstream, method, tool, coalesce(api_key_id::text, ''), key_name, role
 ON CONFLICT DO NOTHING
 """
-
-
-def buckets() -> str:
-    """Count latencies between each two bounds."""
-    bounds = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000]
-    parts, low = [], -1
-    for bound in bounds:
-        parts.append(
-            f"count(*) FILTER (WHERE upstream_ms IS NOT NULL AND latency_ms > {low} AND latency_ms <= {bound})"
-        )
-        low = bound
-    parts.append(f"count(*) FILTER (WHERE upstream_ms IS NOT NULL AND latency_ms > {low})")
-    return ", ".join(parts)
+# The buckets of audit.latencies.
+LATENCIES = """
+INSERT INTO audit_latency (minute, upstream, bucket, number, least_us, most_us)
+SELECT date_trunc('minute', ts), upstream, floor(ln(greatest(round(latency_ms * 1000), 1)) / ln(1.05)), count(*),
+  round(min(latency_ms) * 1000), round(max(latency_ms) * 1000)
+FROM audit_auditevent WHERE id >= %s AND id < %s AND writer = 'sample' AND upstream_ms IS NOT NULL
+GROUP BY 1, 2, 3 ON CONFLICT DO NOTHING
+"""
 
 
 def keys_of(connection: Any, rng: random.Random) -> list[tuple[str, str, str, str]]:
@@ -263,8 +257,8 @@ def fill(
         if vacuum:
             connection.execute(f"VACUUM {name}")
         seq += part
-        sql = ROLLUP.format(buckets=buckets())
-        connection.execute(sql, [uuid7_floor(low), uuid7_floor(high + timedelta(seconds=1))])
+        for sql in (ROLLUP, LATENCIES):
+            connection.execute(sql, [uuid7_floor(low), uuid7_floor(high + timedelta(seconds=1))])
         say(f"{day}: {part:,} events ({time.perf_counter() - began:.0f} s)")
     connection.execute("ANALYZE audit_auditevent")
     connection.execute("ANALYZE audit_rollup")

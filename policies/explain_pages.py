@@ -21,6 +21,7 @@ from policies import preview, schemas, vocabulary
 from policies.conditions import ERROR, YES
 from policies.engine import ABSENT, Context, Principal, Target
 from policies.explain import explain
+from policies.explain_event import past
 from policies.models import ApiKey, Role
 from policies.replay import replay
 from policies.words import limit_sentence, rule_sentence
@@ -87,11 +88,15 @@ def explain_view(request: HttpRequest) -> HttpResponse:
     """Answer one question; nothing is executed."""
     if not request.user.has_perm("policies.explain_policy"):
         raise PermissionDenied
-    asked = "tool" in request.GET
     data = request.GET.copy()
+    then = past(request, data.get("event", ""))
+    if then is not None:
+        for name, value in then.fields.items():
+            data.setdefault(name, value)
+    asked = "tool" in data
     if asked and not data.get("kind"):
         data["kind"] = "tool"
-    form = ExplainForm(data if asked else None, initial={"key": request.GET.get("key", ""), "kind": "tool"})
+    form = ExplainForm(data if asked else None, initial={"key": data.get("key", ""), "kind": "tool"})
     answer = _answer(form.cleaned_data) if asked and form.is_valid() else None
     ask = getattr(admin.site, "suggestions", None)
     context = {
@@ -99,7 +104,9 @@ def explain_view(request: HttpRequest) -> HttpResponse:
         "title": "Explain a decision",
         "form": form,
         "answer": answer,
-        "event": _event(request.GET.get("event", "")),
+        "event": then.id if then else _event(data.get("event", "")),
+        "then": then,
+        "asked_as_then": then is not None and all(data.get(name, "") == value for name, value in then.fields.items()),
         "known": ask() if ask else {},
     }
     return render(request, "admin/policies/explain.html", context)
@@ -144,8 +151,11 @@ def _answer(asked: dict[str, Any]) -> dict[str, Any]:
     blocked = bool(key and not key.is_live)
     return {
         "decision": decision,
+        # Allowed with some arguments, and none were given to ask with.
+        "depends": told.listed and not decision.allowed and asked["arguments"] is ABSENT,
         "who": principal.key_name or f"role {role}",
         "key": key,
+        "role_now": role,
         "blocked": blocked,
         "reach": principal.reaches(asked["upstream"]) or not asked["upstream"],
         "considered": considered,
@@ -203,6 +213,7 @@ def replay_view(request: HttpRequest) -> HttpResponse:
 
 def _replay(document: str, since: Any, *, payloads: bool) -> dict[str, Any]:
     report = replay(document, since=since, payloads=payloads).as_dict()
+    report["groups"] += report["undone"]
     report["more"] = max(0, len(report["groups"]) - MOST_GROUPS)
     report["groups"] = report["groups"][:MOST_GROUPS]
     return report

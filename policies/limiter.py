@@ -13,6 +13,7 @@ either way `alarm` says so until Redis is back.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from hashlib import blake2b
@@ -35,6 +36,8 @@ _SECOND: Final = 1_000_000_000
 MOST_NAMES: Final = 2048
 #: keys whose traffic beside calls is counted in one process
 _TALKING: Final = 4096
+#: how long after its last failure a limiter is said to be failing, when no call shows that it no longer is
+ALARM_SECONDS: Final = 60.0
 
 
 class Admission(NamedTuple):
@@ -101,10 +104,18 @@ class Limiter:
     def __init__(self, windows: Windows, fallback: Windows | None = None) -> None:
         self._windows = windows
         self._fallback = fallback
-        #: what is wrong with the limits; "" when nothing is. For metrics, health and the admin.
-        self.alarm = ""
+        self._alarm = ""
+        self._alarmed_at = 0.0
         #: called with each decision, (where it was made, what it was); sentinel.metrics listens here
         self.observers: list[Callable[[str, str], None]] = []
+
+    @property
+    def alarm(self) -> str:
+        """What is wrong with the limits, "" when nothing is: for metrics, health and the admin.
+
+        Without calls nobody finds out that it is over, so it is told for a while after the last failure only.
+        """
+        return self._alarm if time.monotonic() - self._alarmed_at < ALARM_SECONDS else ""
 
     @property
     def backend(self) -> str:
@@ -155,7 +166,7 @@ class Limiter:
             except Locked:
                 return Admission(False, "limiter_unavailable", 1.0)
         else:
-            if self.alarm:
+            if self._alarm:
                 self._raise_alarm("")
         if verdict.which < 0:
             self._raise_alarm("the table of limits is full")
@@ -166,11 +177,11 @@ class Limiter:
         return Admission(False, "rate_limited", max(0, verdict.free_at - now) / _SECOND, requests, 0, which)
 
     def _raise_alarm(self, text: str) -> None:
-        if text and not self.alarm:
+        if text and not self._alarm:
             log.warning("%s", text)
-        elif self.alarm and not text:
+        elif self._alarm and not text:
             log.warning("limits are checked again")
-        self.alarm = text
+        self._alarm, self._alarmed_at = text, time.monotonic()
 
     async def close(self) -> None:
         """Let go of files and connections."""

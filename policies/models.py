@@ -364,6 +364,8 @@ class PolicyVersion(models.Model):
     origin = models.CharField(max_length=40, blank=True, default="")
     document = models.TextField()
     diff = models.TextField(blank=True, default="")
+    #: which ids its rules had, by what they say (`policy_acts.rule_ids`); empty in versions from before that was kept
+    rules = models.JSONField(db_default={}, default=dict, editable=False)
 
     class Meta:
         ordering = ["-number"]

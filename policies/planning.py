@@ -98,7 +98,7 @@ def plan(current: PolicySpec, wanted: PolicySpec, *, by_id: bool = False) -> Pla
         )
     return Plan(
         roles=_roles(current.roles, wanted.roles),
-        rules=_match(current.rules, wanted.rules, lambda rule: rule.name or None),
+        rules=_rules(current.rules, wanted.rules),
         limits=_match(current.limits, wanted.limits, _limit_scope),
         audit=_match(current.audit, wanted.audit, lambda a: (a.kinds, a.pattern, a.role, a.upstream)),
         diff=text_diff(current, wanted),
@@ -116,6 +116,19 @@ def _same_ids(current: Sequence[S], wanted: Sequence[S]) -> tuple[Edit[S], ...]:
     new = {spec.id: spec for spec in wanted}
     edits: list[Edit[S]] = [Edit(old.get(key), spec) for key, spec in new.items() if old.get(key) != spec]
     return (*edits, *(Edit(spec, None) for key, spec in old.items() if key not in new))
+
+
+def _rules(current: Sequence[RuleSpec], wanted: Sequence[RuleSpec]) -> tuple[Edit[RuleSpec], ...]:
+    """Pair rules by the id that a wanted one had before, where it is known; the others by what they say, then by name."""
+    known = {rule.id for rule in wanted if rule.id}
+    return (
+        *_same_ids([rule for rule in current if rule.id in known], [rule for rule in wanted if rule.id]),
+        *_match(
+            [rule for rule in current if rule.id not in known],
+            [rule for rule in wanted if not rule.id],
+            lambda rule: rule.name or None,
+        ),
+    )
 
 
 def _limit_scope(limit: LimitSpec) -> Hashable:

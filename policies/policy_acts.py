@@ -6,9 +6,11 @@ and writes down version, author and difference. Forms may save rows inside it as
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from typing import Any
 
 from django.core.exceptions import ValidationError
@@ -32,7 +34,7 @@ from policies.models import (
     RuleCondition,
 )
 from policies.planning import Edit, Plan, plan
-from policies.rendering import render
+from policies.rendering import render, rule_dict
 from policies.specs import AuditSpec, LimitSpec, PolicySpec, RuleSpec
 
 MOST_LINES = 200
@@ -85,6 +87,7 @@ def editing_policy(
                     "origin": origin,
                     "document": render(after),
                     "diff": editing.plan.diff,
+                    "rules": rule_ids(after),
                 },
             )
             _record(editing, actor, method, target, details)
@@ -166,7 +169,29 @@ def roll_back(number: int, *, actor: Actor) -> Applied:
     version = PolicyVersion.objects.filter(number=number).first()
     if version is None:
         raise PolicyRefused(f"There is no version {number}.")
-    return apply_document(parse(version.document), actor=actor, origin=f"back to {number}")
+    document = parse(version.document)
+    rules = as_numbered(document.spec.rules, version.rules)
+    document = replace(document, spec=replace(document.spec, rules=rules))
+    return apply_document(document, actor=actor, origin=f"back to {number}")
+
+
+def rule_ids(spec: PolicySpec) -> dict[str, list[int]]:
+    """Return the ids of rules by a digest of what they say, so that going back makes the same rules and not others like them."""
+    found: dict[str, list[int]] = {}
+    for rule in spec.rules:
+        found.setdefault(_said(rule), []).append(rule.id)
+    return found
+
+
+def as_numbered(rules: Iterable[RuleSpec], ids: Mapping[str, list[int]]) -> tuple[RuleSpec, ...]:
+    """Give rules the ids that they had; 0 where that is not known."""
+    left = {said: list(known) for said, known in ids.items()}
+    return tuple(replace(rule, id=known.pop(0) if (known := left.get(_said(rule))) else 0) for rule in rules)
+
+
+def _said(rule: RuleSpec) -> str:
+    text = json.dumps(rule_dict(rule), sort_keys=True, default=str)
+    return sha256(text.encode()).hexdigest()[:24]
 
 
 def _check_keys(document: Document) -> None:
@@ -316,7 +341,12 @@ def _carry_out_rules(edits: Sequence[Edit[RuleSpec]]) -> None:
             rule.roles.clear()
             rule.keys.clear()
             written.append((rule, edit.after))
-    added = [(Rule(**_rule_row(edit.after)), edit.after) for edit in edits if edit.before is None and edit.after]
+    # Some had an id before; new ones get the next, which is beyond any that was ever given.
+    added = [
+        (Rule(pk=edit.after.id or None, **_rule_row(edit.after)), edit.after)
+        for edit in edits
+        if edit.before is None and edit.after
+    ]
     Rule.objects.bulk_create([rule for rule, _ in added], batch_size=1000)
     _write_parts([*written, *added])
 

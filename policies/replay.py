@@ -14,6 +14,7 @@ from audit.ids import uuid7_floor
 from policies.compiled import PolicySet
 from policies.document import parse
 from policies.models import ApiKey
+from policies.policy_acts import current_spec
 from policies.replaying import REPLAYED_REASONS, Group, Replay, Report, Single
 from policies.specs import PolicySpec, numbered
 from policies.vocabulary import TASK_METHODS
@@ -61,11 +62,12 @@ def replay(
     payloads: bool = True,
 ) -> Report:
     """Decide every recorded decision from `since` to `until` again under the draft (a document's text, or a policy);
+    what it would decide otherwise than the present policy is told apart from what that decides otherwise by now.
     `progress(done, of)` is told as it goes. `payloads` says whether whoever asks may see arguments.
     """
     spec = parse(draft).spec if isinstance(draft, str) else draft.spec if isinstance(draft, PolicySet) else draft
     upstreams = {key.prefix: frozenset(key.upstreams) for key in ApiKey.objects.exclude(upstreams=[])}
-    again = Replay(PolicySet(numbered(spec)), upstreams, payloads=payloads)
+    again = Replay(PolicySet(numbered(spec)), upstreams, payloads=payloads, present=PolicySet(current_spec()))
     slices = _slices(since, until or timezone.now() + timedelta(seconds=1))
     for done, (start, end) in enumerate(slices):
         _slice(again, start, end)
@@ -99,7 +101,7 @@ def _slice(again: Replay, start: datetime, end: datetime) -> None:
         return
     plans = [again.plan(group) for group, _ in singles]
     columns = [list(column) for column in zip(*(head for _, head in singles), strict=True)]
-    asks = [again.payloads and bool(plan.paths) for plan in plans]
+    asks = [again.payloads and plan.asks for plan in plans]
     for number, id_, at, ip, request, count in _stream(SINGLES, [list(range(len(plans))), asks, *columns, *span]):
         again.decide_one(plans[number], Single(id_, at, ip, request, count))
 

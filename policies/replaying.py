@@ -83,18 +83,27 @@ class GroupPlan:
     #: where the decision hangs on these arguments alone, their names; their values then tell what was decided before
     members: tuple[str, ...] = ()
     decided: dict[Values, Decision] = field(default_factory=dict)
-    #: what has changed so far, by reason and rule
-    changes: dict[tuple[str, int], Change] = field(default_factory=dict)
+    #: what has changed so far, by reason, rule and what the present policy says
+    changes: dict[tuple[str, int, bool | None], Change] = field(default_factory=dict)
+    #: the same of the present policy, where a draft is compared with that too
+    present: GroupPlan | None = None
+
+    @property
+    def asks(self) -> bool:
+        """Whether arguments are needed to decide."""
+        return bool(self.paths) or (self.present is not None and bool(self.present.paths))
 
 
 @dataclass(slots=True)
 class Change:
-    """Events of one group that a draft would decide otherwise, and why."""
+    """Events of one group that a draft would decide otherwise than then or than now, and why."""
 
     group: Group
     allowed: bool
     reason: str
     rule: str
+    #: what the present policy says; None where that is not known
+    now: bool | None = None
     count: int = 0
     examples: list[str] = field(default_factory=list)
 
@@ -108,6 +117,7 @@ class Change:
             "kind": self.group.kind,
             "name": self.group.name,
             "from": "allowed" if self.group.allowed else "denied",
+            "now": None if self.now is None else "allowed" if self.now else "denied",
             "to": "allowed" if self.allowed else "denied",
             "reason": self.reason,
             "rule": self.rule,
@@ -124,14 +134,29 @@ class Report:
     changed: int = 0
     newly_denied: int = 0
     newly_allowed: int = 0
+    #: what the draft would decide otherwise than the present policy, whatever was decided then
+    by_draft: int = 0
+    #: what the present policy would decide otherwise than was decided then, whatever the draft says
+    since: int = 0
+    #: what the present policy cannot decide, where the draft can
+    present_undecidable: int = 0
     undecidable: int = 0
     because: Counter[str] = field(default_factory=Counter)
-    changes: dict[tuple[Group, bool, str, str], Change] = field(default_factory=dict)
+    changes: dict[tuple[Group, bool, str, str, bool | None], Change] = field(default_factory=dict)
 
     @property
     def groups(self) -> list[dict[str, Any]]:
-        """What would change, the most frequent first."""
-        return [change.as_dict() for change in sorted(self.changes.values(), key=lambda change: -change.count)]
+        """What the draft would decide otherwise than was decided then, the most frequent first."""
+        return self._sorted(undone=False)
+
+    @property
+    def undone(self) -> list[dict[str, Any]]:
+        """What the present policy decides otherwise by now, and the draft would decide as then again."""
+        return self._sorted(undone=True)
+
+    def _sorted(self, *, undone: bool) -> list[dict[str, Any]]:
+        found = [change for change in self.changes.values() if (change.allowed == change.group.allowed) is undone]
+        return [change.as_dict() for change in sorted(found, key=lambda change: -change.count)]
 
     @property
     def undecidable_because(self) -> dict[str, int]:
@@ -146,22 +171,35 @@ class Report:
             "undecidable": self.undecidable,
             "newly_denied": self.newly_denied,
             "newly_allowed": self.newly_allowed,
+            "changed_by_draft": self.by_draft,
+            "changed_since": self.since,
+            "present_undecidable": self.present_undecidable,
             "undecidable_because": self.undecidable_because,
             "groups": self.groups,
+            "undone": self.undone,
         }
 
 
 class Replay:
     """Decides recorded events again under a draft. `upstreams` says which upstreams a key (by prefix) is limited to.
 
+    With `present` each is decided under the present policy as well, so that what the draft changes is told apart from what
+    has been changed since.
+
     Without `payloads` no condition on arguments is asked: whoever may not read arguments must not learn them from what a
     condition answers, draft by draft. What hangs on them is then undecidable, whether they were kept or not.
     """
 
     def __init__(
-        self, draft: PolicySet, upstreams: Mapping[str, frozenset[str]] | None = None, *, payloads: bool = True
+        self,
+        draft: PolicySet,
+        upstreams: Mapping[str, frozenset[str]] | None = None,
+        *,
+        payloads: bool = True,
+        present: PolicySet | None = None,
     ) -> None:
         self.draft = draft
+        self.present = present
         self.payloads = payloads
         self.report = Report()
         self._upstreams = upstreams or {}
@@ -180,22 +218,29 @@ class Replay:
 
     def settle(self, group: Group, count: int, examples: list[str]) -> bool:
         """Decide a whole group at once; False when its events must be looked at one by one."""
-        principal = self.principal(group)
-        decision: Decision | None = None
-        if not principal.reaches(group.upstream):
-            decision = self.draft.nothing
-        else:
-            decision = self._candidates(group).fixed
-        if decision is None:
+        decision = self._fixed(self.draft, group)
+        now = self._fixed(self.present, group) if self.present is not None else None
+        if decision is None or (self.present is not None and now is None):
             return False
         self.report.decided += count
-        if decision.allowed != group.allowed:
-            self._changed(self._change(group, decision), count, examples)
+        if self._differs(group, decision, now, count):
+            self._changed(self._change(group, decision, now), count, examples)
         return True
+
+    def _fixed(self, policy: PolicySet, group: Group) -> Decision | None:
+        if not self.principal(group).reaches(group.upstream):
+            return policy.nothing
+        return self._candidates(policy, group).fixed
 
     def plan(self, group: Group) -> GroupPlan:
         """What the events of a group have in common, looked up once."""
-        candidates = self._candidates(group)
+        plan = self._plan(self.draft, group)
+        if self.present is not None:
+            plan.present = self._plan(self.present, group)
+        return plan
+
+    def _plan(self, policy: PolicySet, group: Group) -> GroupPlan:
+        candidates = self._candidates(policy, group)
         conditions = [c for rule in (*candidates.denies, *candidates.allows) for c in rule.spec.conditions]
         paths = tuple(dict.fromkeys(parse_path(c.path) for c in conditions if c.subject == "arguments"))
         annotations = any(c.subject == "annotations" for c in conditions)
@@ -209,6 +254,35 @@ class Replay:
     def decide_one(self, plan: GroupPlan, event: Single) -> None:
         """Decide one event by what was kept of it."""
         group = plan.group
+        decision = self._decision(self.draft, plan, event)
+        if isinstance(decision, str):
+            self.report.undecidable += event.count
+            self.report.because[decision] += event.count
+            return
+        self.report.decided += event.count
+        now: Decision | None = None
+        if plan.present is not None and self.present is not None:
+            found = self._decision(self.present, plan.present, event)
+            if isinstance(found, str):
+                self.report.present_undecidable += event.count
+            else:
+                now = found
+        if self._differs(group, decision, now, event.count):
+            place = (
+                decision.reason,
+                decision.rule.id if decision.rule else 0,
+                now.allowed if now is not None else None,
+            )
+            change = plan.changes.get(place)
+            if change is None:
+                change = plan.changes[place] = self._change(group, decision, now)
+            self._changed(change, event.count, (str(event.id),))
+
+    def _decision(self, policy: PolicySet, plan: GroupPlan, event: Single) -> Decision | str:
+        """What a policy decides about one event, or why that cannot be told."""
+        group = plan.group
+        if not plan.principal.reaches(group.upstream):
+            return policy.nothing
         arguments, lacking = _arguments(plan, event) if self.payloads or not plan.paths else (MISSING, NOT_SEEN)
         values = _values(plan, arguments) if plan.members and not lacking else None
         decision = plan.decided.get(values) if values is not None else None
@@ -219,41 +293,42 @@ class Replay:
             context = Context(event.at, event.client_ip)
             target = Target(group.kind, group.upstream, group.name, arguments)
             if lacking and not _settled_without(plan.candidates, target, context, annotations=not plan.annotations):
-                self.report.undecidable += event.count
-                self.report.because[lacking] += event.count
-                return
-            decision = decide(self.draft, plan.principal, target, context)
+                return lacking
+            decision = decide(policy, plan.principal, target, context)
             if values is not None and not lacking:
                 if len(plan.decided) >= MOST_REMEMBERED:
                     plan.decided.clear()
                 plan.decided[values] = decision
-        self.report.decided += event.count
-        if decision.allowed != group.allowed:
-            place = (decision.reason, decision.rule.id if decision.rule else 0)
-            change = plan.changes.get(place)
-            if change is None:
-                change = plan.changes[place] = self._change(group, decision)
-            self._changed(change, event.count, (str(event.id),))
+        return decision
 
-    def _candidates(self, group: Group) -> Candidates:
-        return self.draft.candidates(group.role, group.key_prefix, group.kind, group.upstream, group.name)
+    def _differs(self, group: Group, decision: Decision, now: Decision | None, count: int) -> bool:
+        """Count how a decision differs from what was decided then and from the present policy's."""
+        if now is not None:
+            self.report.by_draft += count * (decision.allowed != now.allowed)
+            self.report.since += count * (now.allowed != group.allowed)
+        return decision.allowed != group.allowed or (now is not None and decision.allowed != now.allowed)
 
-    def _change(self, group: Group, decision: Decision) -> Change:
+    def _candidates(self, policy: PolicySet, group: Group) -> Candidates:
+        return policy.candidates(group.role, group.key_prefix, group.kind, group.upstream, group.name)
+
+    def _change(self, group: Group, decision: Decision, now: Decision | None) -> Change:
         """The change that events of this group come under, so decided."""
+        said = now.allowed if now is not None else None
         rule = self._labels.get(decision.rule.id, "") if decision.rule else ""
-        place = (group, decision.allowed, decision.reason, rule)
+        place = (group, decision.allowed, decision.reason, rule, said)
         change = self.report.changes.get(place)
         if change is None:
-            change = self.report.changes[place] = Change(group, decision.allowed, decision.reason, rule)
+            change = self.report.changes[place] = Change(group, decision.allowed, decision.reason, rule, said)
         return change
 
     def _changed(self, change: Change, count: int, examples: Sequence[str]) -> None:
         report = self.report
-        report.changed += count
-        if change.allowed:
-            report.newly_allowed += count
-        else:
-            report.newly_denied += count
+        if change.allowed != change.group.allowed:
+            report.changed += count
+            if change.allowed:
+                report.newly_allowed += count
+            else:
+                report.newly_denied += count
         change.count += count
         if len(change.examples) < MOST_EXAMPLES:
             change.examples += examples[: MOST_EXAMPLES - len(change.examples)]
@@ -309,6 +384,22 @@ def _altered(value: Any, steps: tuple[Any, ...]) -> bool:
             return _marked(value)
         value = value.get(step)
     return _marked(value) or (isinstance(value, dict) and value.get("_truncated") is True)
+
+
+def altered_anywhere(value: Any) -> bool:
+    """Whether the sanitizer replaced, escaped or shortened anything in a value that was kept."""
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            if one.get("_truncated") is True or any(_marked(name) for name in one):
+                return True
+            waiting += one.values()
+        elif isinstance(one, list):
+            waiting += one
+        elif _marked(one):
+            return True
+    return False
 
 
 def _marked(value: Any) -> bool:

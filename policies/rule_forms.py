@@ -65,7 +65,12 @@ class RuleForm(forms.Form):
     networks = forms.CharField(
         required=False, label="From networks", help_text="Like 10.0.0.0/8. Empty: from anywhere."
     )
-    reason = forms.CharField(required=False, max_length=vocabulary.MAX_REASON, label="What a refused caller is told")
+    reason = forms.CharField(
+        required=False,
+        max_length=vocabulary.MAX_REASON,
+        label="What a refused caller is told",
+        help_text="Of rules that deny; one that allows refuses nobody.",
+    )
     name = forms.CharField(required=False, max_length=100, help_text="Shown in events.")
     note = forms.CharField(required=False, max_length=1000, help_text="For colleagues; no caller ever sees it.")
     enabled = forms.BooleanField(required=False, initial=True, label="Switched on")

@@ -20,7 +20,7 @@ from audit.pages import Pages, asked
 from audit.people import actor
 from audit.tell import words
 from proxy import definitions, vault
-from proxy.forms import JudgementForm, UpstreamForm, pairs_as_text
+from proxy.forms import REACH, JudgementForm, UpstreamForm, pairs_as_text
 from proxy.models import CatalogueItem, Upstream, UpstreamStatus
 from proxy.services import ServiceError
 
@@ -69,7 +69,9 @@ class UpstreamAdmin(Pages):
         if not self.has_add_permission(request):
             raise PermissionDenied
         commands = self.commands(request)
-        form = UpstreamForm(request.POST or None, new=True, owned=members.owned(request.user, "upstream"))
+        form = UpstreamForm(
+            request.POST or None, new=True, owned=members.owned(request.user, "upstream"), commands=commands
+        )
         if request.method == "POST" and form.is_valid():
             from proxy import services
 
@@ -91,7 +93,7 @@ class UpstreamAdmin(Pages):
             **self.admin_site.each_context(request),
             "title": "Add an upstream",
             "form": form,
-            "commands": commands,
+            "may_check": request.user.has_perm("proxy.check_upstream"),
         }
         return render(request, "admin/proxy/upstream_new.html", context)
 
@@ -114,7 +116,10 @@ class UpstreamAdmin(Pages):
         may_change = self.has_change_permission(request)
         commands = self.commands(request)
         form = UpstreamForm(
-            request.POST or None, initial=_initial(upstream), owned=members.owned(request.user, "upstream")
+            request.POST or None,
+            initial=_initial(upstream),
+            owned=members.owned(request.user, "upstream"),
+            commands=commands,
         )
         if request.method == "POST":
             if not may_change:
@@ -141,6 +146,12 @@ class UpstreamAdmin(Pages):
                     messages.success(request, f"{upstream.slug} was changed.")
                     if changed.catalogue_policy != policy and "catalogue_policy" not in data:
                         messages.warning(request, WAITS)
+                    if (
+                        changed.enabled
+                        and REACH & {*form.changed_data}
+                        and request.user.has_perm("proxy.check_upstream")
+                    ):
+                        self._check(request, changed)
                     return redirect("admin:proxy_upstream_change", upstream.pk)
         items = upstream.catalogue.filter(present=True).order_by("kind", "name").defer("pinned_definition")
         base = (settings.SENTINEL.public_url or request.build_absolute_uri("/")).rstrip("/")

@@ -44,6 +44,7 @@ class Call:
         "answered",
         "auth",
         "body",
+        "brought_failure",
         "client_ip",
         "completed",
         "decision",
@@ -152,6 +153,8 @@ class Call:
         self.resumable = False
         #: the place in another stream that this one goes on from
         self.resumes: Place | None = None
+        #: whether the answer that it brought to that call says that the tool or the upstream failed
+        self.brought_failure = False
         #: the journal took nothing
         self.unrecordable = False
         #: how the gateway itself answers, when it does

@@ -10,7 +10,7 @@ from django import forms
 from audit.members import JUDGE, MEMBERS
 from proxy.models import SLUG_PATTERN, Upstream
 
-__all__ = ["JudgementForm", "UpstreamForm", "pairs_as_text"]
+__all__ = ["REACH", "JudgementForm", "UpstreamForm", "pairs_as_text"]
 
 ADVANCED = (
     "idle_timeout", "tool_timeouts", "connect_timeout", "first_byte_timeout", "max_concurrent", "max_answer_bytes", "networks", "ca_pem",
@@ -20,6 +20,12 @@ ADVANCED = (
 
 
 HELD = "What you add, or give another address, begins hidden and refused until they approve it."
+#: what says which program the gateway starts
+OF_COMMANDS = ("command", "environment", "working_directory")
+#: what a changed connection is made of: after a change of any of these it is checked
+REACH = frozenset(
+    (*OF_COMMANDS, "transport", "url", "headers", "ca_pem", "client_cert_pem", "client_key", "networks", "process_mode")
+)
 
 
 def pairs_as_text(pairs: dict[str, str], sign: str) -> str:
@@ -109,8 +115,13 @@ class UpstreamForm(forms.Form):
     process_mode = forms.ChoiceField(choices=Upstream.ProcessMode.choices, required=False, initial="shared")
     memory_limit_mb = forms.IntegerField(required=False, min_value=1, label="Memory (MB)")
 
-    def __init__(self, *args: Any, owned: Collection[str], new: bool = False, **kwargs: Any) -> None:
-        """`owned` are the members whose duty the person has; the others are shown, and what is sent for them is not read."""
+    def __init__(
+        self, *args: Any, owned: Collection[str], new: bool = False, commands: bool = True, **kwargs: Any
+    ) -> None:
+        """`owned` are the members whose duty the person has; the others are shown, and what is sent for them is not read.
+
+        Without `commands` so are those that say what program the gateway starts.
+        """
         super().__init__(*args, **kwargs)
         if not new:
             del self.fields["slug"]
@@ -124,6 +135,9 @@ class UpstreamForm(forms.Form):
             self.fields["catalogue_policy"].help_text += f" {HELD}"
             if new:
                 self.initial["catalogue_policy"] = "quarantine"
+            if name in OF_COMMANDS and not commands:
+                field.disabled = True
+                field.help_text = "Given by an administrator, or on the host with “manage.py upstreams add”."
 
     def given(self) -> dict[str, Any]:
         """Return the members that this person decides."""

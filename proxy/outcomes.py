@@ -8,9 +8,13 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from audit import tool_errors
+from audit.digits import dumps
 from audit.event import Event
+from audit.ids import uuid7
 from audit.logger import Admission, Refusal
 from audit.sanitizer import MISSING, Payload
 from audit.sanitizer import current as current_sanitizer
@@ -28,6 +32,7 @@ from proxy.transports.base import Busy, TimedOut, UpstreamError
 if TYPE_CHECKING:
     from proxy.call import Call
     from proxy.gateway import Gateway
+    from proxy.replies import Reply
 
 log = logging.getLogger("sentinel.proxy")
 
@@ -259,6 +264,32 @@ def _event(gateway: Gateway, call: Call, request: Any) -> Event:
     )
 
 
+def asked(gateway: Gateway, call: Call, reply: Reply, request: Payload, allowed: bool, reason: str) -> Event:
+    """Make the event of a request of the server's, which came on a call's stream; its answer has the same session and JSON-RPC id."""
+    about = {
+        "allowed": allowed,
+        "stage": "authorize",
+        "reason": reason,
+        "rule": None,
+        "policy_version": call.policy_version,
+    }
+    return _event(gateway, call, MISSING).complete(
+        id=uuid7(),
+        ts=datetime.now(UTC),
+        rpc_id=dumps(reply.id).decode("utf-8", "replace"),
+        method=reply.method,
+        tool_name=None,
+        target_kind="method",
+        outcome="allowed" if allowed else "denied",
+        reason=reason,
+        status_code=200 if allowed else 403,
+        decision=about,
+        request_json=request,
+        request_bytes=request.size,
+        details={"asked_on": str(call.id)},
+    )
+
+
 def _session(gateway: Gateway, call: Call) -> str:
     """Name the session, also one that was refused: as the events of the session that the id claims to be have it."""
     value = call.session or gateway.sealer.claimed(call.session_refused)
@@ -373,7 +404,7 @@ def complete(call: Call, *, response: Payload | None = None, response_bytes: int
         fields["response_json"] = response
     if response_bytes:
         fields["response_bytes"] = response_bytes
-    fields["details"] = call.details
+    fields["details"], fields["tool_error"] = call.details, tool_errors.said(call.details)
     call.event.complete(**fields)
 
 

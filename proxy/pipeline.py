@@ -181,6 +181,15 @@ async def read_body(gateway: Gateway, call: Call, failure: Refused | None) -> No
 async def parse(gateway: Gateway, call: Call) -> None:
     """What does it ask? Host, verb, body, era and session: read once, strictly, and in agreement."""
     since = time.perf_counter_ns()
+    try:
+        await _understand(gateway, call)
+    except Refused as refused:
+        call.stage("parse", refused.reason, since)
+        raise
+    call.stage("parse", "ok", since)
+
+
+async def _understand(gateway: Gateway, call: Call) -> None:
     config = gateway.config
     hosts = call.header_values(b"host")
     if not host_allowed(hosts, config.allowed_hosts):
@@ -208,7 +217,6 @@ async def parse(gateway: Gateway, call: Call) -> None:
         raise refuse("id_in_use", call=call)
     if call.message is not None and not call.message.open and call.message.method not in CALLS:
         await tasks.claim(gateway, call)
-    call.stage("parse", "ok", since)
 
 
 async def _parse_message(gateway: Gateway, call: Call) -> None:
@@ -401,6 +409,9 @@ async def rate_limit(gateway: Gateway, call: Call) -> None:
     if refs:
         admission = await gateway.limiter.admit(refs)
         if not admission.allowed:
+            if (full := admission.which) is not None:
+                limit = {"id": full.spec.id, "name": full.spec.label(), "requests": full.requests}
+                call.details["limit"] = {**limit, "window_seconds": full.window, "retry_after": admission.retry_after}
             call.stage("rate-limit", admission.reason, since)
             raise refuse(admission.reason, call=call, retry_after=admission.retry_after, headers=admission.headers)
     if call.listens and (

@@ -26,7 +26,7 @@ from proxy.judging import Judged, judge, keep_head
 from proxy.listing import LIST_METHODS, MOST_LIST_BYTES
 from proxy.message import Refused
 from proxy.refusals import refuse
-from proxy.replies import Reply, same_id
+from proxy.replies import Reply, Unreadable, read, same_id
 from proxy.request import error_response
 from proxy.resumption import Ids
 from proxy.sse import KEEP_ALIVE, EventTooLarge, SseEvent, SseReader, encode, frame
@@ -37,6 +37,8 @@ from proxy.transports.splice import find
 _LIST_CHANGED = re.compile(r"notifications/(?:tools|prompts|resources)/list_changed")
 #: how many requests of the server the event of a stream names
 SERVER_REQUESTS = 20
+#: and how many of them have events of their own; the rest are counted
+RECORDED_REQUESTS = 200
 MAX_METHOD = 64
 _VERBS = (b"POST", b"GET", b"DELETE")
 #: how much of the body of a failure is read and kept as the answer's payload
@@ -54,11 +56,13 @@ async def relay(gateway: Gateway, call: Call, response: UpstreamResponse) -> Non
     if 300 <= status < 400:
         raise Redirected("The upstream answered with a redirect; its configured address needs fixing.")
     if status >= 500 or status in (401, 407):
-        body = await _error_text(call, response)
+        body = await _error_head(call, response)
+        with suppress(Unreadable):  # a page of some server in between, most often
+            _note_result(call, read(body))
         raise UpstreamError(
             "The upstream refused the gateway's own credential." if status in (401, 407) else "The upstream failed.",
             detail=f"HTTP {status}",
-            said=body,
+            said=body.decode("utf-8", "replace"),
         )
     call.answer_status = status
     if status == 200 and response.streaming:
@@ -67,15 +71,15 @@ async def relay(gateway: Gateway, call: Call, response: UpstreamResponse) -> Non
         await _plain(gateway, call, response)
 
 
-async def _error_text(call: Call, response: UpstreamResponse) -> str:
+async def _error_head(call: Call, response: UpstreamResponse) -> bytes:
     try:
         with call.exchange.interruptible():
             body = b""
             while len(body) < ERROR_BYTES and (piece := await response.read()):
                 body += piece[:ERROR_BYTES]
-            return body[:ERROR_BYTES].decode("utf-8", "replace")
+            return body[:ERROR_BYTES]
     except UpstreamError:
-        return ""
+        return b""
 
 
 # -- a plain answer
@@ -205,11 +209,18 @@ def _mine(call: Call, reply: Reply) -> bool:
 
 
 def _note_result(call: Call, reply: Reply) -> None:
+    call.details.update(_failure(reply))
+
+
+def _failure(reply: Reply) -> dict[str, Any]:
+    """Give what an event's details say of an answer in which the tool or the upstream says that it failed (see audit.tool_errors)."""
+    if reply.kind != "response":
+        return {}
+    if reply.result is not None:
+        return {"tool_error": True} if reply.result.get("isError") is True else {}
     error = reply.value.get("error")
-    if isinstance(error, dict):
-        call.details["rpc_error"] = error.get("code") if isinstance(error.get("code"), int) else None
-    if reply.result is not None and reply.result.get("isError") is True:
-        call.details["tool_error"] = True
+    code = error.get("code") if isinstance(error, dict) else None
+    return {"rpc_error": code if isinstance(code, int) else None}
 
 
 def _modern(call: Call) -> bool:
@@ -232,6 +243,7 @@ class _Stream:
         self.dropped = 0
         self.lost = b""
         self.server_requests: list[dict[str, Any]] = []
+        self.server_asked = 0
         self.asked = call.message is not None and call.message.kind == "request"
         self.pending = bytearray()
         self.since = 0.0
@@ -295,6 +307,8 @@ class _Stream:
                 stream["unasked"] = self.unasked
             if self.server_requests:
                 stream["server_requests"] = self.server_requests
+            if self.server_asked > len(self.server_requests):
+                stream["server_requests_in_all"] = self.server_asked
             call.details["stream"] = stream
 
     async def _pump(self) -> None:
@@ -378,7 +392,7 @@ class _Stream:
         if reply.kind == "response":
             await self._response(event, judged)
         elif reply.kind == "request":
-            await self._server_request(event, reply)
+            await self._server_request(event, judged)
         else:
             if _LIST_CHANGED.fullmatch(reply.method) is not None:
                 self.gateway.registry.lists_changed(self.call.slug)
@@ -413,9 +427,9 @@ class _Stream:
         call.answered = True
         self.pending += frame(event)
 
-    async def _server_request(self, event: SseEvent, reply: Reply) -> None:
-        """A request of the server (sampling, elicitation, roots): a `method:` target like any other."""
-        call = self.call
+    async def _server_request(self, event: SseEvent, judged: Judged) -> None:
+        """A request of the server (sampling, elicitation, roots): a `method:` target like any other, with an event of its own."""
+        call, reply = self.call, judged.reply
         snapshot, principal = self.gateway.snapshot, call.principal
         if reply.method == "ping":
             self.pending += frame(event)
@@ -426,13 +440,24 @@ class _Stream:
             context = Context(now=datetime.now(UTC), client_ip=call.client_ip)
             decision = decide(snapshot.policy, principal, target, context)
             allowed, reason = decision.allowed, decision.reason
-        if len(self.server_requests) < SERVER_REQUESTS:
-            self.server_requests.append({"method": reply.method[:MAX_METHOD], "allowed": allowed, "reason": reason})
+        if self.server_asked < RECORDED_REQUESTS:
+            await self._record_request(judged, allowed, reason)
+        self.server_asked += 1
         if allowed:
             self.pending += frame(event)
             return
         # The upstream waits for an answer, so it gets one; the client never sees the question.
         self.gateway.spawn(error_response(self.gateway, call, reply.id, reply.method))
+
+    async def _record_request(self, judged: Judged, allowed: bool, reason: str) -> None:
+        """Keep what the server asks before the client sees it; the answer is a request of the client's, with its own event."""
+        call, gateway = self.call, self.gateway
+        payload = await gateway.payload(judged.data, judged.value, caller=call.key_id, level=call.level, side="request")
+        asked = outcomes.asked(gateway, call, judged.reply, payload, allowed, reason)
+        if len(self.server_requests) < SERVER_REQUESTS:
+            about = {"method": judged.reply.method[:MAX_METHOD], "allowed": allowed, "reason": reason}
+            self.server_requests.append({**about, "event": str(asked.id)})
+        await gateway.logger.log_event(asked)
 
     async def _without_answer(self) -> None:
         """A stream that ends before its answer may be taken up again in the legacy era, but not when something was lost."""

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from audit.tool_errors import NOTES
 from proxy import outcomes
 from proxy.refusals import refuse
 from proxy.replies import spelled
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
 MOST_PRESENTED = 1200
 _SESSION = re.compile(rb"[\x21-\x7e]{1,1024}\Z")
 _LEVELS = ("full", "request", "digest", "none")
-#: what the answer adds to the details of its call's event
-_NOTES = ("tool_error", "rpc_error")
 
 
 @dataclass(slots=True)
@@ -183,6 +182,9 @@ class Ids:
             raise RuntimeError("only a stream that took a call up brings its answer")
         payload = await gateway.payload(data, value, caller=call.key_id, level=place.level, side="response")
         call.details["resumed"]["answered"] = True
+        # What the answer says of its call is no saying of this stream's.
+        notes = {name: call.details.pop(name) for name in NOTES if name in call.details}
+        call.brought_failure = bool(notes)
         outcomes.complete(call)
         written = gateway.logger.resumed(
             call.event,
@@ -190,7 +192,7 @@ class Ids:
             gateway.config.resume_wait,
             response=payload,
             response_bytes=len(data),
-            details={name: call.details[name] for name in _NOTES if name in call.details},
+            details=notes,
         )
         await gateway.logger.outcome(call.event, final=False)
         await written

@@ -16,6 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from audit.tool_errors import said
 from sentinel.tally import Key, Tally, read
 
 BOUNDS_MS = (0.5, 1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000)
@@ -29,6 +30,7 @@ METHODS = frozenset(
 
 HELP = {
     "requests": "Requests to the gateway, by how they ended.",
+    "tool_errors": "Answers in which the tool or the upstream itself said that it failed.",
     "gateway_seconds": "Time a request spent in the gateway itself, without its upstream.",
     "upstream_seconds": "Time a request waited for its upstream.",
     "http_refused": "Connections cut off because their bytes were no HTTP request, or came or were read too slowly.",
@@ -48,12 +50,13 @@ HELP = {
 }
 LABELS = {
     "requests": ("outcome", "reason", "upstream", "method"),
+    "tool_errors": ("upstream", "method"),
     "gateway_seconds": ("upstream",),
     "upstream_seconds": ("upstream",),
     "http_refused": ("reason",),
     "limiter_decisions": ("backend", "result"),
 }
-COUNTERS = ("requests", "http_refused", "limiter_decisions")
+COUNTERS = ("requests", "tool_errors", "http_refused", "limiter_decisions")
 HISTOGRAMS = ("gateway_seconds", "upstream_seconds")
 
 
@@ -114,13 +117,23 @@ class Worker:
                 self.tally.set(key, 0)
 
     def observe(
-        self, *, outcome: str, reason: str, upstream: str, method: str, total_us: int, upstream_us: int
+        self,
+        *,
+        outcome: str,
+        reason: str,
+        upstream: str,
+        method: str,
+        total_us: int,
+        upstream_us: int,
+        failed: bool = False,
     ) -> None:
         """Count one finished request; `upstream` must be the name of one that exists, or nothing."""
         if method not in METHODS:
             method = "other" if method else ""
         tally = self.tally
         tally.add(("requests", outcome, reason, upstream, method))
+        if failed:
+            tally.add(("tool_errors", upstream, method))
         tally.observe(("gateway_seconds", upstream), max(0, total_us - upstream_us), BOUNDS)
         if upstream_us > 0:
             tally.observe(("upstream_seconds", upstream), upstream_us, BOUNDS)
@@ -136,6 +149,7 @@ class Worker:
             method=call.message.method if call.message is not None else "",
             total_us=total_us,
             upstream_us=upstream_us,
+            failed=call.brought_failure or said(call.details),
         )
 
     def observe_limit(self, backend: str, result: str) -> None:

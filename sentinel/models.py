@@ -49,6 +49,7 @@ class SavedView(models.Model):
 class OverviewSlot(models.Model):
     """A quarter of an hour of the rollups, summed once by tool, key, upstream and reason, so that a week is read at once.
 
+    Of kind `latency`, `counts` holds bucket, number, least and most (audit.latencies), one bucket after the other.
     A trigger on the rollups forgets a slot when late events arrive for it; the next look sums it again.
     """
 
@@ -59,6 +60,7 @@ class OverviewSlot(models.Model):
     outcome = models.CharField(max_length=20, default="")
     requests = models.BigIntegerField(default=0)
     errors = models.BigIntegerField(default=0)
+    tool_errors = models.BigIntegerField(db_default=0)
     timed = models.BigIntegerField(default=0)
     counts = ArrayField(models.BigIntegerField(), default=list)
 

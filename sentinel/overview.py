@@ -16,6 +16,8 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.utils import timezone
 
+from audit.filters import absolute
+from audit.latencies import Span, percentile
 from sentinel import charts, state
 
 # range -> (label, span, bucket in minutes)
@@ -29,16 +31,17 @@ SERIES = {
     "denied": ("denied or unauthenticated", ("denied", "unauthenticated")),
     "limited": ("limited", ("limited",)),
     "error": ("failed, cancelled or cut off", ("upstream_error", "cancelled", "interrupted", "unrecorded")),
-    "other": ("malformed", ("invalid",)),
+    "other": ("invalid", ("invalid",)),
 }
 SERIES_OF = {outcome: name for name, (_, outcomes) in SERIES.items() for outcome in outcomes}
-BOUNDS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000)
+# Upper bounds (ms) of the counts that rollups from before `Latency` have; the last stands for all that took longer.
+BOUNDS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000)
 
 SLOT = timedelta(minutes=15)
 # Slots younger than this are summed from the minutes each time: events still arrive for them.
 SETTLED = timedelta(minutes=30)
 ORIGIN = datetime(2000, 1, 1, tzinfo=UTC)
-COUNTS = ", ".join(f"coalesce(sum(le_{bound}), 0)::bigint" for bound in (*BOUNDS, "inf"))
+COUNTS = ", ".join(f"coalesce(sum(le_{bound}), 0)::bigint" for bound in (*BOUNDS[:-1], "inf"))
 # Sums minutes by tool, key, upstream, reason and outcome in one pass.
 SUMS = f"""
 SELECT {{time}} AS slot,
@@ -46,14 +49,25 @@ SELECT {{time}} AS slot,
     WHEN 28 THEN 'reason' ELSE 'outcome' END AS kind,
   coalesce(tool_name, key_id, upstream, reason, '') AS name, coalesce(max(key_name), '') AS label, coalesce(outcome, '') AS outcome,
   sum(requests)::bigint, coalesce(sum(requests) FILTER (WHERE outcomes = 'upstream_error'), 0)::bigint,
-  sum(latency_count)::bigint, CASE WHEN grouping(upstream) = 0 THEN ARRAY[{COUNTS}] ELSE ARRAY[]::bigint[] END
+  sum(tool_errors)::bigint, sum(latency_count)::bigint, CASE WHEN grouping(upstream) = 0 THEN ARRAY[{COUNTS}] ELSE ARRAY[]::bigint[] END
 FROM (SELECT *, outcome AS outcomes FROM audit_rollup WHERE minute >= %s AND minute < %s AND outcome <> 'changed') r
 GROUP BY {{time}}, GROUPING SETS ((tool_name), (key_id), (upstream), (reason, outcome), (outcome))
 """  # noqa: S608 - the names are constants above
 FILL = f"""
-INSERT INTO sentinel_overviewslot (slot, kind, name, label, outcome, requests, errors, timed, counts)
+INSERT INTO sentinel_overviewslot (slot, kind, name, label, outcome, requests, errors, tool_errors, timed, counts)
 {SUMS.format(time="date_bin('15 minutes', minute, '2000-01-01 00:00:00+00')")}
 ON CONFLICT DO NOTHING
+"""
+# Latencies in their buckets, one after the other in one array: as many rows as upstreams.
+FILL_LATENCIES = """
+INSERT INTO sentinel_overviewslot (slot, kind, name, label, outcome, requests, errors, timed, counts)
+SELECT slot, 'latency', upstream, '', '', 0, 0, 0, array_agg(value ORDER BY bucket, place)
+FROM (
+  SELECT date_bin('15 minutes', minute, '2000-01-01 00:00:00+00') AS slot, upstream, bucket,
+    ARRAY[bucket, sum(number), min(least_us), max(most_us)]::bigint[] AS four
+  FROM audit_latency WHERE minute >= %s AND minute < %s GROUP BY 1, 2, 3
+) b, unnest(four) WITH ORDINALITY AS v (value, place)
+GROUP BY slot, upstream ON CONFLICT DO NOTHING
 """
 # A slot without traffic is remembered as well: it has a line of its own that says so.
 DONE = """
@@ -63,13 +77,22 @@ SELECT unnest(%s::timestamptz[]), 'done', '', '', '', 0, 0, 0, '{}' ON CONFLICT 
 KNOWN = "SELECT slot FROM sentinel_overviewslot WHERE kind = 'done' AND slot >= %s AND slot < %s"
 STORED = f"""
 WITH slots AS NOT MATERIALIZED (SELECT * FROM sentinel_overviewslot WHERE slot >= %s AND slot < %s)
-SELECT kind, name, max(label), outcome, sum(requests)::bigint, 0::bigint, 0::bigint, NULL::bigint[]
+SELECT kind, name, max(label), outcome, sum(requests)::bigint, 0::bigint, 0::bigint, 0::bigint, NULL::bigint[]
 FROM slots WHERE kind IN ('tool', 'key', 'reason') GROUP BY kind, name, outcome
 UNION ALL
-SELECT kind, name, '', outcome, sum(requests)::bigint, sum(errors)::bigint, sum(timed)::bigint,
-  ARRAY[{", ".join(f"sum(counts[{n}])::bigint" for n in range(1, len(BOUNDS) + 2))}]
+SELECT kind, name, '', outcome, sum(requests)::bigint, sum(errors)::bigint, sum(tool_errors)::bigint, sum(timed)::bigint,
+  ARRAY[{", ".join(f"sum(counts[{n}])::bigint" for n in range(1, len(BOUNDS) + 1))}]
 FROM slots WHERE kind = 'upstream' GROUP BY kind, name, outcome
 """  # noqa: S608 - the numbers are counted above
+STORED_LATENCIES = """
+SELECT name, counts[n], sum(counts[n + 1])::bigint, min(counts[n + 2]), max(counts[n + 3])
+FROM sentinel_overviewslot, generate_series(1, cardinality(counts), 4) AS n
+WHERE slot >= %s AND slot < %s AND kind = 'latency' GROUP BY 1, 2
+"""
+LATENCIES = """
+SELECT upstream, bucket, sum(number)::bigint, min(least_us), max(most_us) FROM audit_latency
+WHERE minute >= %s AND minute < %s GROUP BY 1, 2
+"""
 TIMELINE = """
 SELECT date_bin(make_interval(mins => %s), slot, %s) AS at, outcome, sum(requests)::bigint FROM sentinel_overviewslot
 WHERE slot >= %s AND slot < %s AND kind = 'outcome' GROUP BY 1, 2
@@ -100,9 +123,11 @@ class UpstreamLine:
     link: str
     requests: int
     errors: int
-    error_share: float
+    tool_errors: int
     p50: float | None
     p95: float | None
+    #: which of them are exactly that, and not near it
+    exact: tuple[bool, ...] = ()
 
 
 def page(request: HttpRequest, context: dict[str, Any]) -> HttpResponse:
@@ -138,13 +163,15 @@ def read(chosen: str, now: datetime) -> dict[str, Any]:
     first = last - span + bucket
     # From here on minutes are read themselves; what lies before was summed once.
     settled = first if minutes < 15 else max(first, _slot(now - SETTLED))
-    timeline, stored = _settled_part(first, settled, minutes)
+    timeline, stored, latencies = _settled_part(first, settled, minutes)
     sums: dict[tuple[str, str, str], list[Any]] = {}
     for row in stored:
         _add(sums, row)
     with connection.cursor() as cursor:
         cursor.execute(RECENT, [minutes, ORIGIN, settled])
         timeline = [*timeline, *cursor.fetchall()]
+        cursor.execute(LATENCIES, [settled, now + bucket])
+        latencies = [*latencies, *cursor.fetchall()]
         cursor.execute(SUMS.format(time="NULL::timestamptz"), [settled, now + bucket])
         for _, *row in cursor.fetchall():
             _add(sums, row)
@@ -162,7 +189,7 @@ def read(chosen: str, now: datetime) -> dict[str, Any]:
         parts = buckets.get(at, {})
         local = timezone.localtime(at)
         ends = timezone.localtime(at + bucket)
-        link = f"{events}?{urlencode({'from': f'{local:%Y-%m-%dT%H:%M:%S}', 'to': f'{ends:%Y-%m-%dT%H:%M:%S}'})}"
+        link = f"{events}?{urlencode({'from': absolute(at), 'to': absolute(at + bucket)})}"
         words = ", ".join(f"{parts[name]:,} {SERIES[name][0]}" for name in SERIES if parts.get(name))
         bar = charts.Bar(parts, link, f"{local:%a %H:%M} to {ends:%H:%M}: {words or 'nothing'}")
         bars.append(bar)
@@ -172,6 +199,7 @@ def read(chosen: str, now: datetime) -> dict[str, Any]:
             table.append((f"{local:%Y-%m-%d %H:%M}", link, numbers, _exact(bar.total)))
         at += bucket
     total = sum(totals.values())
+    failed = sum(held[3] for (kind, _, _), held in sums.items() if kind == "upstream")
     return {
         "chart": charts.stacked(bars, list(SERIES), f"Requests over the last {RANGES[chosen][0]} by outcome"),
         "chart_top": charts.ceiling(max((bar.total for bar in bars), default=0)),
@@ -180,12 +208,12 @@ def read(chosen: str, now: datetime) -> dict[str, Any]:
         "total": total,
         "totals": totals,
         "shares": {name: _share(totals.get(name, 0), total) for name in SERIES},
-        "figures": _figures(totals, total, events, chosen),
-        **_lists(sums, events, chosen),
+        "figures": _figures(totals, total, failed, events, chosen),
+        **_lists(sums, latencies, events, chosen),
     }
 
 
-def _figures(totals: Mapping[str, int], total: int, events: str, chosen: str) -> list[dict[str, Any]]:
+def _figures(totals: Mapping[str, int], total: int, failed: int, events: str, chosen: str) -> list[dict[str, Any]]:
     figures = [{"name": "Requests", "value": total, "note": "", "link": f"{events}?range={chosen}"}]
     for name, label in (("allowed", "Allowed"), ("denied", "Refused"), ("limited", "Limited"), ("error", "Failed")):
         query = urlencode([("range", chosen), *(("outcome", outcome) for outcome in SERIES[name][1])])
@@ -197,6 +225,8 @@ def _figures(totals: Mapping[str, int], total: int, events: str, chosen: str) ->
                 "link": f"{events}?{query}",
             }
         )
+    query = urlencode([("range", chosen), ("tool_error", "true")])
+    figures.append({"name": "Tool errors", "value": failed, "note": _share(failed, total), "link": f"{events}?{query}"})
     return figures
 
 
@@ -222,27 +252,29 @@ def _slot(moment: datetime) -> datetime:
 
 # The settled part of a range is the same for a quarter of an hour; it is read again each minute all the same, for late events.
 KEEP_SECONDS = 60.0
-_kept: dict[tuple[datetime, datetime], tuple[float, list[Any], list[Any]]] = {}
+_kept: dict[tuple[datetime, datetime], tuple[float, tuple[list[Any], list[Any], list[Any]]]] = {}
 
 
-def _settled_part(first: datetime, settled: datetime, minutes: int) -> tuple[list[Any], list[Any]]:
-    """Return timeline and sums of the slots of [first, settled)."""
+def _settled_part(first: datetime, settled: datetime, minutes: int) -> tuple[list[Any], list[Any], list[Any]]:
+    """Return timeline, sums and latencies of the slots of [first, settled)."""
     if first >= settled:
-        return [], []
+        return [], [], []
     place = (first, settled)
     kept = _kept.get(place)
     if kept is not None and time.monotonic() - kept[0] < KEEP_SECONDS:
-        return kept[1], kept[2]
+        return kept[1]
     fill(first, settled)
     with connection.cursor() as cursor:
         cursor.execute(TIMELINE, [minutes, ORIGIN, first, settled])
         timeline = cursor.fetchall()
         cursor.execute(STORED, [first, settled])
         stored = cursor.fetchall()
+        cursor.execute(STORED_LATENCIES, [first, settled])
+        found = timeline, stored, cursor.fetchall()
     if len(_kept) >= 8:
         _kept.clear()
-    _kept[place] = (time.monotonic(), timeline, stored)
-    return timeline, stored
+    _kept[place] = (time.monotonic(), found)
+    return found
 
 
 def fill(first: datetime, end: datetime) -> None:
@@ -262,6 +294,7 @@ def fill(first: datetime, end: datetime) -> None:
         cursor.execute(DONE, [missing])
         for start, stop in _runs(missing):
             cursor.execute(FILL, [start, stop])
+            cursor.execute(FILL_LATENCIES, [start, stop])
 
 
 def _runs(slots: list[datetime]) -> list[tuple[datetime, datetime]]:
@@ -277,16 +310,16 @@ def _runs(slots: list[datetime]) -> list[tuple[datetime, datetime]]:
 
 def _add(sums: dict[tuple[str, str, str], list[Any]], row: Sequence[Any]) -> None:
     """Add one summed line to what is known of its name."""
-    kind, name, label, outcome, requests, errors, timed, counts = row
-    held = sums.setdefault((kind, name, outcome), ["", 0, 0, 0, [0] * (len(BOUNDS) + 1)])
+    kind, name, label, outcome, *numbers, counts = row
+    held = sums.setdefault((kind, name, outcome), ["", 0, 0, 0, 0, [0] * len(BOUNDS)])
     held[0] = held[0] or label
-    held[1] += requests
-    held[2] += errors
-    held[3] += timed
-    held[4] = [one + other for one, other in zip(held[4], counts or held[4], strict=False)]
+    held[1:5] = [one + other for one, other in zip(held[1:5], numbers, strict=True)]
+    held[5] = [one + (other or 0) for one, other in zip(held[5], counts or [], strict=False)] or held[5]
 
 
-def _lists(sums: Mapping[tuple[str, str, str], list[Any]], events: str, chosen: str) -> dict[str, Any]:
+def _lists(
+    sums: Mapping[tuple[str, str, str], list[Any]], latencies: list[Any], events: str, chosen: str
+) -> dict[str, Any]:
     tools: list[tuple[str, int, str]] = []
     keys: list[tuple[str, int, str]] = []
     reasons: list[tuple[str, int, str]] = []
@@ -295,7 +328,7 @@ def _lists(sums: Mapping[tuple[str, str, str], list[Any]], events: str, chosen: 
     def link(**query: str) -> str:
         return f"{events}?{urlencode({'range': chosen, **query})}"
 
-    for (kind, name, outcome), (label, requests, errors, timed, counts) in sums.items():
+    for (kind, name, outcome), (label, requests, errors, failed, timed, counts) in sums.items():
         if not name:
             continue
         if kind == "tool":
@@ -303,9 +336,11 @@ def _lists(sums: Mapping[tuple[str, str, str], list[Any]], events: str, chosen: 
         elif kind == "key":
             keys.append((label or name, requests, link(key=name)))
         elif kind == "upstream" and timed:
-            share = errors / requests if requests else 0.0
-            p50, p95 = percentile(counts, 0.5), percentile(counts, 0.95)
-            upstreams.append(UpstreamLine(name, link(upstream=name), requests, errors, share, p50, p95))
+            spans = [*_coarse(counts), *_spans(name, latencies)]
+            found = [percentile(spans, share) for share in (0.5, 0.95)]
+            values = [one and one.value for one in found]
+            exact = tuple(one is not None and one.exact for one in found)
+            upstreams.append(UpstreamLine(name, link(upstream=name), requests, errors, failed, *values, exact))
         elif kind == "reason" and outcome in ("denied", "unauthenticated", "limited", "invalid"):
             reasons.append((name, requests, link(reason=name)))
     return {
@@ -322,16 +357,20 @@ def _entries(found: list[tuple[str, int, str]], colour: str) -> list[Entry]:
     return [Entry(name, number, link, charts.meter(number / most, colour)) for name, number, link in found[:TOP]]
 
 
-def percentile(counts: list[int | None], share: float) -> float | None:
-    """Estimate a percentile from counted buckets, evenly spread within each."""
-    whole = sum(count or 0 for count in counts)
-    if not whole:
-        return None
-    wanted, low, seen = whole * share, 0.0, 0
-    for bound, count in zip((*BOUNDS, 10_000), counts, strict=True):
-        count = count or 0
-        if count and seen + count >= wanted:
-            return low + (bound - low) * (wanted - seen) / count
-        seen += count
-        low = float(bound)
-    return low
+def _spans(upstream: str, latencies: list[Any]) -> list[Span]:
+    """Give the latencies of one upstream, in milliseconds; those of one bucket are one span, wherever they were kept."""
+    found: dict[int, Span] = {}
+    for name, bucket, number, least, most in latencies:
+        if name == upstream:
+            one = found.get(bucket, Span(0, least / 1000, most / 1000))
+            found[bucket] = Span(one.number + number, min(one.least, least / 1000), max(one.most, most / 1000))
+    return [*found.values()]
+
+
+def _coarse(counts: list[int]) -> list[Span]:
+    """Give what rollups from before `Latency` counted: bounds that are far apart, and nothing that lies between them."""
+    return [
+        Span(count, low, high, known=False)
+        for low, high, count in zip((0, *BOUNDS), BOUNDS, counts, strict=False)
+        if count
+    ]

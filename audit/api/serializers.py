@@ -52,3 +52,4 @@ class Event(serializers.Serializer[Any]):
     last_ts = serializers.DateTimeField(allow_null=True)
     trace_id = serializers.CharField()
     details = serializers.JSONField()
+    tool_error = serializers.BooleanField(help_text="Whether the tool or the upstream itself said that it failed.")

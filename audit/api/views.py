@@ -7,19 +7,17 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import F, TextField
-from django.db.models.functions import Cast
 from django.http import HttpResponseBase, QueryDict
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from audit import exporting, standing
+from audit import act_kinds, exporting, standing
 from audit.acts import record_act
 from audit.api.base import FIELDS as ONLY
 from audit.api.base import LIMIT, ApiView, Operation, Parameter, actor_of, named
 from audit.api.problems import Problem, invalid, wrong
 from audit.api.serializers import Event
-from audit.export import FIELDS, JSON_FIELDS, exported, moment
+from audit.export import FIELDS, column, exported, moment
 from audit.filters import FIELDS as FILTERS
 from audit.filters import PRESETS, Filters
 from audit.models import AuditEvent, OpenCall, Outcome
@@ -38,8 +36,12 @@ WORDS = {
     "rule": "Settled by the rule of this id.",
     "slower": "Took longer than so many milliseconds.",
     "session": "Of this session, as events name it.",
+    "act": "Acts of administrators: those that `changed` something, `accessed` (log-ins, looks, exports), were `refused`; `none`: requests "
+    "only; `quiet`: all but those of access.",
+    "tool_error": "`true`: the tool or the upstream itself said that it failed; `false`: neither did.",
     "rpc": "With this JSON-RPC id, as JSON text.",
 }
+CHOICES = {"outcome": tuple(Outcome.values), "tool_error": ("true", "false"), "act": tuple(act_kinds.KINDS)}
 
 FILTER = (
     Parameter(name="range", description="The last so much time.", choices=tuple(word for word in PRESETS if word)),
@@ -50,7 +52,7 @@ FILTER = (
             name=name,
             description=WORDS.get(name, f"With this {label}; several are alternatives."),
             many=True,
-            choices=tuple(Outcome.values) if name == "outcome" else (),
+            choices=CHOICES.get(name, ()),
         )
         for name, (label, _) in FILTERS.items()
     ),
@@ -203,7 +205,7 @@ def read(ids: list[UUID], *, payloads: bool, only: Collection[str] = ()) -> Iter
     """
     wanted = {"id", "boot", *only} if only else {*FIELDS}
     names = [name for name in FIELDS if name in wanted and (payloads or name not in PAYLOADS)]
-    columns = [Cast(name, TextField()) if name in JSON_FIELDS else F(name) for name in names]
+    columns = map(column, names)
     lacking = dict.fromkeys(FIELDS)
     for values in AuditEvent.objects.filter(pk__in=ids).values_list(*columns):
         event = exported({**lacking, **dict(zip(names, values, strict=True))})

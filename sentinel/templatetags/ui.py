@@ -12,6 +12,7 @@ from django.utils import timezone
 from django.utils.html import conditional_escape, format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
+from audit.act_kinds import kind_of
 from sentinel import trees
 
 register = template.Library()
@@ -90,10 +91,29 @@ def icon(name: str, label: str = "") -> SafeString:
 
 
 @register.simple_tag
-def outcome(value: str) -> SafeString:
-    """Show an outcome by colour, icon and word."""
+def outcome(value: str, failed: bool = False) -> SafeString:
+    """Show an outcome by colour, icon and word; what was allowed and `failed` by the tool's own word is no success."""
+    if failed and value == "allowed":
+        return format_html(
+            '<span class="badge amber" title="Allowed; the tool or the upstream itself said that it failed">{}{}</span>',
+            icon("warn"),
+            "tool error",
+        )
     colour, sign, word = OUTCOMES.get(value, ("grey", "question", value))
     return format_html('<span class="badge {}">{}{}</span>', colour, icon(sign), word)
+
+
+ACTS = {"changed": ("blue", "pencil"), "accessed": ("grey", "events"), "refused": ("red", "ban")}
+
+
+@register.simple_tag
+def event_outcome(event: Any) -> SafeString:
+    """Show how an event ended; of an administrator's act whether it changed something, or was refused."""
+    kind = kind_of(event.outcome, event.method, event.status_code)
+    if not kind:
+        return outcome(event.outcome, event.failed if hasattr(event, "failed") else event.tool_error)
+    colour, sign = ACTS[kind]
+    return format_html('<span class="badge {}">{}{}</span>', colour, icon(sign), kind)
 
 
 @register.simple_tag
@@ -165,6 +185,14 @@ def millis(value: float | None) -> str:
     if value >= 10_000:
         return f"{value / 1000:.1f} s"
     return f"{value:.0f} ms" if value >= 100 else f"{value:.1f} ms" if value >= 1 else f"{value:.2f} ms"
+
+
+@register.simple_tag
+def estimate(value: float | None, exact: bool) -> SafeString | str:
+    """Show a percentile, and by a sign that it is not exactly that but near it."""
+    if value is None or exact:
+        return millis(value)
+    return format_html('<span title="Estimated from counts: within 5 %">~ {}</span>', millis(value))
 
 
 @register.filter

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, quote, unquote, urlencode
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -41,13 +43,14 @@ WRONG = [
     "from=2026-01-01T00:00&to=2026-01-01T00:00", "q=" + "x" * 201, "q=a&q=b", "q=a%00b", "keyy=ci-bot", "Key=ci-bot", "api_key_id=x",
     "outcome[]=denied", "tool__startswith=x", "rule=%00", "&".join(f"tool=t{n}" for n in range(21)), "session=" + "y" * 301,
     "from=0001-01-01T00:00", "upstream=crm%00", "key=+", "tool=%E2%80%83", "key=ci-bot&key=+", "rule=%09", "from=+", "range=+",
-    "ip=fe80::1%25eth0",
+    "ip=fe80::1%25eth0", "act=nonsense", "act=changed&act=Refused", "tool_error=yes", "tool_error=True", "tool_error=true&tool_error=1",
 ]  # fmt: skip
 # What is well formed and fits nothing.
 NOTHING = [
     "role=nobody", "upstream=none", "tool=none", "reason=none", "method=none", "prefix=mcps_live_none", "auth=cookie", "session=none",
     "rpc=7777", "rule=999", "ip=192.0.2.77", "status=599", "slower=999999", "key=00000000-0000-4000-8000-0000000000ff", "q=none-such",
     "from=2999-01-01T00:00", "to=1971-01-01T00:00",
+    "tool_error=true", "act=refused", "act=accessed", "act=changed",
 ]  # fmt: skip
 
 
@@ -314,3 +317,38 @@ def test_the_api_shows_no_rules_of_a_role_that_is_not_there(as_duty):
     client = as_duty("administrator")
     assert client.get("/api/v1/rules/?role=nobody").json()["results"] == []
     assert client.get("/api/v1/rules/?role=user").json()["results"]
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/St_Johns", "Asia/Kolkata"])
+def test_a_link_shows_the_same_to_whoever_follows_it(zone, event, as_duty):
+    """The form's times are the viewer's; every link that comes of them says UTC."""
+    there = datetime(2026, 5, 4, 12, 30, 15, tzinfo=ZoneInfo(zone))
+    for minutes in (-1, 1):
+        at = there + timedelta(minutes=minutes)
+        event(id=uuid7_floor(at), ts=at, tool_name=f"t{minutes}")
+    berliner = as_duty("administrator", username=f"in-{zone.rpartition('/')[2]}", time_zone=zone)
+    form = {"from": f"{there:%Y-%m-%dT%H:%M:%S}", "to": "", "tool": "", "q": "", "zone": zone}
+    sent = berliner.get(LIST, form)
+    assert sent.status_code == 302
+    utc = f"{there.astimezone(UTC):%Y-%m-%dT%H:%M:%S}Z"
+    assert parse_qsl(sent.url.partition("?")[2]) == [("from", utc)]
+    for client in (
+        berliner,
+        as_duty("viewer", username=f"elsewhere-{zone.rpartition('/')[2]}", time_zone="Pacific/Apia"),
+    ):
+        text = client.get(sent.url).content.decode()
+        assert shown(text) == 1 and "t1" in text and "t-1<" not in text
+        times = re.findall(r'href="[^"]*[?&;](?:from|to)=([^"&]*)', text)
+        assert times and all(unquote(time).endswith("Z") for time in times)
+    client = berliner
+    client.post("/admin/views/", {"name": "then", "query": f"?from={form['from']}"})
+    assert SavedView.objects.get(name="then").query == f"from={quote(utc, safe='')}"
+    assert client.get("/api/v1/events/?" + sent.url.partition("?")[2]).json()["results"][0]["tool_name"] == "t1"
+    # A link of before, without a zone, is read as it was: in the zone of whoever follows it.
+    old = client.get(f"{LIST}?from={form['from']}").content.decode()
+    assert shown(old) == 1 and quote(utc, safe="") in old
+
+
+def test_a_form_that_names_no_zone_there_is_loses_nothing(as_duty):
+    sent = as_duty("viewer").get(LIST, {"from": "tomorrow", "zone": "../../etc/passwd", "tool": "x", "before": "z"})
+    assert dict(parse_qsl(sent.url.partition("?")[2])) == {"from": "tomorrow", "tool": "x", "before": "z"}

@@ -12,9 +12,10 @@ from django.test import Client
 from django.utils import timezone
 
 from audit.acts import Actor
-from policies import services
+from policies import document, services
 from policies.credentials import parse
 from policies.models import ApiKey, KeySecret, PolicyVersion, RateLimit, Revision, Role, Rule
+from policies.replay import replay
 from proxy.models import CatalogueItem, Upstream
 from tests.admin.conftest import HOSTILE, acts
 
@@ -380,3 +381,86 @@ def test_a_secret_page_that_is_loaded_again_makes_no_second_secret(as_duty):
     assert manager.post(f"{KEYS}{key.pk}/rotate/", rotation).status_code == 200
     assert b"was sent before" in manager.post(f"{KEYS}{key.pk}/rotate/", rotation, follow=True).content
     assert len(acts("admin.key.rotated")) == 1 and key.secrets.count() == 2
+
+
+def test_replay_tells_the_draft_from_what_was_changed_since(manager, event):
+    """Then allowed, denied by the present policy already: no work of the draft's; and the other three ways."""
+    tools = ("since_only", "by_draft", "undone", "kept")
+    for tool in tools:
+        event(decision={"allowed": True, "reason": "allowed_by_rule", "rule": {"id": 1}}, tool_name=tool)
+    services.apply_document(document.parse("roles: {user: {allow: [by_draft, kept]}}"), actor=Actor.system())
+    draft = "roles: {user: {allow: [kept, undone]}}"
+    report = replay(draft, since=timezone.now() - timedelta(days=1)).as_dict()
+    assert (report["decided"], report["changed"], report["newly_denied"]) == (4, 2, 2)
+    assert (report["changed_by_draft"], report["changed_since"], report["present_undecidable"]) == (2, 2, 0)
+    said = {group["name"]: (group["from"], group["now"], group["to"]) for group in report["groups"] + report["undone"]}
+    assert [group["name"] for group in report["undone"]] == ["undone"]
+    assert said == {
+        "since_only": ("allowed", "denied", "denied"),
+        "by_draft": ("allowed", "allowed", "denied"),
+        "undone": ("allowed", "denied", "allowed"),
+    }
+    text = manager.post("/admin/policies/rule/replay/", {"document": draft, "since": "1"}).content.decode()
+    rows = {name: text[text.index(f"<strong>{name}") :].split("</tr>")[0] for name in said}
+    assert (
+        "since then" in rows["since_only"] and "by the draft" in rows["by_draft"] and "by the draft" in rows["undone"]
+    )
+
+
+def test_replay_says_what_the_present_policy_cannot_decide(event):
+    event(
+        decision={"allowed": True, "reason": "allowed_by_rule", "rule": {"id": 1}}, tool_name="pay", request_json=None
+    )
+    rule = "{name: small, effect: allow, roles: [user], tool: pay, when: [{argument: amount, le: 5}]}"
+    services.apply_document(document.parse(f"roles: {{user: {{}}}}\nrules:\n  - {rule}\n"), actor=Actor.system())
+    report = replay("roles: {user: {}}", since=timezone.now() - timedelta(days=1)).as_dict()
+    assert (report["decided"], report["changed"], report["present_undecidable"], report["changed_by_draft"]) == (
+        1,
+        1,
+        1,
+        0,
+    )
+    assert report["groups"][0]["now"] is None
+
+
+def test_going_back_makes_the_same_rules_again(manager, event):
+    """A rule that was removed, one that was changed, one that stays, and twins: each has its number again."""
+    text = """
+roles: {{user: {{}}}}
+rules:
+  - {{effect: allow, roles: [user], tool: {first}}}
+  - {{effect: allow, roles: [user], tool: kept}}
+  - {{effect: allow, roles: [user], tool: twin}}
+  - {{effect: allow, roles: [user], tool: twin}}
+"""
+    services.apply_document(document.parse(text.format(first="removed")), actor=Actor.system())
+    before = {rule.pk: rule.pattern for rule in Rule.objects.all()}
+    version = PolicyVersion.objects.latest("number")
+    removed, kept = (Rule.objects.get(pattern=name).pk for name in ("removed", "kept"))
+    event(decision={"rule": {"id": removed, "effect": "allow"}, "policy_version": version.number})
+    Revision.objects.update(txid=0)
+    services.delete_rule(removed, actor=Actor.system())
+    Revision.objects.update(txid=0)
+    Rule.objects.filter(pk=kept).update(pattern="changed")
+    Rule.objects.create(effect="allow", any_role=True, any_key=True, kinds=["tool"], pattern="added since")
+    Revision.objects.update(txid=0)
+    services.roll_back(version.number, actor=Actor.system())
+    assert {rule.pk: rule.pattern for rule in Rule.objects.all()} == before
+    page = manager.get(f"/admin/policies/rule/{removed}/change/")
+    assert page.status_code == 200 and f"?rule={removed}" in page.content.decode()
+    assert "list_customers" in manager.get(f"/admin/audit/auditevent/?rule={removed}").content.decode()
+    # A new rule takes no number that another had.
+    Revision.objects.update(txid=0)
+    services.apply_document(document.parse(text.format(first="new one")), actor=Actor.system())
+    assert Rule.objects.get(pattern="new one").pk not in before
+
+
+def test_going_back_to_a_version_that_kept_no_numbers_still_works():
+    services.apply_document(document.parse("roles: {user: {allow: [a]}}"), actor=Actor.system())
+    PolicyVersion.objects.update(rules={})
+    version = PolicyVersion.objects.latest("number").number
+    Revision.objects.update(txid=0)
+    services.apply_document(document.parse("roles: {user: {allow: [b]}}"), actor=Actor.system())
+    Revision.objects.update(txid=0)
+    services.roll_back(version, actor=Actor.system())
+    assert list(Rule.objects.values_list("pattern", flat=True)) == ["a"]

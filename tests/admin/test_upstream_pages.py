@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import html
+import re
 
 import pytest
 
 from proxy import catalogue_services
 from proxy.definitions import canonical, digest, flags
-from proxy.models import CatalogueItem, Upstream
+from proxy.models import CatalogueItem, Upstream, UpstreamStatus
 from tests.admin.conftest import HOSTILE, acts
 
 pytestmark = pytest.mark.django_db
@@ -156,3 +157,37 @@ def test_what_a_command_writes_is_shown_to_who_may_check_it(as_duty, monkeypatch
     assert "files cannot find &lt;b&gt;its&lt;/b&gt; database" in operator.get(paths["files"]).content.decode()
     assert "cannot find" not in viewer.get(paths["files"]).content.decode()
     assert "command writes" not in operator.get(paths["web"]).content.decode()
+
+
+def test_a_changed_connection_is_checked_and_another_change_is_not(as_duty, loopback):
+    client = as_duty("operator")
+    upstream = Upstream.objects.create(slug="crm", url="http://127.0.0.1:9/mcp")
+    place = f"{UPSTREAMS}{upstream.pk}/change/"
+    fields = {name: value for name, value in FIELDS.items() if name != "slug"} | {"url": upstream.url}
+    looked = client.post(place, {**fields, "description": "words alone"}, follow=True).content.decode()
+    assert "was changed" in looked and "does not answer" not in looked and not acts("admin.upstream.checked")
+    for number, change in enumerate(({"url": "http://127.0.0.1:10/mcp"}, {"headers": "X-Token: corrected"}), 1):
+        fields |= change
+        text = client.post(place, fields, follow=True).content.decode()
+        assert "was changed" in text and "does not answer" in text
+        assert UpstreamStatus.objects.get(upstream=upstream).steps, number
+    assert "is checked when you save" in client.get(place).content.decode()
+
+
+def test_the_command_of_a_stdio_upstream_is_shown_and_changed_by_whoever_may(as_duty):
+    upstream = Upstream.objects.create(slug="pipe", transport="stdio", command="/bin/cat -u")
+    place = f"{UPSTREAMS}{upstream.pk}/change/"
+    fields = {"transport": "stdio", "catalogue_policy": "allow", "enabled": "on", "process_mode": "shared"}
+    operator = as_duty("operator")
+    text = html.unescape(operator.get(place).content.decode())
+    assert 'value="/bin/cat -u"' in text and re.search(r'name="command"[^>]*disabled', text)
+    assert "Given by an administrator" in text
+    assert operator.post(place, {**fields, "command": "/bin/sh", "name": "Pipe"}).status_code == 302
+    upstream.refresh_from_db()
+    assert (upstream.command, upstream.name) == ("/bin/cat -u", "Pipe")
+    administrator = as_duty("administrator")
+    assert not re.search(r'name="command"[^>]*disabled', administrator.get(place).content.decode())
+    assert administrator.post(place, {**fields, "command": "/bin/false x"}).status_code == 302
+    upstream.refresh_from_db()
+    assert upstream.command == "/bin/false x"
+    assert re.search(r'name="command"[^>]*disabled', operator.get(f"{UPSTREAMS}add/").content.decode())

@@ -184,6 +184,7 @@ def test_a_client_that_comes_twice(resumable: Stage, polled: FakeUpstream) -> No
     call, *streams = resumable.gateway.events(since, 3)
     assert call["response_json"]["result"]["content"][0]["text"] == "failed" and call["details"]["tool_error"] is True
     assert [one["details"]["resumed"]["answered"] for one in streams] == [True, True]
+    assert [one["tool_error"] for one in (call, *streams)] == [True, False, False]
 
 
 def test_answers_that_differ_all_stand_in_the_log(resumable: Stage, polled: FakeUpstream) -> None:

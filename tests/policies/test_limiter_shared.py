@@ -317,3 +317,22 @@ def test_what_makes_no_new_name_needs_no_place_among_names() -> None:
         False,
         True,
     ]
+
+
+async def test_an_alarm_ends_by_itself_when_nobody_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever raised it, and again after another failure; a success ends it at once."""
+    clock = [1000.0]
+    monkeypatch.setattr("policies.limiter.time.monotonic", lambda: clock[0])
+    limiter = Limiter.local()
+    for failure in ("limits cannot be checked: x", "the table of limits is full"):
+        limiter._raise_alarm(failure)
+        clock[0] += 59
+        assert limiter.alarm == failure
+        limiter._raise_alarm(failure)
+        clock[0] += 59
+        assert limiter.alarm == failure
+        clock[0] += 2
+        assert limiter.alarm == ""
+    limiter._raise_alarm("x")
+    limiter._raise_alarm("")
+    assert limiter.alarm == ""

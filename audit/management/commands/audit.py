@@ -278,7 +278,8 @@ def line_of(row: dict[str, Any]) -> str:
     what = " ".join(part for part in (row["upstream"], row["method"], row["tool_name"]) if part) or "-"
     times = f" x{row['count']}" if row["count"] > 1 else ""
     reason = f" ({row['reason']})" if row["reason"] else ""
-    return f"{when} {row['outcome']:<15}{times} {row['status_code']} {who} [{row['role'] or '-'}] {what}{reason} {row['latency_ms']:.1f} ms {row['id']}"
+    failed = " tool-error" if row["tool_error"] else ""
+    return f"{when} {row['outcome']:<15}{failed}{times} {row['status_code']} {who} [{row['role'] or '-'}] {what}{reason} {row['latency_ms']:.1f} ms {row['id']}"
 
 
 class opened:

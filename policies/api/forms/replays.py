@@ -27,6 +27,9 @@ class Replayed(Output):
     upstream = serializers.CharField()
     kind = serializers.CharField()
     name = serializers.CharField()
+    now = serializers.ChoiceField(
+        choices=("allowed", "denied"), allow_null=True, required=False, help_text="By the present policy."
+    )
     to = serializers.ChoiceField(choices=("allowed", "denied"))
     reason = serializers.CharField()
     rule = serializers.CharField()
@@ -46,8 +49,24 @@ class ReplayReport(Output):
     undecidable = serializers.IntegerField()
     newly_denied = serializers.IntegerField()
     newly_allowed = serializers.IntegerField()
+    changed_by_draft = serializers.IntegerField(
+        required=False,
+        help_text="How many the draft decides otherwise than the present policy, whatever was decided then.",
+    )
+    changed_since = serializers.IntegerField(
+        required=False,
+        help_text="How many the present policy decides otherwise than was decided then, without the draft.",
+    )
+    present_undecidable = serializers.IntegerField(
+        required=False, help_text="How many of those decided the present policy cannot decide."
+    )
     undecidable_because = serializers.DictField(child=serializers.IntegerField())
-    groups = Replayed(many=True)
+    groups = Replayed(many=True, help_text="What the draft would decide otherwise than was decided then.")
+    undone = Replayed(
+        many=True,
+        required=False,
+        help_text="What is decided otherwise by now, and the draft would decide as then again.",
+    )
 
 
 class Replay(Output):

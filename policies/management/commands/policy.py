@@ -241,12 +241,22 @@ class Command(BaseCommand):
             f"({report['newly_denied']} newly denied, {report['newly_allowed']} newly allowed); "
             f"{report['undecidable']} cannot be decided."
         )
+        self.stdout.write(
+            f"  the draft changes {report['changed_by_draft']} against the present policy; "
+            f"{report['changed_since']} were changed since by the present policy itself"
+        )
         self._lines(f"  cannot be decided: {n} ({why})" for why, n in report["undecidable_because"].items())
         for group in report["groups"][:MOST_ROWS]:
             who = f"{group['key_name'] or group['key_prefix']} ({group['role']})"
             what = f"{group['kind']} {group['name']} on {group['upstream']}"
             why = group["rule"] or group["reason"]
-            self.stdout.write(f"  {group['count']:>8}  {who}: {what}: {group['from']} -> {group['to']}: {why}")
+            now = f" (now {group['now']})" if group["now"] not in (None, group["from"]) else ""
+            self.stdout.write(f"  {group['count']:>8}  {who}: {what}: {group['from']}{now} -> {group['to']}: {why}")
+        for group in report["undone"][:MOST_ROWS]:
+            what = f"{group['kind']} {group['name']} on {group['upstream']}"
+            self.stdout.write(
+                f"  {group['count']:>8}  {group['key_name']}: {what}: {group['from']} then, {group['now']} now, and as then again"
+            )
         if len(report["groups"]) > MOST_ROWS:
             self.stdout.write(f"  and {len(report['groups']) - MOST_ROWS} more groups; --json tells all")
 
