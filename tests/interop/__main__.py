@@ -6,14 +6,18 @@ Everything is installed first, from the package indexes, with the versions that 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
+from collections.abc import Callable
 
 from tests.interop import clients_table, install, races, refusals, report
-from tests.interop.clients_table import CLIENTS
+from tests.interop.clients_table import CLIENTS, Client
 from tests.interop.refusals import Played
 from tests.interop.roads import Walked, World, world
-from tests.interop.servers import SERVERS
+from tests.interop.servers import SERVERS, Server
+
+Say = Callable[[str], None]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -29,6 +33,7 @@ def main(argv: list[str] | None = None) -> int:
         "--rounds", type=int, default=100, help="rounds of clients that connect while a process starts (100)"
     )
     options = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what it started ends with it
     if options.what == "lock":
         install.lock()
         return 0
@@ -43,7 +48,6 @@ def main(argv: list[str] | None = None) -> int:
     say("installing")
     for name in sorted({each.installed for each in (*servers, *clients) if each.installed} | {"mcp-2", "mcp-1.30"}):
         install.one(name)
-    walked, played = [], []
     with world() as around:
         wrong = races.rounds(around, options.rounds)
         say(f"{options.rounds} rounds of starting together: {len(wrong) or 'nothing'} wrong")
@@ -58,8 +62,8 @@ def main(argv: list[str] | None = None) -> int:
     return 1 if unexpected or wrong else 0
 
 
-def _servers(around: World, servers: list, say) -> list[Walked]:
-    walked = []
+def _servers(around: World, servers: list[Server], say: Say) -> list[Walked]:
+    walked: list[Walked] = []
     for server in servers:
         for each in around.walked(server):
             walked.append(each)
@@ -67,8 +71,8 @@ def _servers(around: World, servers: list, say) -> list[Walked]:
     return walked
 
 
-def _clients(around: World, clients: list, say) -> list[Played]:
-    played = []
+def _clients(around: World, clients: list[Client], say: Say) -> list[Played]:
+    played: list[Played] = []
     if clients:
         with refusals.hall(around, clients) as hall:
             for client in clients:

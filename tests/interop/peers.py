@@ -210,7 +210,7 @@ class Streamable(Web):
                 if response.status == 200:
                     for _, data in events(response):
                         self._received(json.loads(data))
-        except (OSError, http.client.HTTPException, ValueError, AttributeError):
+        except (OSError, http.client.HTTPException, ValueError):
             return  # closed at the end
 
     def begin(self, method: str, params: Message | None = None) -> int:
@@ -238,7 +238,7 @@ class Streamable(Web):
                     session = response.getheader("Mcp-Session-Id")
                     self.headers |= {"Mcp-Session-Id": session} if session else {}
                 self._read(message, response)
-        except (OSError, http.client.HTTPException, ValueError, AttributeError) as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:
             if message.get("id") in self._waiting:
                 self._waiting[message["id"]].put({"no answer": type(error).__name__})
 
@@ -287,14 +287,13 @@ class Older(Web):
     def _listening(self) -> None:
         target = self.url.path + (f"?{self.url.query}" if self.url.query else "")
         try:
-            for kind, data in events(
-                self._request("GET", target, None, self.headers | {"Accept": "text/event-stream"})
-            ):
-                if kind == "endpoint":
-                    self._posts.put(urljoin(self.url.geturl(), data))
-                else:
-                    self._received(json.loads(data))
-        except (OSError, http.client.HTTPException, ValueError, AttributeError):
+            with self._request("GET", target, None, self.headers | {"Accept": "text/event-stream"}) as stream:
+                for kind, data in events(stream):
+                    if kind == "endpoint":
+                        self._posts.put(urljoin(self.url.geturl(), data))
+                    else:
+                        self._received(json.loads(data))
+        except (OSError, http.client.HTTPException, ValueError):
             return  # closed at the end
 
     def _send(self, message: Message) -> None:
