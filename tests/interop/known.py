@@ -11,11 +11,14 @@ SHARED = (
     "one process for all clients: what its server asks, and its log, have no rightful receiver (`--per-session` has)"
 )
 OWN_HELLO = "one process for all clients: the gateway's own `initialize` offers nothing, so the server lists less"
+ONE_MEMORY = "one process for all clients: it remembers what others did"
 
 #: server, road, step (patterns), and the reason
 MEANT = (
     ("everything", "stdio", "list", OWN_HELLO),
     ("everything", "stdio by /sse", "list", OWN_HELLO),
+    ("sequential-thinking", "stdio by /sse", "call", ONE_MEMORY),
+    *(("playwright", road, "unknown tool", SHARED) for road in ("stdio", "stdio by /sse")),
     *(
         ("*", road, step, SHARED)
         for road in ("stdio", "stdio by /sse")

@@ -11,6 +11,7 @@ from typing import Any
 
 from tests.interop.peers import Message, Peer, Silent
 from tests.interop.servers import Server
+from tests.support.clients import PATIENCE
 
 #: what the client says that it can do
 CAPABILITIES: Message = {"sampling": {}, "elicitation": {}, "roots": {"listChanged": True}}
@@ -53,10 +54,10 @@ def walk(peer: Peer, server: Server, modern: bool = False) -> Steps:
             continue
         seen[name] = {"answer": answer}
         if name in PATIENT:
-            time.sleep(SETTLED)
+            time.sleep(SETTLED * PATIENCE)
         if peer.asked:
             seen[name]["asked"] = list(peer.asked)
-        if peer.notifications:
+        if peer.notifications and name in PATIENT:  # elsewhere it is what comes late from a step before
             seen[name]["said"] = sorted(map(_said, peer.notifications), key=repr)
     return seen
 
@@ -78,7 +79,7 @@ def _begin(peer: Peer, seen: Steps, modern: bool) -> Message:
     if not modern:
         peer.notify("notifications/initialized")
         peer.listen(answer["result"]["protocolVersion"])
-        time.sleep(SETTLED)
+        time.sleep(3 * SETTLED * PATIENCE)  # servers then ask for roots, and offer more
     capabilities: Message = answer["result"].get("capabilities", {})
     return capabilities | {"modern": modern}
 
