@@ -4,7 +4,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help system install install-dev install-otel run test check bench chaos conformance demo redaction-report costs sample-data \
+.PHONY: help system install install-dev install-otel run test check bench chaos conformance interop demo redaction-report costs sample-data \
         docs-settings lock clean
 
 PACKAGES := git make python3 python3-venv
@@ -70,6 +70,9 @@ chaos: install-dev ## kills, hangs and full disks under load, and what the log s
 
 conformance: install-dev ## the official MCP conformance suite, through the gateway
 	@$(BIN)/python -m tests.conformance $(ARGS)
+
+interop: install-dev ## real MCP servers and clients, directly and through the gateway; the tables of docs/interop.md
+	@$(BIN)/python -m tests.interop $(ARGS)
 
 demo: install ## before and after: a careless MCP server, alone and behind the gateway
 	@$(BIN)/python demo/run.py $(ARGS)

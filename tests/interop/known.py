@@ -1,0 +1,35 @@
+"""Differences that are meant, and why; any other is a defect, and fails the test.
+
+What a server asks its client has no rightful receiver where several clients share one process, nor has a line of its log.
+"""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+SHARED = (
+    "one process for all clients: what its server asks, and its log, have no rightful receiver (`--per-session` has)"
+)
+OWN_HELLO = "one process for all clients: the gateway's own `initialize` offers nothing, so the server lists less"
+ONE_MEMORY = "one process for all clients: it remembers what others did"
+
+#: server, road, step (patterns), and the reason
+MEANT = (
+    ("everything", "stdio", "list", OWN_HELLO),
+    ("everything", "stdio by /sse", "list", OWN_HELLO),
+    ("sequential-thinking", "stdio by /sse", "call", ONE_MEMORY),
+    *(("playwright", road, "unknown tool", SHARED) for road in ("stdio", "stdio by /sse")),
+    *(
+        ("*", road, step, SHARED)
+        for road in ("stdio", "stdio by /sse")
+        for step in ("sampling", "elicitation", "roots", "progress", "subscribe", "logging", "tasks")
+    ),
+)
+
+
+def why(server: str, road: str, step: str) -> str:
+    """Why a difference is meant; an empty text where it is not."""
+    for server_pattern, road_pattern, step_pattern, reason in MEANT:
+        if fnmatchcase(server, server_pattern) and road == road_pattern and step == step_pattern:
+            return reason
+    return ""
