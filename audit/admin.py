@@ -29,8 +29,6 @@ from audit.search import BUDGET_MS, search
 __all__ = ["AuditEventAdmin", "RedactionRuleAdmin"]
 
 PAGE = 50
-# Filters by which somebody looks for administrators' acts.
-ASKS_FOR_ACTS = {"act", "outcome", "method", "q", "status", "ip"}
 # How events end whose requests policy was asked about.
 DECIDED = ("allowed", "denied", "limited", "upstream_error", "cancelled", "interrupted")
 LONGER_MS = 2_000.0  # for those who ask for it: how long a search for something rare may take
@@ -98,8 +96,8 @@ class AuditEventAdmin(Pages):
         filters = Filters.read(request.GET, besides=("before", "after", "longer"))
         problems = list(filters.problems)
         before, after = _cursor(request, "before", problems), _cursor(request, "after", problems)
-        # Who looks at events leaves some: unless acts are asked for, those that change nothing stay out of the way, and it says so.
-        quiet = not filters.problems and not ASKS_FOR_ACTS & request.GET.keys()
+        # Who looks at events leaves some: where nothing but a time is asked for, those that change nothing stay out of the way.
+        quiet = not (filters.problems or filters.values or filters.text)
         chosen = replace(filters, values={**filters.values, "act": ("quiet",)}) if quiet else filters
         budget = LONGER_MS if request.GET.get("longer") else BUDGET_MS
         found = search(chosen, before=before, after=None if before else after, limit=PAGE, budget_ms=budget)

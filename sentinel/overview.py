@@ -83,12 +83,10 @@ UNION ALL
 SELECT kind, name, '', outcome, sum(requests)::bigint, sum(errors)::bigint, sum(tool_errors)::bigint, sum(timed)::bigint,
   ARRAY[{", ".join(f"sum(counts[{n}])::bigint" for n in range(1, len(BOUNDS) + 1))}]
 FROM slots WHERE kind = 'upstream' GROUP BY kind, name, outcome
+UNION ALL
+SELECT kind, name, '', counts[n]::text, sum(counts[n + 1])::bigint, min(counts[n + 2]), max(counts[n + 3]), 0::bigint, NULL::bigint[]
+FROM slots, generate_series(1, cardinality(counts), 4) AS n WHERE kind = 'latency' GROUP BY kind, name, counts[n]
 """  # noqa: S608 - the numbers are counted above
-STORED_LATENCIES = """
-SELECT name, counts[n], sum(counts[n + 1])::bigint, min(counts[n + 2]), max(counts[n + 3])
-FROM sentinel_overviewslot, generate_series(1, cardinality(counts), 4) AS n
-WHERE slot >= %s AND slot < %s AND kind = 'latency' GROUP BY 1, 2
-"""
 LATENCIES = """
 SELECT upstream, bucket, sum(number)::bigint, min(least_us), max(most_us) FROM audit_latency
 WHERE minute >= %s AND minute < %s GROUP BY 1, 2
@@ -268,9 +266,9 @@ def _settled_part(first: datetime, settled: datetime, minutes: int) -> tuple[lis
         cursor.execute(TIMELINE, [minutes, ORIGIN, first, settled])
         timeline = cursor.fetchall()
         cursor.execute(STORED, [first, settled])
-        stored = cursor.fetchall()
-        cursor.execute(STORED_LATENCIES, [first, settled])
-        found = timeline, stored, cursor.fetchall()
+        rows = cursor.fetchall()
+    stored = [row for row in rows if row[0] != "latency"]
+    found = timeline, stored, [(row[1], int(row[3]), *row[4:7]) for row in rows if row[0] == "latency"]
     if len(_kept) >= 8:
         _kept.clear()
     _kept[place] = (time.monotonic(), found)
