@@ -57,7 +57,7 @@ class Option:
         if self.choices:
             more["choices"] = self.choices
         else:
-            more |= {"metavar": self.metavar or None, "type": self.read}
+            more |= {"metavar": self.metavar or None, "type": str if self.pairs else self.read}
         parser.add_argument(self.flag, **more)
 
 

@@ -155,9 +155,9 @@ def test_what_belonged_to_the_other_kind_does_not_come_along(crm):
     (["--command", "cat", "--header", "A=b"], "--header can be said"), (["--url", "ftp://x/"], "http"), (["--url", URL, "--command", "cat"], "not allowed with"),
     (["--header", "no-sign"], "NAME=VALUE"), (["--header", "=x"], "NAME=VALUE"), (["--header", "A=1", "--header", "a=2"], "given twice"), (["--header", "Host=x"], "set by the gateway"),
     (["--remove-header", "Nope"], "none of this name"), (["--remove-dispatcher", "nope"], "none of this name"), (["--enable", "--disable"], "something else"),
-    (["--quarantine", "--catalogue-policy", "allow"], "something else"), (["--connect-timeout", "nan"], "number of seconds"), (["--idle-timeout", "0"], "number of seconds"),
+    (["--quarantine", "--catalogue-policy", "allow"], "something else"), (["--connect-timeout", "nan"], "not a span of time"), (["--idle-timeout", "0"], "not a time"),
     (["--max-concurrent", "9" * 30], "a number from"), (["--max-answer-bytes", "1"], "a number from"), (["--ca", "/nonexistent/ca.pem"], "cannot be read"),
-    (["--networks", "10.0.0.1/8"], "not a network"), (["--refusals", "loud"], "invalid choice"), (["--dispatcher", "a=..b"], "argument is given"),
+    (["--tool-timeout", "a=-1s"], "not a span of time"), (["--tool-timeout", "1h"], "NAME=VALUE|TOOL=SPAN"), (["--networks", "10.0.0.1/8"], "not a network"), (["--refusals", "loud"], "invalid choice"), (["--dispatcher", "a=..b"], "argument is given"),
 ])  # fmt: skip
 def test_what_cannot_be_is_one_line_and_changes_nothing(crm, said, why):
     with pytest.raises(CommandError, match=why):
