@@ -131,13 +131,13 @@ class UpstreamForm(forms.Form):
                 field.disabled = True
                 if MEMBERS["upstream"][name] == JUDGE:
                     field.help_text = "Decided by whoever manages the policy."
+            if name in OF_COMMANDS and not commands:
+                field.disabled = True
+                field.help_text = "Given by an administrator, or on the host with “manage.py upstreams add”."
         if "catalogue_policy" not in self.owned:
             self.fields["catalogue_policy"].help_text += f" {HELD}"
             if new:
                 self.initial["catalogue_policy"] = "quarantine"
-            if name in OF_COMMANDS and not commands:
-                field.disabled = True
-                field.help_text = "Given by an administrator, or on the host with “manage.py upstreams add”."
 
     def given(self) -> dict[str, Any]:
         """Return the members that this person decides."""
