@@ -123,8 +123,6 @@ async def _plain(gateway: Gateway, call: Call, response: UpstreamResponse) -> No
         body = b""
         if status >= 400:
             told = _unread(call, status, asked=asked)
-            if asked:
-                call.outcome = call.reason = "upstream_error"  # it answered nothing that anybody could read
             call.details.setdefault("error", told)
             body = answers.status(status, call.rpc_id or None, str(call.id), told, outcomes.fate(call))
             headers.append((b"content-type", b"application/json"))

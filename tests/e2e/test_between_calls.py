@@ -241,8 +241,9 @@ def test_explain_and_replay_say_the_same(scene: Scene) -> None:
 
 def exhaust(client: Client) -> None:
     """Use up what a key may call."""
-    calls = [client.call("get_customer", {"n": n}).json for n in range(LIMIT + 1)]
-    assert [("error" in call) for call in calls] == [False] * LIMIT + [True]
+    calls = [client.call("get_customer", {"n": n}) for n in range(LIMIT + 1)]
+    assert not any("isError" in call.result for call in calls[:-1])
+    assert calls[-1].refusal["reason"] == "rate_limited"
 
 
 def test_what_is_no_call_counts_for_nothing(scene: Scene) -> None:
@@ -322,8 +323,8 @@ def test_the_answer_to_the_server_arrives_when_the_limit_is_used_up(scene: Scene
     with client.call("get_customer", rpc_id=99, stream=True) as stream:
         stream.until(b"elicitation/create")
         for n in range(LIMIT - 1):
-            assert "result" in client.call("get_customer", {"n": n}).json
-        assert client.call("get_customer").error["data"]["reason"] == "rate_limited"
+            assert "isError" not in client.call("get_customer", {"n": n}).result
+        assert client.call("get_customer").refusal["reason"] == "rate_limited"
         assert send(client.address, {"jsonrpc": "2.0", "id": "q", **answer}, client.headers()).status == 202
         until = time.monotonic() + 5
         while not (seen := [r.json for r in scene.fake.requests if r.json and r.json.get("id") == "q"]):

@@ -67,7 +67,13 @@ def test_a_whole_session(stage: Stage, everything: Everything, kind: Kind, era: 
     # What the upstream saw is what was let through: each has its event, and there is no other.
     seen = everything.seen()["requests"]
     events = stage.gateway.events(since, upstream="everything")
-    assert {event["outcome"] for event in events} <= {"allowed", "cancelled"}, events
+    outcomes = {(event["outcome"], event["reason"]) for event in events if event["outcome"] != "allowed"}
+    # Some servers refuse an unknown tool, and a stream that they do not offer, with a status.
+    assert outcomes <= {
+        ("cancelled", "cancelled"),
+        ("cancelled", "client_gone"),
+        ("upstream_error", "upstream_refused"),
+    }, events
     # A GET for a stream the upstream does not offer in the modern era is answered here.
     assert len(events) >= len(seen), (len(events), len(seen))
     calls = [event["tool_name"] for event in events if event["method"] == "tools/call"]
@@ -116,7 +122,9 @@ def test_a_failure_of_the_upstream_is_told_and_the_session_lives_on(
     failed, broken, echo = clients.run(kind, f"{stage.gateway.url}/mcp/fake", steps, era="legacy", headers=headers)[
         "steps"
     ]
-    assert failed["ok"]["isError"] is True and text(failed).startswith("The upstream failed. (audit id ")
+    assert failed["ok"]["isError"] is True and text(failed).startswith(
+        "The upstream failed. It may have run. (audit id "
+    )
     assert broken["ok"]["isError"] is True and text(broken).startswith("The upstream's answer cannot be read. (audit ")
     assert "isError" not in echo["ok"] or echo["ok"]["isError"] is False
     assert text(echo) == '{"text": "x"}'

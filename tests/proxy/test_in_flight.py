@@ -22,7 +22,7 @@ class Exchange:
 
 def call(rpc_id: Any = 7, *, key: str = "k", session: bytes = b"s", kind: str = "request", params: Any = None) -> Any:
     message = SimpleNamespace(kind=kind, id=rpc_id, params=params)
-    return SimpleNamespace(key_id=key, slug="fake", session=session, message=message, exchange=Exchange())
+    return SimpleNamespace(key_id=key, slug="fake", session=session, message=message, exchange=Exchange(), link=None)
 
 
 def cancel(rpc_id: Any, **more: Any) -> Any:

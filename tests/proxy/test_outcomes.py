@@ -18,7 +18,8 @@ def answer(installation: str, upstream: str = "", *, body: bytes = CALL % b"", r
     """What a call with this body is told when it is refused."""
     read = message.read(body)
     call: Any = SimpleNamespace(
-        message=read, known=read.known, rpc_id=b"7", session=b"", link=None, era=None, principal=object(),
+        message=read, known=read.known, rpc_id=b"7", session=b"", link=None, era=None, principal=object(), executed=False,
+        reason=reason, outcome="",
         spec=SimpleNamespace(refusals=upstream),
     )  # fmt: skip
     vars(call).update(known)
