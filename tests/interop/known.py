@@ -11,6 +11,7 @@ SHARED = (
     "one process for all clients: what its server asks, and its log, have no rightful receiver (`--per-session` has)"
 )
 OWN_HELLO = "one process for all clients: the gateway's own `initialize` offers nothing, so the server lists less"
+TAKEN_BACK = "what its client took back gets no answer, as the protocol asks; this server sends an error all the same"
 ONE_MEMORY = "one process for all clients: it remembers what others did"
 
 #: server, road, step (patterns), and the reason
@@ -19,6 +20,10 @@ MEANT = (
     ("everything", "stdio by /sse", "list", OWN_HELLO),
     ("sequential-thinking", "stdio by /sse", "call", ONE_MEMORY),
     *(("playwright", road, "unknown tool", SHARED) for road in ("stdio", "stdio by /sse")),
+    *(
+        ("a server of mcp 2", road, "cancel", TAKEN_BACK)
+        for road in ("HTTP", "HTTP by /sse", "stdio", "stdio by /sse", "stdio, a process each")
+    ),
     *(
         ("*", road, step, SHARED)
         for road in ("stdio", "stdio by /sse")
