@@ -178,7 +178,7 @@ def test_a_method_of_somebodys_own_is_not(scene: Scene) -> None:
     ):
         assert client.ask(method, {}, None).status == 403, method
     for method in ("logging/setlevel", "logging/getLevel", "tools/List", "server/discover2", "x/run"):
-        assert client.ask(method, {}).error["data"]["reason"] == "no_rule", method
+        assert client.ask(method, {}).refusal["reason"] == "no_rule", method
     assert len(scene.fake.requests) == before
 
 
@@ -199,7 +199,7 @@ def test_a_rule_denies_by_name(scene: Scene) -> None:
     since = scene.gateway.now()
     for method in ("logging/setLevel", "ping", "prompts/list", "resources/unsubscribe"):
         answer = client.ask(method, {"level": "info", "uri": "test://one"})
-        assert answer.error["data"]["reason"] == "denied_by_rule", method
+        assert answer.refusal["reason"] == "denied_by_rule", method
     assert client.ask("notifications/progress", {"progressToken": 1, "progress": 1}, None).status == 403
     events = scene.gateway.events(since, 5)
     assert [(e["outcome"], e["target_kind"], e["tool_name"]) for e in events] == [("denied", "method", None)] * 5
@@ -267,7 +267,7 @@ def test_a_cancel_arrives_when_the_limit_is_used_up(scene: Scene) -> None:
         assert send(client.address, answer, client.headers()).status == 202
     assert client.ask("ping").result == {} and client.tools() == ["get_customer"]
     scene.gateway.client(client.key).initialize()
-    assert client.call("get_customer").error["data"]["reason"] == "rate_limited"
+    assert client.call("get_customer").refusal["reason"] == "rate_limited"
     assert send(client.address, headers=client.headers(), verb="DELETE").status == 200
 
 

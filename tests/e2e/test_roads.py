@@ -136,10 +136,10 @@ def test_silence_is_bounded_and_told(roads: Roads, road: str, way: str) -> None:
     answer = roads.call(client, "short", WAYS[way]).result(SHORT + AT_ONCE + 20)
     assert SHORT <= answer.elapsed < SHORT + AT_ONCE
     assert answer.json["id"] == 7
-    assert answer.status == (504 if way == "plain" else 200)
-    assert (answer.error["code"], answer.error["data"]["reason"]) == (504, "upstream_timeout")
-    assert answer.error["data"]["may_have_run"] is True
-    assert "may have run" in answer.error["message"]
+    assert answer.status == 200  # in a session, that it may live on
+    assert (answer.refusal["code"], answer.refusal["reason"]) == (504, "upstream_timeout")
+    assert answer.refusal["may_have_run"] is True
+    assert "may have run" in answer.refusal["text"]
     event = roads.event(since, road)
     assert (event["outcome"], event["reason"], event["decision"]["executed"]) == (
         "upstream_error",
@@ -178,7 +178,7 @@ def test_a_tool_with_a_longer_bound_is_waited_for(roads: Roads, road: str) -> No
 @every_road
 def test_one_caller_does_not_shut_an_upstream_for_others(roads: Roads, road: str) -> None:
     slow = [roads.call(roads.client(road), "short", {"sleep": 60}) for _ in range(7)]
-    assert {answer.result(60).error["code"] for answer in slow} == {504}
+    assert {answer.result(60).refusal["code"] for answer in slow} == {504}
     for _ in range(7):
         client = roads.client(road)
         running = roads.call(client, "wait", {"sleep": 60})
@@ -244,7 +244,7 @@ def test_two_requests_of_one_id_do_not_wait_in_one_session(roads: Roads, road: s
     assert {answer.status for answer in told} <= {200, 400}
     for answer in told:
         if answer.status == 400:
-            assert answer.error["data"]["reason"] == "id_in_use" and answer.error["data"]["executed"] is False
+            assert answer.refusal["reason"] == "id_in_use" and answer.refusal["executed"] is False
     cancel(client, 7)
     running.result(AT_ONCE)
 
@@ -265,7 +265,7 @@ def test_a_revoked_key_gets_the_reason_and_nothing_more(roads: Roads, road: str,
     assert time.monotonic() - begun < BOUND
     assert answer.json["id"] == 7 and b"late" not in answer.body
     assert answer.status == (401 if way == "plain" else 200)
-    assert (answer.error["code"], answer.error["data"]["reason"]) == (401, "invalid_credential")
+    assert (answer.refusal["code"], answer.refusal["reason"]) == (401, "invalid_credential")
     event = roads.event(since, road)
     assert (event["outcome"], event["reason"]) == ("cancelled", "revoked_during_stream")
 
@@ -283,7 +283,7 @@ def test_a_narrowed_role_ends_what_it_gives_no_more(roads: Roads, road: str, way
     roads.gateway.apply_policy(rules + f"  {name}: {{allow: ['*'], deny: ['wait']}}\n")
     answer = running.result(BOUND)
     assert answer.json["id"] == 7 and b"late" not in answer.body
-    assert (answer.error["code"], answer.error["data"]["reason"]) == (403, "denied_during_stream")
+    assert (answer.refusal["code"], answer.refusal["reason"]) == (403, "denied_during_stream")
     assert roads.event(since, road)["reason"] == "denied_during_stream"
     roads.gateway.revoke_key(key)
     time.sleep(1.0)
@@ -299,9 +299,9 @@ def test_a_stop_has_a_last_word_for_everybody() -> None:
         for (road, way), future in running.items():
             answer = future.result(30)
             assert answer.json["id"] == 7, (road, way)
-            assert answer.status == (503 if way == "plain" else 200), (road, way, answer)
-            assert answer.error["code"] == 503 and answer.error["data"]["reason"] == "server_stopping", (road, way)
-            assert answer.error["data"]["may_have_run"] is True
+            assert answer.status == 200, (road, way, answer)
+            assert answer.refusal["code"] == 503 and answer.refusal["reason"] == "server_stopping", (road, way)
+            assert answer.refusal["may_have_run"] is True
         roads.gateway.process.wait(60)
         roads.gateway.start()
         roads.gateway.follow()
@@ -331,8 +331,8 @@ def test_an_upstream_whose_calls_fail_is_failing_until_one_does_not(roads: Roads
     for _ in range(3):
         client = roads.client(road)
         answer = client.call("crash", {"die": True})
-        assert (answer.status, answer.error["data"]["reason"]) == (502, "upstream_broken")
-        assert answer.error["data"]["may_have_run"] is True
+        assert (answer.refusal["code"], answer.refusal["reason"]) == (502, "upstream_broken")
+        assert answer.refusal["may_have_run"] is True
     becomes(True)
     assert roads.client(road).ask("received", {}).status == 200  # which runs nothing
     time.sleep(5)
@@ -365,7 +365,7 @@ def test_what_an_upstream_refuses_itself_did_not_run(roads: Roads, fake: FakeUps
         assert event["decision"]["executed"] is False
         fake.script(status(code, b"<p>no", "text/html"), method="tools/call")
         told = client.call("public.echo", {}, rpc_id=7)
-        assert told.status == code and told.json["id"] == 7 and told.error["data"]["executed"] is False
+        assert told.status == code and told.json["id"] == 7 and told.refusal["executed"] is False
 
 
 def test_an_answer_with_an_odd_status_is_an_answer_or_none(roads: Roads, fake: FakeUpstream) -> None:
@@ -379,7 +379,7 @@ def test_an_answer_with_an_odd_status_is_an_answer_or_none(roads: Roads, fake: F
         event = roads.event(since, "fake")
         assert (event["outcome"], event["status_code"], event["decision"]["executed"]) == ("allowed", 200, True)
         fake.script(status(code, b"fine", "text/plain"), method="tools/call")
-        assert client.call("public.echo", {}, rpc_id=8).status == 502
+        assert client.call("public.echo", {}, rpc_id=8).refusal["code"] == 502
 
 
 def test_an_open_circuit_is_busy_and_nothing_was_sent(roads: Roads) -> None:
@@ -398,16 +398,19 @@ def test_an_open_circuit_is_busy_and_nothing_was_sent(roads: Roads) -> None:
         time.sleep(1.2)
         since = roads.gateway.now()
         client = roads.gateway.client(roads.key, "full")
-        answers = [roads.pool.submit(client.call, "quick", {}) for _ in range(16)]
-        first = [answer.result(60) for answer in answers]
-        assert {(answer.status, answer.error["data"]["reason"]) for answer in first} == {(502, "upstream_unreachable")}
-        busy = [client.call("quick", {}) for _ in range(4)]
-        for answer in busy:
-            assert (answer.status, answer.error["data"]["reason"]) == (503, "upstream_busy")
-            assert int(answer.header("retry-after") or 0) >= 1
-        for answer in [*first, *busy]:
-            assert answer.error["data"]["executed"] is False
-        for event in roads.gateway.events(since, 20, upstream="full"):
+        told: list[Response] = []
+        until = time.monotonic() + 120
+        while not told or {answer.refusal["code"] for answer in told[-8:]} != {
+            503
+        }:  # of whichever worker has seen enough
+            assert time.monotonic() < until, [answer.refusal for answer in told[-8:]]
+            answers = [roads.pool.submit(client.call, "quick", {}) for _ in range(8)]
+            told += [answer.result(60) for answer in answers]
+        for answer in told:
+            reason = {502: "upstream_unreachable", 503: "upstream_busy"}[answer.refusal["code"]]
+            assert (answer.refusal["reason"], answer.refusal["executed"]) == (reason, False)
+            assert answer.refusal["code"] == 502 or int(answer.header("retry-after") or 0) >= 1
+        for event in roads.gateway.events(since, len(told), upstream="full"):
             assert event["outcome"] == "upstream_error" and event["decision"]["executed"] is False
         for one in filling:
             one.close()
