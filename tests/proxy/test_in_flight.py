@@ -79,3 +79,8 @@ async def test_a_worker_that_is_gone_holds_nobody_up(workers: list[InFlight], tm
     await asyncio.sleep(0.1)
     assert waiting.exchange.ended == "cancelled"
     (tmp_path / "run" / "calls-9.sock").unlink()
+
+
+@pytest.mark.parametrize("odd", [2**64, -(2**63) - 1, 10**100, "\ud800", "a\udfff"])
+async def test_what_no_request_can_have_as_its_id_ends_nothing(workers: list[InFlight], odd: Any) -> None:
+    workers[0].take_back(cancel(odd))
