@@ -125,7 +125,7 @@ def departed(call: Call, reason: str) -> None:
         call.answer_status = begun or 499
         return
     call.refusal = refuse(reason, call=call)
-    call.answer_status = begun or call.refusal.status
+    call.answer_status = begun if begun and not _has_last_word(call) else call.refusal.status
 
 
 def unrecordable(call: Call, error: AuditUnavailable) -> None:
@@ -484,7 +484,7 @@ async def _answer(gateway: Gateway, call: Call, audit_id: str) -> None:
     if exchange.started or call.answered or (refusal is None and call.link is not None):
         if call.streaming:
             last = b""
-            if refusal is not None and call.rpc_id and not (call.answered or call.waits or call.torn):
+            if refusal is not None and _has_last_word(call):
                 # The head of the answer is out, so why there is none is told as the stream's last event.
                 last = encode(answer_for(gateway, call, refusal, audit_id).body)
             await exchange.finish(last)
@@ -499,6 +499,11 @@ async def _answer(gateway: Gateway, call: Call, audit_id: str) -> None:
         exchange = call.exchange
     body = b"" if call.verb == "HEAD" else answer.body
     await exchange.answer(answer.status, answer.headers, body)
+
+
+def _has_last_word(call: Call) -> bool:
+    """Say whether somebody still waits for an answer on a stream that ends, and can be told why there is none."""
+    return bool(call.rpc_id) and not (call.answered or call.waits or call.torn)
 
 
 def fate(call: Call) -> dict[str, Any]:

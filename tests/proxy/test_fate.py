@@ -27,7 +27,7 @@ def made(body: bytes = CALL, **known: Any) -> Any:
     call = SimpleNamespace(
         message=read, known=read.known, rpc_id=b"7", session=b"s", link=None, era=None, principal=object(), spec=None,
         executed=True, reason="", outcome="", answer_status=0, refusal=None, unrecordable=False, streaming=False,
-        delivered=False, answered=False, intended=True, details={}, id="0198-x",
+        delivered=False, answered=False, waits=False, torn=False, intended=True, details={}, id="0198-x",
     )  # fmt: skip
     vars(call).update(known)
     return call
@@ -62,6 +62,20 @@ def test_a_defect_and_a_stop_leave_it_open(ends: Any) -> None:
     ends(call)
     text, data = told(call)
     assert WORDS in text and data["may_have_run"] is True
+
+
+ENDS = {"revoked_during_stream": 401, "denied_during_stream": 403, "server_stopping": 503, "upstream_changed": 503}
+
+
+@pytest.mark.parametrize("reason", ENDS)
+def test_the_event_of_a_stream_that_is_ended_has_the_status_of_its_last_word(reason: str) -> None:
+    call = made(answer_status=200, streaming=True)
+    outcomes.departed(call, reason)
+    assert call.answer_status == ENDS[reason] == told(call)[1].get("code", call.refusal.code)
+    for nobody in ({"rpc_id": b""}, {"answered": True}, {"waits": True}, {"torn": True}):  # is told anything
+        call = made(answer_status=200, streaming=True, **nobody)
+        outcomes.departed(call, reason)
+        assert call.answer_status == 200
 
 
 def test_nobody_asks_again_with_a_notification() -> None:
