@@ -31,8 +31,8 @@ def nothing() -> int:
     return 0
 
 
-#: ends after which nobody may come back for an answer
-_FOR_GOOD = frozenset({"revoked_during_stream", "denied_during_stream", "cancelled"})
+#: ends after which nobody may have an answer, nor come back for one
+FOR_GOOD = frozenset({"revoked_during_stream", "denied_during_stream", "cancelled"})
 
 
 class Call:
@@ -182,7 +182,7 @@ class Call:
     @property
     def waits(self) -> bool:
         """Whether the answer may still come, though its stream has ended: its client has an id to come back with."""
-        return self.resumable and not self.answered and self.reason not in _FOR_GOOD
+        return self.resumable and not self.answered and self.reason not in FOR_GOOD
 
     @property
     def listens(self) -> bool:

@@ -84,8 +84,11 @@ class InFlight:
         )
         if not cancel.session or not isinstance(wanted, str | int) or isinstance(wanted, bool):
             return
+        try:
+            told = orjson.dumps([cancel.key_id, cancel.slug, cancel.session.decode("latin-1"), wanted])
+        except orjson.JSONEncodeError:
+            return  # over 64 bits, or half a surrogate pair: no request has such an id
         self._end((cancel.key_id, cancel.slug, cancel.session, wanted))
-        told = orjson.dumps([cancel.key_id, cancel.slug, cancel.session.decode("latin-1"), wanted])
         if self._socket is None or len(told) > _MOST:
             return
         for other in os.listdir(self._here):

@@ -58,6 +58,9 @@ _OUTCOME_OF = {
 }
 #: what is said of a request that the upstream was sent and did not answer
 MAY_HAVE_RUN = "It may have run."
+#: what is said where the upstream was sent a request, and the log takes no outcome; the second where it was answered
+NOT_RECORDED = "The audit log cannot record this now."
+WAS_DONE = f"{NOT_RECORDED} It was done all the same."
 #: the reason of a request that the upstream itself refused, with a status of its own
 UPSTREAM_REFUSED = "upstream_refused"
 #: ends for which a client waits for no answer: it left, or took the request back
@@ -103,8 +106,7 @@ def upstream_failed(gateway: Gateway, call: Call, error: UpstreamError) -> None:
     call.executed = error.executed
     if isinstance(error, TimedOut) and takes_cancels(call):
         gateway.spawn(cancel_upstream(gateway, call))
-    message = _told(call, str(error) or answers.REFUSALS[error.reason].message)
-    call.refusal = refuse(error.reason, call=call, message=message, retry_after=retry_after)
+    call.refusal = refuse(error.reason, call=call, message=str(error), retry_after=retry_after)
     call.outcome, call.reason, call.answer_status = "upstream_error", error.reason, call.refusal.status
     if error.detail:
         call.details["error"] = error.detail
@@ -122,22 +124,21 @@ def departed(call: Call, reason: str) -> None:
     if reason in UNANSWERED:
         call.answer_status = begun or 499
         return
-    call.refusal = refuse(reason, call=call, message=_told(call, answers.REFUSALS[answers.told(reason)].message))
-    call.answer_status = begun or call.refusal.status
-
-
-def _told(call: Call, message: str) -> str:
-    """Say of a request whose outcome nobody knows that it may have run: who asked decides whether to ask again."""
-    asked = call.message is not None and call.message.kind == "request"
-    return f"{message} {MAY_HAVE_RUN}" if call.executed and asked else message
+    call.refusal = refuse(reason, call=call)
+    call.answer_status = begun if begun and not _has_last_word(call) else call.refusal.status
 
 
 def unrecordable(call: Call, error: AuditUnavailable) -> None:
-    """The journal took no intent: nothing was executed, and the caller is told so."""
+    """The journal took no intent, and nothing was executed; or no outcome, and the caller is told what became of the request."""
     _let_go(error)
     log.error("the audit journal takes no record", extra={"error": str(error)})
+    done = ran(call)
+    if done and call.streaming:
+        done = None  # its answer may not have come yet
+    message = "" if done is False else WAS_DONE if done else NOT_RECORDED
+    data = None if done is None else {"executed": done}
+    call.refusal = refuse("audit_unavailable", call=call, message=message, retry_after=5, data=data)
     call.unrecordable = True
-    call.refusal = refuse("audit_unavailable", call=call, retry_after=5)
     call.outcome, call.reason, call.answer_status = "unrecorded", "audit_unavailable", 503
 
 
@@ -378,6 +379,8 @@ def ran(call: Call) -> bool | None:
     """Say whether the upstream did what it was asked: no when it was not sent or refused it itself, None when nobody knows."""
     if not call.executed or call.reason == UPSTREAM_REFUSED:
         return False
+    if call.unrecordable and call.refusal is not None:
+        return (call.refusal.data or {}).get("executed")  # as was known before the log failed
     return True if call.outcome == "allowed" else None
 
 
@@ -445,8 +448,6 @@ async def _unrecorded(gateway: Gateway, call: Call) -> str:
     """Leave what can be left of a request that the journal did not take: a count, or what is written when it is back."""
     if call.intended and call.executed:
         call.details["executed"] = True
-        if call.refusal is not None:
-            call.refusal.data = {"executed": True}
     call.event = call.event or await event(gateway, call)
     complete(call)
     call.completed = True
@@ -483,7 +484,7 @@ async def _answer(gateway: Gateway, call: Call, audit_id: str) -> None:
     if exchange.started or call.answered or (refusal is None and call.link is not None):
         if call.streaming:
             last = b""
-            if refusal is not None and call.rpc_id and not (call.answered or call.waits or call.torn):
+            if refusal is not None and _has_last_word(call):
                 # The head of the answer is out, so why there is none is told as the stream's last event.
                 last = encode(answer_for(gateway, call, refusal, audit_id).body)
             await exchange.finish(last)
@@ -500,6 +501,11 @@ async def _answer(gateway: Gateway, call: Call, audit_id: str) -> None:
     await exchange.answer(answer.status, answer.headers, body)
 
 
+def _has_last_word(call: Call) -> bool:
+    """Say whether somebody still waits for an answer on a stream that ends, and can be told why there is none."""
+    return bool(call.rpc_id) and not (call.answered or call.waits or call.torn)
+
+
 def fate(call: Call) -> dict[str, Any]:
     """Say in data what became of a request that is refused, where that is known to be nothing, or not known."""
     known = ran(call)
@@ -508,7 +514,10 @@ def fate(call: Call) -> dict[str, Any]:
 
 def answer_for(gateway: Gateway, call: Call, refusal: Refused, audit_id: str) -> answers.Answer:
     """Give the answer to a call that was refused or failed, in the style that its client can make the most of."""
-    refusal.data = {**fate(call), **(refusal.data or {})}
+    became = fate(call)
+    refusal.data = {**became, **(refusal.data or {})}
+    if "may_have_run" in became and call.known.kind == "request":
+        refusal.message = f"{refusal.message} {MAY_HAVE_RUN}"  # who asked decides whether to ask again
     modern = call.era is not None and call.era.modern
     return answers.refused(refusal, audit_id=audit_id, style=_style(gateway, call, refusal), modern=modern)
 

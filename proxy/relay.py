@@ -18,8 +18,8 @@ from audit.sanitizer import MISSING
 from policies.engine import Context, Target, decide
 from policies.vocabulary import ASKED
 from proxy import answers, legacy_sse, outcomes, tasks
-from proxy.call import Call, nothing
-from proxy.exchange import CANCELLED, PIECE, Departed
+from proxy.call import FOR_GOOD, Call, nothing
+from proxy.exchange import PIECE, Departed
 from proxy.gateway import Gateway
 from proxy.headers import response_headers
 from proxy.judging import Judged, judge, keep_head
@@ -116,6 +116,7 @@ async def _plain(gateway: Gateway, call: Call, response: UpstreamResponse) -> No
         payload = await gateway.payload(
             body, judged.value, compact=judged.compact, caller=call.key_id, level=call.level, side="response"
         )
+        _wanted(call)  # a large one has waited for its turn
         outcomes.complete(call, response=payload, response_bytes=len(body))
         headers.append((b"content-type", b"application/json"))
     else:  # nobody waits for what it says, or nobody can read it
@@ -136,15 +137,15 @@ async def _plain(gateway: Gateway, call: Call, response: UpstreamResponse) -> No
 
 
 def _wanted(call: Call) -> None:
-    """See to it that what a client has taken back is not answered, whatever the upstream made of that."""
-    if call.exchange.ended_by == CANCELLED:
-        raise Departed(CANCELLED)
+    """See to it that what a client has taken back, or may not have any more, is not answered, whatever the upstream said."""
+    if call.exchange.ended_by in FOR_GOOD:
+        raise Departed(call.exchange.ended_by)
 
 
 def _count(gateway: Gateway, call: Call, size: int) -> None:
     """Count what waits for the record of an answer as its caller's."""
     if not call.holds(gateway.ledger, size):
-        raise refuse("too_much_waiting", call=call, retry_after=5, data={"executed": True})
+        raise refuse("too_much_waiting", call=call, retry_after=5)
 
 
 def _largest(gateway: Gateway, call: Call) -> int:
@@ -281,9 +282,9 @@ class _Stream:
             await self._part(departed.reason)
             raise
         except UpstreamError as error:
-            _wanted(call)
             ended = "cut"
             await self._part(error.reason)
+            _wanted(call)
             if call.resumable and self.reading and type(error) is Broken:
                 call.details["error"] = error.detail  # the client may come back for the answer, as without a gateway
             else:

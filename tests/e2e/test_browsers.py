@@ -132,6 +132,7 @@ def test_a_preflight_of_an_allowed_origin_is_answered_here_without_a_key(house, 
     assert answer.headers["Vary"] == "Origin"
     assert answer.headers["Access-Control-Allow-Methods"] == "GET, POST, DELETE, OPTIONS"
     assert int(answer.headers["Access-Control-Max-Age"]) >= 600
+    assert answer.headers["Cache-Control"] == "no-store"
     assert answer.headers["Access-Control-Allow-Credentials"] is None
     assert answer.headers["Access-Control-Allow-Private-Network"] is None
     allowed = {name.strip().lower() for name in answer.headers["Access-Control-Allow-Headers"].split(",")}
@@ -141,6 +142,12 @@ def test_a_preflight_of_an_allowed_origin_is_answered_here_without_a_key(house, 
     }  # fmt: skip
     assert not {"x-evil", "*", "cookie"} & allowed and all(name.isascii() for name in allowed)
     assert len(house.fake.requests) == seen
+
+
+def test_a_page_may_send_no_more_parameters_than_are_read(house):
+    answer = house.preflight(APPS[0], "/mcp/fake", ",".join(f"mcp-param-p{number}" for number in range(100)))
+    allowed = [name.strip() for name in answer.headers["Access-Control-Allow-Headers"].split(",")]
+    assert [name for name in allowed if name.startswith("mcp-param-")] == [f"mcp-param-p{n}" for n in range(64)]
 
 
 def test_a_granted_preflight_leaves_no_event(house):

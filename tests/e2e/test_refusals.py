@@ -241,3 +241,18 @@ def test_a_notification_or_an_answer_of_the_client_has_nobody_who_waits(styled: 
         answer = send(asking.url, b'{"jsonrpc":"2.0","id":1,"result":{}}', asking.headers())
         assert answer.status == 502, answer.body
         fake.forget()
+
+
+@pytest.mark.parametrize(
+    "odd", ["18446744073709551616", "-9223372036854775809", '"\\ud800"', "7.5", "null", "[1]", '{"a":1}']
+)
+def test_a_cancel_of_what_no_request_can_have_as_its_id_is_passed_on(
+    styled: Stage, fake: FakeUpstream, odd: str
+) -> None:
+    asking, since = client(styled, "auto", "session"), styled.gateway.now()
+    body = b'{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":%b}}' % odd.encode()
+    answer = send(asking.url, body, asking.headers())
+    assert answer.status == 202, answer.body
+    event = styled.gateway.event(since)
+    assert (event["outcome"], event["status_code"]) == ("allowed", 202)
+    assert fake.seen("notifications/cancelled")[-1].body == body

@@ -42,11 +42,11 @@ async def workers(tmp_path: Path):
 
 @pytest.mark.parametrize("rpc_id", [7, "7", "é\n", 2**63, "x" * 1024])
 async def test_wherever_it_waits(workers: list[InFlight], rpc_id: Any) -> None:
-    waiting = [call(rpc_id), call(rpc_id)]
-    assert workers[0].add(waiting[0]) and workers[2].add(waiting[1])
+    waiting = [call(rpc_id) for _ in workers]
+    assert all(worker.add(one) for worker, one in zip(workers, waiting, strict=True))
     workers[1].take_back(cancel(rpc_id))
     await asyncio.sleep(0.1)
-    assert [one.exchange.ended for one in waiting] == ["cancelled"] * 2
+    assert [one.exchange.ended for one in waiting] == ["cancelled"] * 3
 
 
 async def test_no_other(workers: list[InFlight]) -> None:
@@ -79,3 +79,8 @@ async def test_a_worker_that_is_gone_holds_nobody_up(workers: list[InFlight], tm
     await asyncio.sleep(0.1)
     assert waiting.exchange.ended == "cancelled"
     (tmp_path / "run" / "calls-9.sock").unlink()
+
+
+@pytest.mark.parametrize("odd", [2**64, -(2**63) - 1, 10**100, "\ud800", "a\udfff"])
+async def test_what_no_request_can_have_as_its_id_ends_nothing(workers: list[InFlight], odd: Any) -> None:
+    workers[0].take_back(cancel(odd))

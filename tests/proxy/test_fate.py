@@ -1,0 +1,133 @@
+"""What a refusal says became of the request: the same in its data, in its words and in the event, and never what nobody knows."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from audit.tickets import AuditUnavailable
+from proxy import message, outcomes
+from proxy.answers import REFUSALS
+from proxy.exchange import Departed, Exchange
+from proxy.refusals import refuse
+from proxy.relay import relay
+from proxy.transports.base import BufferedResponse
+
+CALL = b'{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x"}}'
+MODES = ("http", "in-band", "tool-result")
+WORDS = "It may have run."
+
+
+def made(body: bytes = CALL, **known: Any) -> Any:
+    """A call that the upstream was sent."""
+    read = message.read(body)
+    call = SimpleNamespace(
+        message=read, known=read.known, rpc_id=b"7", session=b"s", link=None, era=None, principal=object(), spec=None,
+        executed=True, reason="", outcome="", answer_status=0, refusal=None, unrecordable=False, streaming=False,
+        delivered=False, answered=False, waits=False, torn=False, intended=True, details={}, id="0198-x",
+    )  # fmt: skip
+    vars(call).update(known)
+    return call
+
+
+def told(call: Any, mode: str = "http") -> tuple[str, dict[str, Any]]:
+    """The text and the data of what its client is told."""
+    gateway: Any = SimpleNamespace(config=SimpleNamespace(refusals=mode))
+    value = json.loads(outcomes.answer_for(gateway, call, call.refusal, "0198-x").body)
+    if "error" in value:
+        return value["error"]["message"], value["error"]["data"]
+    return value["result"]["content"][0]["text"], value["result"]["_meta"]["mcp-sentinel/refusal"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("reason", sorted(REFUSALS))
+def test_words_and_data_say_the_same(reason: str, mode: str) -> None:
+    for executed in (True, False):
+        call = made(executed=executed, reason=reason)
+        call.refusal = refuse(reason, call=call)
+        text, data = told(call, mode)
+        assert (WORDS in text, data.get("may_have_run", False), data.get("executed")) == (
+            (True, True, None) if executed else (False, False, False)
+        )
+        assert text.count(WORDS) <= 1 and text.endswith(" (audit id 0198-x)")
+        assert outcomes.ran(call) is (None if executed else False)
+
+
+@pytest.mark.parametrize("ends", [outcomes.failed, lambda call: outcomes.departed(call, "server_stopping")])
+def test_a_defect_and_a_stop_leave_it_open(ends: Any) -> None:
+    call = made()
+    ends(call)
+    text, data = told(call)
+    assert WORDS in text and data["may_have_run"] is True
+
+
+ENDS = {"revoked_during_stream": 401, "denied_during_stream": 403, "server_stopping": 503, "upstream_changed": 503}
+
+
+@pytest.mark.parametrize("reason", ENDS)
+def test_the_event_of_a_stream_that_is_ended_has_the_status_of_its_last_word(reason: str) -> None:
+    call = made(answer_status=200, streaming=True)
+    outcomes.departed(call, reason)
+    assert call.answer_status == ENDS[reason] == told(call)[1].get("code", call.refusal.code)
+    for nobody in ({"rpc_id": b""}, {"answered": True}, {"waits": True}, {"torn": True}):  # is told anything
+        call = made(answer_status=200, streaming=True, **nobody)
+        outcomes.departed(call, reason)
+        assert call.answer_status == 200
+
+
+def test_nobody_asks_again_with_a_notification() -> None:
+    call = made(b'{"jsonrpc":"2.0","method":"notifications/x"}', rpc_id=b"", reason="upstream_error")
+    call.refusal = refuse("upstream_error", call=call)
+    assert WORDS not in told(call)[0]
+
+
+@pytest.mark.parametrize(
+    ("known", "done", "words"),
+    [
+        ({"executed": False}, False, "so it was not done."),
+        ({"executed": True, "outcome": "allowed"}, True, "It was done all the same."),
+        ({"executed": True, "outcome": "allowed", "streaming": True}, None, WORDS),
+        ({"executed": True, "outcome": "upstream_error", "reason": "upstream_timeout"}, None, WORDS),
+        ({"executed": True, "outcome": "upstream_error", "reason": "upstream_refused"}, False, "so it was not done."),
+    ],
+)
+def test_what_cannot_be_recorded_says_what_became_of_it(known: dict[str, Any], done: bool | None, words: str) -> None:
+    call = made(**known)
+    outcomes.unrecordable(call, AuditUnavailable("full"))
+    text, data = told(call)
+    assert words in text and [other for other in ("not done", "was done", WORDS) if other in text] == [
+        {False: "not done", True: "was done", None: WORDS}[done]
+    ]
+    assert data.get("executed") is done and data.get("may_have_run", False) is (done is None)
+    assert outcomes.ran(call) is done
+
+
+@pytest.mark.parametrize("reason", ["revoked_during_stream", "denied_during_stream", "cancelled"])
+async def test_an_answer_that_waits_for_its_turn_is_not_delivered_after_that(reason: str) -> None:
+    """A large answer is read and redacted in a thread, in its key's turn: whatever ends the call meanwhile keeps it back."""
+
+    async def send(what: Any) -> None:
+        raise AssertionError(what)
+
+    exchange = Exchange({"type": "http", "method": "POST", "headers": []}, None, send)  # type: ignore[arg-type]
+
+    async def payload(*given: Any, **more: Any) -> Any:
+        exchange.end(reason)
+
+    def unwritten(event: Any) -> Any:
+        raise AssertionError("an outcome was recorded")
+
+    gateway: Any = SimpleNamespace(
+        config=SimpleNamespace(max_answer_bytes=1000), payload=payload, logger=SimpleNamespace(outcome=unwritten),
+        snapshot=None, ledger=None, spec=None,
+    )  # fmt: skip
+    call = made(
+        exchange=exchange, body=CALL, verb="POST", decision=None, event=SimpleNamespace(), upstream_ns=0, level="full",
+        key_id="k", holds=lambda ledger, size: True, slug="x", tasks=[], endpoint="mcp", session_presented=b"",
+    )  # fmt: skip
+    answer = b'{"jsonrpc":"2.0","id":7,"result":{"content":[]}}'
+    with pytest.raises(Departed, match=reason):
+        await relay(gateway, call, BufferedResponse(200, [(b"content-type", b"application/json")], answer))
