@@ -290,6 +290,20 @@ def test_a_task_that_nobody_asked_for_is_nobodys(scene: Scene, tasks: Tasks) -> 
     assert unknown(ask(client, "get", "unasked"))
 
 
+def test_a_tool_s_name_fills_no_disk(scene: Scene, tasks: Tasks) -> None:
+    client = scene.client("admin")
+    for number in range(8):
+        client.ask("tools/call", {"name": f"{number}{'é' * 300_000}", "arguments": {}, "task": {"ttl": 60_000}})
+    assert len(tasks.known) == 8
+    kept = [place.stat().st_size for place in (scene.gateway.var / "tasks").rglob("*") if place.is_file()]
+    assert max(kept, default=0) <= 16 * 1024
+    for task in tasks.known:
+        assert unknown(ask(client, "get", task))
+    tasks.known.clear()
+    task = begin(client)
+    assert "result" in ask(client, "get", task).json
+
+
 def test_an_answer_on_another_stream(scene: Scene, tasks: Tasks) -> None:
     tasks.streams = True
     client = scene.client("narrow").initialize()
