@@ -15,7 +15,7 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from proxy.peers import host_allowed, origin_named
+from proxy.peers import host_allowed, normal, origin_named
 
 if TYPE_CHECKING:
     from proxy.call import Call
@@ -43,7 +43,7 @@ _MAX_AGE = b"7200"  # seconds; no browser of today keeps it longer than a day, C
 
 @lru_cache(maxsize=256)
 def shared(origin: bytes) -> Headers:
-    """Say that pages of this origin, and only these, may read an answer."""
+    """Say that pages of this origin, as it is configured, and only these, may read an answer."""
     return [
         (b"access-control-allow-origin", origin),
         (b"access-control-expose-headers", _READ),
@@ -56,7 +56,7 @@ async def answered(call: Call, origins: tuple[str, ...], hosts: tuple[str, ...])
     found = call.header_values(ORIGIN)
     if not origin_named(found, origins):
         return False
-    call.exchange.shared = shared(found[0])
+    call.exchange.shared = shared(normal(found[0]))
     if not is_preflight(call) or not host_allowed(call.header_values(b"host"), hosts):
         return False
     with suppress(OSError):

@@ -7,6 +7,7 @@ What is judged here is one message. Whether it may go out, and that its record c
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 #: how much of an answer that is refused the event is made from
 HEAD_BYTES = 64 * 1024
+#: what servers tell of a task, in the one era and in the other
+OF_TASKS = frozenset({"notifications/tasks/status", "notifications/tasks"})
 
 
 class Judged(NamedTuple):
@@ -64,6 +67,21 @@ async def judge(gateway: Gateway, call: Call, data: bytes) -> Judged:
         gateway.registry.lists_changed(call.slug)
     call.details["list"] = {"kept": found.kept, "hidden": found.hidden}
     return Judged(reply, found.raw, MISSING)
+
+
+async def withheld(gateway: Gateway, call: Call, reply: Reply) -> bool:
+    """Tell whether a message speaks of a task that the caller may not ask for: a server that knows the gateway alone tells
+    every stream, and a role may have lost the tool since. What a call's own stream says before its answer has named the task passes.
+    """
+    if reply.method not in OF_TASKS:
+        return False
+    if not call.answered and call.message is not None and call.message.method == "tools/call":
+        return False
+    params = reply.value.get("params")
+    task = params.get("taskId") if isinstance(params, dict) else None
+    if not isinstance(task, str):
+        return True
+    return not await asyncio.to_thread(_Keep(gateway, call), "task", task, {})
 
 
 async def keep_head(gateway: Gateway, call: Call, data: bytes) -> None:

@@ -39,7 +39,12 @@ def _named(value: bytes, allowed: tuple[str, ...]) -> bool:
 
 def origin_named(origins: Sequence[bytes], allowed: Sequence[str]) -> bool:
     """Exactly one Origin, and one of the configured ones, `null` and those of other schemes than http included."""
-    return len(origins) == 1 and origins[0].decode("latin-1").strip().lower() in allowed
+    return len(origins) == 1 and normal(origins[0]).decode("latin-1") in allowed
+
+
+def normal(origin: bytes) -> bytes:
+    """Give an Origin as browsers write it and settings name it; only what HTTP means by white space may surround it."""
+    return origin.strip(b" \t").lower()
 
 
 def origin_allowed(origins: Sequence[bytes], allowed: Sequence[str], host: bytes, hosts_allowed: Sequence[str]) -> bool:
@@ -48,8 +53,11 @@ def origin_allowed(origins: Sequence[bytes], allowed: Sequence[str], host: bytes
         return True
     if len(origins) != 1:
         return False
+    origin = normal(origins[0]).decode("latin-1")
+    if not (origin.isascii() and origin.isprintable()):  # urlsplit would look past it
+        return False
     try:
-        parts = urlsplit(origins[0].decode("latin-1").strip().lower())
+        parts = urlsplit(origin)
         netloc = parts.netloc
     except ValueError:
         return False

@@ -22,7 +22,7 @@ from proxy.call import FOR_GOOD, Call, nothing
 from proxy.exchange import PIECE, Departed
 from proxy.gateway import Gateway
 from proxy.headers import response_headers
-from proxy.judging import Judged, judge, keep_head
+from proxy.judging import Judged, judge, keep_head, withheld
 from proxy.listing import LIST_METHODS, MOST_LIST_BYTES
 from proxy.message import Refused
 from proxy.refusals import refuse
@@ -250,7 +250,7 @@ class _Stream:
         self.writing = 0
         self.ids = Ids(gateway, call, response)
         self.reading = False
-        self.unasked = 0
+        self.unasked = self.withheld = 0
 
     async def run(self) -> None:
         call, exchange = self.call, self.call.exchange
@@ -304,6 +304,8 @@ class _Stream:
                 stream["dropped"] = self.dropped
             if self.unasked:
                 stream["unasked"] = self.unasked
+            if self.withheld:
+                stream["withheld"] = self.withheld
             if self.server_requests:
                 stream["server_requests"] = self.server_requests
             if self.server_asked > len(self.server_requests):
@@ -392,6 +394,8 @@ class _Stream:
             await self._response(event, judged)
         elif reply.kind == "request":
             await self._server_request(event, judged)
+        elif await withheld(self.gateway, self.call, reply):
+            self.withheld += 1
         else:
             if _LIST_CHANGED.fullmatch(reply.method) is not None:
                 self.gateway.registry.lists_changed(self.call.slug)

@@ -10,12 +10,13 @@ passes as it is.
     tasks/list                 `TaskBook.mine`: the rest is cut out
 
 The book is a small file for each task below SENTINEL_VAR, so that every worker finds it, also after a restart. Its name is
-a digest, and the time of its last change is when it may be forgotten.
+a digest, it holds the names of tools and is small, and the time of its last change is when it may be forgotten.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import time
@@ -41,6 +42,8 @@ log = logging.getLogger("sentinel.proxy")
 
 #: tasks of one key at one upstream that are kept; then the one that would be forgotten first gives way
 MOST: Final = 1_000
+#: how much is written down of one, in bytes: the names of its tools, which a caller chooses
+MOST_BYTES: Final = 16 * 1024
 #: how long a task is kept, in seconds: as long as it lives by its own account, within these
 SHORTEST: Final = 86_400.0
 LONGEST: Final = 30 * SHORTEST
@@ -65,14 +68,18 @@ class TaskBook:
         self._folder = folder
 
     def keep(self, owner: str, name: str, made: Made, seconds: float) -> None:
-        """Write down who made what has this name (`of_task` and the like)."""
+        """Write down who made what has this name (`of_task` and the like); raises OSError for more than belongs here."""
         folder = self._folder / owner
+        place = folder / _digest(name)
+        text = orjson.dumps([made.name, made.within])
+        if len(text) > MOST_BYTES:
+            place.unlink(missing_ok=True)  # what an earlier call left under this name does not speak for this one
+            raise OSError(errno.EFBIG, f"its tools' names are {len(text)} bytes long")
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._make_room(folder)
-        place = folder / _digest(name)
         draft = folder / f"{place.name}.{os.getpid()}"
         with open(draft, "wb", opener=_private) as file:
-            file.write(orjson.dumps([made.name, made.within]))
+            file.write(text)
         until = time.time() + seconds
         os.utime(draft, (until, until))
         draft.rename(place)
@@ -116,14 +123,13 @@ class TaskBook:
     def sweep(self) -> None:
         """Forget what is over, for every key that ever made a task."""
         now = time.time()
-        with suppress(FileNotFoundError):
-            for folder in list(self._folder.iterdir()):
-                for place in list(folder.iterdir()):
-                    with suppress(FileNotFoundError):
-                        if place.stat().st_mtime < now:
-                            place.unlink()
-                with suppress(OSError):  # somebody has just written there
-                    folder.rmdir()
+        for folder in _within(self._folder):
+            for place in _within(folder):
+                with suppress(OSError):  # gone meanwhile, or not ours
+                    if place.stat().st_mtime < now:
+                        place.unlink()
+            with suppress(OSError):  # somebody has just written there
+                folder.rmdir()
 
 
 class Mine(NamedTuple):
@@ -137,6 +143,14 @@ class Mine(NamedTuple):
         """Find the call that made a task, if it is one of these."""
         name = of_task(task)
         return self.book.made(self.owner, name) if _digest(name) in self.names else None
+
+
+def _within(folder: Path) -> list[Path]:
+    """List a folder; what is none, or may not be read, holds nothing of ours, and is no reason not to start."""
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
 
 
 def _private(path: str, flags: int) -> int:
@@ -222,8 +236,8 @@ def _maker(call: Call, target: Target) -> Made:
 async def _keep(gateway: Gateway, call: Call, name: str, made: Made, seconds: float) -> None:
     try:
         await asyncio.to_thread(gateway.tasks.keep, owner(call), name, made, seconds)
-    except OSError:  # then nobody may ask for it, which is what its maker is told
-        log.exception("a task could not be written down", extra={"audit_id": str(call.id)})
+    except OSError as error:  # then nobody may ask for it, which is what its maker is told
+        log.warning("a task could not be written down: %s", error, extra={"audit_id": str(call.id)})
 
 
 # -- who asks for one

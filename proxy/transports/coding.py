@@ -4,7 +4,8 @@
 
 What is passed on, judged and recorded is what was compressed. Little can hide much, so no step gives more than STEP bytes, no
 turn of the loop is held for longer than TURN_SECONDS, whoever reads bounds what it takes, and a stream that has grown past
-the size of a whole answer is cut when it is mostly air. An end that is missing, and bytes behind the end, break the answer.
+the size of a whole answer is cut when it is mostly air. What a stream's codings keep of what they gave counts as waiting, for
+as long as it is open. An end that is missing, and bytes behind the end, break the answer.
 """
 
 from __future__ import annotations
@@ -32,8 +33,12 @@ ZSTD_WINDOW = 23
 
 
 class _Coder(Protocol):
-    """Undoes one coding; `hungry` once all it was given is used up, `over` at its end, `left` what followed that."""
+    """Undoes one coding; `hungry` once all it was given is used up, `over` at its end, `left` what followed that.
 
+    What it gave last it keeps, up to `window` bytes, since what comes may refer to that.
+    """
+
+    window: int
     hungry: bool
     over: bool
     left: bytes
@@ -45,8 +50,9 @@ class _Coder(Protocol):
 class _Zlib:
     """gzip, and the two things that servers call deflate: with zlib's frame, as it should be, and without."""
 
+    window = 1 << zlib.MAX_WBITS
+
     def __init__(self, bits: int) -> None:
-        self._bits = bits
         self._head = b""
         self._engine = zlib.decompressobj(bits) if bits else None
         self.hungry, self.over, self.left = True, False, b""
@@ -69,18 +75,32 @@ class _Zlib:
 
 class _Brotli:
     def __init__(self) -> None:
+        self.window = 0
         self._engine = brotli.Decompressor()
         self.hungry, self.over, self.left = True, False, b""
 
     def step(self, data: bytes) -> bytes:
         """Take more, and give about STEP bytes at most; bytes behind the end are an error."""
+        if not self.window and data:
+            self.window = _brotli_window(data[0])
         given: bytes = self._engine.process(data, output_buffer_limit=STEP)
         self.over = self._engine.is_finished()
         self.hungry = self.over or (self._engine.can_accept_more_data() and len(given) < STEP)
         return given
 
 
+def _brotli_window(first: int) -> int:
+    """Give the window that a stream's first byte asks for (RFC 7932, 9.1): 1 KiB to 16 MiB."""
+    if not first & 1:
+        return 1 << 16
+    if more := first >> 1 & 7:
+        return 1 << 17 + more
+    return 1 << (8 + (first >> 4 & 7) if first >> 4 & 7 else 17)
+
+
 class _Zstd:
+    window = 1 << ZSTD_WINDOW
+
     def __init__(self) -> None:
         self._engine = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: ZSTD_WINDOW})
         self.hungry, self.over, self.left = True, False, b""
@@ -112,13 +132,18 @@ class _Stage:
         self._make, self._several = make, several
         self._coder: _Coder | None = None
         self._input = b""
-        self._begun = self._empty = 0
+        self._begun = self._empty = self._given = 0
         self.hungry = True
 
     @property
     def complete(self) -> bool:
         """Tell whether the data may end here: at the end of a part, or before anything came."""
         return self._coder is None
+
+    @property
+    def held(self) -> int:
+        """Give how many bytes wait here, and are kept because what comes may refer to them."""
+        return len(self._input) + (min(self._given, self._coder.window) if self._coder is not None else 0)
 
     def take(self, data: bytes) -> None:
         """Take what comes next; only when hungry."""
@@ -129,10 +154,11 @@ class _Stage:
         coder = self._coder = self._coder or self._begin()
         data, self._input = self._input, b""
         given = coder.step(data)
+        self._given += len(given)
         self.hungry = coder.hungry
         self._empty = 0 if given else self._empty
         if coder.over:
-            self._coder, self._input = None, coder.left
+            self._coder, self._input, self._given = None, coder.left, 0
             self.hungry = not coder.left
         return given
 
@@ -161,8 +187,8 @@ class Decoded(UpstreamResponse):
 
     @property
     def waiting(self) -> int:
-        """Give how many bytes have come and were not read yet."""
-        return self._inner.waiting
+        """Give how many bytes have come and were not read yet, and what is kept to read the rest."""
+        return self._inner.waiting + sum(stage.held for stage in self._stages)
 
     async def read(self) -> bytes:
         """Give the next piece, as soon as what has come makes one."""

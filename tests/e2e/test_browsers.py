@@ -31,6 +31,7 @@ FOREIGN = [
     ("https://sub.app.example.com", "a host below"),
     ("file://", "files"),
     ("vscode-webview://vscode-app", "another scheme of an app"),
+    ("\xa0https://app.example.com", "white space that is none of HTTP's"),
     ("", "none at all"),
 ]
 

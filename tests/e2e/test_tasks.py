@@ -290,6 +290,20 @@ def test_a_task_that_nobody_asked_for_is_nobodys(scene: Scene, tasks: Tasks) -> 
     assert unknown(ask(client, "get", "unasked"))
 
 
+def test_a_tool_s_name_fills_no_disk(scene: Scene, tasks: Tasks) -> None:
+    client = scene.client("admin")
+    for number in range(8):
+        client.ask("tools/call", {"name": f"{number}{'é' * 300_000}", "arguments": {}, "task": {"ttl": 60_000}})
+    assert len(tasks.known) == 8
+    kept = [place.stat().st_size for place in (scene.gateway.var / "tasks").rglob("*") if place.is_file()]
+    assert max(kept, default=0) <= 16 * 1024
+    for task in tasks.known:
+        assert unknown(ask(client, "get", task))
+    tasks.known.clear()
+    task = begin(client)
+    assert "result" in ask(client, "get", task).json
+
+
 def test_an_answer_on_another_stream(scene: Scene, tasks: Tasks) -> None:
     tasks.streams = True
     client = scene.client("narrow").initialize()
@@ -364,6 +378,70 @@ def test_updates_of_tasks_are_listened_for_by_their_maker(scene: Scene, tasks: T
     assert unknown(listen(client, task, "other"))
     for other in (scene.client("narrow", 1, era="modern"), scene.client("admin", era="modern")):
         assert unknown(listen(other, task))
+
+
+@pytest.mark.parametrize("era", ["legacy", "modern"])
+def test_what_a_server_tells_everybody_of_a_task_reaches_its_maker(scene: Scene, tasks: Tasks, era: str) -> None:
+    mine, other, admin = (scene.client(role, n, era=era) for role, n in (("narrow", 0), ("narrow", 1), ("admin", 0)))
+    task = begin(mine)
+    method = "notifications/tasks/status" if era == "legacy" else "notifications/tasks"
+
+    def told(*params: Any) -> bytes:
+        return b"".join(event({"jsonrpc": "2.0", "method": method, "params": one}) for one in params)
+
+    async def stream(exchange: Exchange) -> None:
+        await exchange.head(200, [("Content-Type", "text/event-stream")])
+        about = {"taskId": task, "status": "completed", "result": {"content": []}}
+        await exchange.chunk(told(about, {"taskId": "another's"}, {"taskId": [task]}, {"task": about}, {}))
+        await exchange.chunk(
+            event({"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": 1}})
+        )
+        if exchange.request.id is not None:
+            await exchange.chunk(
+                event({"jsonrpc": "2.0", "id": exchange.request.id, "result": {"resultType": "complete"}})
+            )
+        await exchange.end()
+
+    def heard(client: Client) -> list[Any]:
+        since = scene.gateway.now()
+        if era == "legacy":
+            scene.fake.script(stream, verb="GET", times=1)
+            answer = send(client.address, headers=client.headers(), verb="GET")
+        else:
+            scene.fake.script(stream, method="subscriptions/listen", times=1)
+            found = client.ask("subscriptions/listen", {"notifications": {"toolsListChanged": True}})
+            assert isinstance(found, Response)
+            answer = found
+        said = [json.loads(line[6:]) for line in answer.body.decode().splitlines() if line.startswith("data: {")]
+        assert any(one.get("method") == "notifications/message" for one in said), answer.body
+        names = [one["params"].get("taskId") for one in said if one.get("method") == method]
+        about = scene.gateway.event(since)["details"]["stream"]
+        assert about.get("withheld", 0) == 5 - len(names)
+        return names
+
+    if era == "legacy":
+        for client in (mine, other, admin):
+            client.initialize()
+    assert heard(mine) == [task]
+    assert heard(other) == heard(admin) == []
+
+
+def test_what_a_call_s_own_stream_says_of_its_task_passes(scene: Scene, tasks: Tasks) -> None:
+    client = scene.client("narrow")
+
+    async def stream(exchange: Exchange) -> None:
+        await exchange.head(200, [("Content-Type", "text/event-stream")])
+        for task in ("early", "late"):
+            about = {"taskId": task, "status": "working"}
+            if task == "late":
+                result = {"task": {"taskId": "early", "ttl": 1}}
+                await exchange.chunk(event({"jsonrpc": "2.0", "id": exchange.request.id, "result": result}))
+            await exchange.chunk(event({"jsonrpc": "2.0", "method": "notifications/tasks/status", "params": about}))
+        await exchange.end()
+
+    scene.fake.script(stream, method="tools/call", times=1)
+    answer = client.ask("tools/call", {"name": "get_customer", "arguments": {}, "task": {}})
+    assert b'"status":"working"' in answer.body.replace(b" ", b"") and b"late" not in answer.body
 
 
 def test_calls_count_and_asking_does_not(scene: Scene, tasks: Tasks) -> None:

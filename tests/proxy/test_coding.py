@@ -254,5 +254,33 @@ async def test_a_zstd_stream_may_not_ask_for_much_memory():
         await decoded(Pieces([greedy]), b"zstd", MB).body(MB)
 
 
+@pytest.mark.parametrize("bits", range(10, 25))
+async def test_what_a_brotli_stream_keeps_counts(bits):
+    data = random.Random(1).randbytes((1 << bits) + 2 * MB)
+    answer = decoded(Pieces(cut(brotli.compress(data, quality=2, lgwin=bits), 60_000)), b"br", 64 * MB)
+    assert answer.waiting == 0
+    got = 0
+    while got < (1 << bits) + MB:
+        got += len(await answer.read())
+    assert 1 << bits <= answer.waiting < (1 << bits) + 2 * coding.STEP
+
+
+@pytest.mark.parametrize(
+    ("way", "kept"),
+    [("gzip", 32 * 1024), ("deflate", 32 * 1024), ("zstd", 8 * MB), ("twice the same", 2 * 32 * 1024), ("two", 4 * MB)],
+)
+async def test_what_other_streams_keep_counts_and_is_given_back_at_the_end(way, kept):
+    name, compress = WAYS[way]
+    data = random.Random(1).randbytes(12 * MB)
+    answer = decoded(Pieces(cut(compress(data), 60_000)), name, 64 * MB)
+    got = 0
+    while got < 10 * MB:
+        got += len(await answer.read())
+    assert kept <= answer.waiting < kept + 4 * coding.STEP + 32 * 1024
+    while await answer.read():
+        pass
+    assert answer.waiting == 0
+
+
 def test_the_codings_are_those_that_servers_use():
     assert set(coding._CODERS) == {b"gzip", b"x-gzip", b"deflate", b"br", b"zstd"}

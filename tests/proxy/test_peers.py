@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.peers import host_allowed, origin_allowed
+from proxy.peers import host_allowed, normal, origin_allowed, origin_named
 
 HOSTS = ("localhost", "127.0.0.1", "[::1]", ".example.com")
 
@@ -31,6 +31,20 @@ def test_hosts_we_answer_for(host):
 )
 def test_hosts_we_do_not_answer_for(host):
     assert not host_allowed([host.encode()], HOSTS)
+
+
+@pytest.mark.parametrize("around", [b"\xa0", b"\x85", b"\x1c", b"\x0c", b"\0", b"\xc2\xa0", b"'"])
+def test_an_origin_with_anything_around_it_is_another(around):
+    for origin in (around + b"https://app.test", b"https://app.test" + around):
+        assert not origin_named([origin], ("https://app.test",))
+        assert not origin_allowed([origin], ("https://app.test",), b"localhost", HOSTS)
+    assert not origin_allowed([b"http://localhost" + around], (), b"localhost", HOSTS)
+    assert not origin_allowed([around + b"http://localhost"], (), b"localhost", HOSTS)
+
+
+def test_white_space_and_case_of_http_are_none_of_an_origin():
+    assert origin_named([b" HTTPS://App.test\t"], ("https://app.test",))
+    assert normal(b" HTTPS://App.test\t") == b"https://app.test"
 
 
 def test_a_missing_or_doubled_host_is_not_ours():
