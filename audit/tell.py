@@ -196,16 +196,18 @@ def sentence(event: Any) -> list[Part]:
         "cancelled": ", and it was cancelled",
         "interrupted": ", and it was cut off",
     }
-    say(ends.get(event.outcome, ", which said that it failed" if event.outcome == "allowed" and event.failed else ""))
+    # Why it was allowed is not why it failed.
+    said_it_failed = event.outcome == "allowed" and event.failed
+    say(", which said that it failed" if said_it_failed else ends.get(event.outcome, ""))
     rule = decision.get("rule")
     if isinstance(rule, Mapping) and rule:
-        say(": rule ")
+        say("; allowed by rule " if said_it_failed else ": rule ")
         label = str(rule.get("name") or "")
         name(f"{rule.get('id', '')}{f' “{label}”' if label else ''}")
         if event.reason and event.outcome not in ("allowed", "denied"):
             say(f"; {words(event.reason)}")
     elif event.reason:
-        say(f": {words(event.reason)}")
+        say(f"{'; ' if said_it_failed else ': '}{words(event.reason)}")
     if decision.get("policy_version"):
         say(", policy version ")
         name(str(decision["policy_version"]))

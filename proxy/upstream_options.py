@@ -121,8 +121,8 @@ _EXAMPLES = {
 }
 
 OPTIONS = (
-    Option("--name", "name", "a name for people"),
-    Option("--description", "description", "what it is for"),
+    Option("--name", "name", "a name for people", metavar="TEXT"),
+    Option("--description", "description", "what it is for", metavar="TEXT"),
     Option("--transport", "transport", "how the server at --url is spoken to (streamable-http)", URL,
            choices=("streamable-http", "sse")),
     Option("--header", "headers", f"sent with each request; {_VALUES}", URL, _PAIR, pairs=True),
@@ -173,9 +173,9 @@ CHANGES = (
 def declare(parser: ArgumentParser, *, new: bool) -> None:
     """Add the options to the parser of `add` (`new`) or `change`."""
     where = parser.add_mutually_exclusive_group(required=new)
-    of_url: dict[str, Any] = {"dest": "given_url", "default": argparse.SUPPRESS}
+    of_url: dict[str, Any] = {"dest": "given_url", "metavar": "URL", "default": argparse.SUPPRESS}
     where.add_argument("--url", help="the MCP endpoint, such as https://tools.example.com/mcp", **of_url)
-    of_command: dict[str, Any] = {"dest": "given_command", "default": argparse.SUPPRESS}
+    of_command: dict[str, Any] = {"dest": "given_command", "metavar": "COMMAND", "default": argparse.SUPPRESS}
     where.add_argument("--command", help="program and arguments (stdio), run without a shell", **of_command)
     for option in OPTIONS if new else (*OPTIONS, *CHANGES):
         option.declare(parser)

@@ -187,6 +187,19 @@ def test_an_event_is_told_as_a_sentence(event, as_duty):
     assert "5 µs" in text
 
 
+@pytest.mark.parametrize(
+    ("rule", "why"),
+    [({"id": 3, "effect": "allow"}, "allowed by rule 3"), (None, "a rule allows it")],
+)
+def test_why_a_call_was_allowed_is_not_told_as_why_its_tool_failed(event, as_duty, rule, why):
+    made = event(
+        tool_name="delete_customer", tool_error=True, decision={"allowed": True, "rule": rule, "policy_version": 2}
+    )
+    text = as_duty("viewer").get(f"{LIST}{made.id}/change/").content.decode()
+    plain = re.sub(r"<[^>]+>", "", re.search(r'<h1 class="sentence">(.*?)</h1>', text, re.DOTALL)[1])
+    assert plain.endswith(f"called delete_customer on crm, which said that it failed; {why}, policy version 2.")
+
+
 def test_cells_lead_to_the_same_key_and_tool_within_the_other_filters(event, as_duty):
     made = event(tool_name="a&b=c d", outcome="denied", reason="no_rule")
     client = as_duty("viewer")

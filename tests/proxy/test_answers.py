@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
+from audit.tell import REASONS
 from proxy import answers
 from proxy.answers import REFUSALS, Answer, refusal
 from proxy.message import Known, Refused
@@ -55,6 +58,23 @@ def test_each_reason(reason: str, status: int) -> None:
 def test_the_table_holds_nothing_else() -> None:
     named = {answers.told(reason) for reason, _ in CASES}
     assert set(REFUSALS) - named == {"internal_error", "revoked_during_stream"}
+
+
+def test_each_reason_has_words_in_the_admin() -> None:
+    assert (set(REFUSALS) | answers.CREDENTIAL_REASONS) - set(REASONS) == set()
+
+
+def test_the_table_for_clients_has_each_reason_once_with_its_status() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "clients.md").read_text(encoding="utf-8")
+    shown: list[tuple[str, int]] = []
+    for row in re.findall(r"^\| (\d{3} .*?) \|", page.partition("## When it does not work")[2], re.MULTILINE):
+        status = 0
+        for number, reason in re.findall(r"(?<!`)\b(\d{3})\b|`(\w+)`", row):
+            status = int(number or status)
+            if reason:
+                shown.append((reason, status))
+    told = {answers.told(reason) for reason in REFUSALS}
+    assert sorted(shown) == sorted((reason, REFUSALS[reason].status) for reason in told)
 
 
 @pytest.mark.parametrize(

@@ -249,3 +249,12 @@ def test_one_that_never_answers_is_told_with_its_last_words(quick, tmp_path, end
         call_command("upstreams", "check", "broken", "--json", stdout=out, stderr=io.StringIO())
     last = json.loads(out.getvalue())
     assert last["ok"] is False and "npm error 404" in last["steps"][-1]["said"] and "hunter2" not in out.getvalue()
+
+
+@pytest.mark.parametrize("act", ["add", "change"])
+def test_the_help_does_not_show_where_values_are_kept(act: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        call_command("upstreams", act, "--help")
+    shown = capsys.readouterr().out
+    assert "--url URL" in shown and "--command COMMAND" in shown
+    assert "given_" not in shown.lower()
