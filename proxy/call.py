@@ -15,7 +15,7 @@ from policies.engine import Decision, Principal, Target
 from policies.keys import AuthResult
 from proxy.credentials import NOTHING, Presented
 from proxy.era import Era
-from proxy.exchange import Exchange, Headers
+from proxy.exchange import CANCELLED, Exchange, Headers
 from proxy.ledger import SMALL, Hold, Ledger
 from proxy.mailbox import Link
 from proxy.message import Known, Message, Refused
@@ -32,7 +32,7 @@ def nothing() -> int:
 
 
 #: ends after which nobody may have an answer, nor come back for one
-FOR_GOOD = frozenset({"revoked_during_stream", "denied_during_stream", "cancelled"})
+FOR_GOOD = frozenset({"revoked_during_stream", "denied_during_stream", CANCELLED})
 
 
 class Call:

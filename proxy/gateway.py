@@ -89,7 +89,7 @@ class Gateway:
         """Begin: the mailboxes of older streams, and the ticker that minds open streams."""
         await self.mailboxes.start()
         self.in_flight.start()
-        await asyncio.to_thread(self.tasks.sweep)
+        self.spawn(asyncio.to_thread(self.tasks.sweep))  # a folder may hold many, and nobody waits for it
         self._loop = asyncio.get_running_loop()
         self.holder.subscribe(self._snapshot_changed)
         self._ticker = self._loop.create_task(self._tick())

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from proxy.exchange import CANCELLED
+
 if TYPE_CHECKING:
     from proxy.call import Call
 
@@ -99,7 +101,7 @@ class InFlight:
     def _end(self, name: Name) -> None:
         call = self._calls.get(name)
         if call is not None:
-            call.exchange.end("cancelled")
+            call.exchange.end(CANCELLED)
 
     def _hear(self) -> None:
         while self._socket is not None:

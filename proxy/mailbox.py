@@ -14,6 +14,7 @@ means, and every call is told when the stream ends. What ends says why, and a la
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -39,7 +40,7 @@ def known_by(rpc_id: bytes) -> str:
     return sha256(rpc_id).hexdigest()[:32]
 
 
-class Link:
+class Link(ABC):
     """A way into one mailbox, of one post."""
 
     def __init__(self, request: str, session: bytes, version: bytes) -> None:
@@ -61,17 +62,17 @@ class Link:
         if self.told is not None:
             self.told(reason)
 
+    @abstractmethod
     async def push(self, event: bytes) -> None:
         """Put one event into the stream."""
-        raise NotImplementedError
 
     async def remember(self, session: bytes, version: bytes) -> None:
         """Note the upstream's session for the posts that follow, and listen to what it says beside answers."""
         self.session, self.version = session, version
 
+    @abstractmethod
     def cancel(self, request: str, reason: str) -> None:
         """Tell the call of another request of this session that its client takes it back, or has."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """Let go of the mailbox, and of the call."""

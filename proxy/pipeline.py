@@ -34,7 +34,7 @@ from policies.vocabulary import CALLS, OPEN, TASK_METHODS
 from proxy import cors, era, legacy_sse, outcomes, resumption, tasks
 from proxy.call import Call
 from proxy.credentials import SCOPE_KEY, presented
-from proxy.exchange import Departed, Exchange
+from proxy.exchange import CANCELLED, Departed, Exchange
 from proxy.gateway import Gateway
 from proxy.headers import JSON, LAST_EVENT_ID, is_json, is_plain
 from proxy.in_flight import CANCEL
@@ -90,7 +90,7 @@ async def handle(gateway: Gateway, exchange: Exchange, *, endpoint: str, slug: s
     except Refused as refused:
         outcomes.refused(call, refused)
     except Cancelled:
-        outcomes.departed(call, "cancelled")
+        outcomes.departed(call, CANCELLED)
     except UpstreamError as error:
         outcomes.upstream_failed(gateway, call, error)
     except Departed as departed:
@@ -459,7 +459,7 @@ async def forward(gateway: Gateway, call: Call) -> None:
             call.upstream_ns = time.perf_counter_ns() - since
         await relay(gateway, call, response)
     finally:
-        if response is not None and call.exchange.ended_by == "cancelled":
+        if response is not None and call.exchange.ended_by == CANCELLED:
             # The upstream hears of the cancel on the connection it comes on, and not by the loss of this one.
             asyncio.get_running_loop().call_later(CANCEL_SECONDS, response.abort)
         elif response is not None:
