@@ -125,7 +125,7 @@ class UpstreamAdmin(Pages):
             if not may_change:
                 raise PermissionDenied
             if form.is_valid():
-                from proxy import catalogue_services, services
+                from proxy import services
 
                 data = form.given()
                 policy = upstream.catalogue_policy
@@ -137,8 +137,6 @@ class UpstreamAdmin(Pages):
                         may_judge=_judges(request),
                         **data,
                     )
-                    if changed.catalogue_policy != policy:
-                        catalogue_services.apply_policy(upstream.slug)
                 except ServiceError as error:
                     _blame(form, error)
                 else:

@@ -102,7 +102,7 @@ class _Keep:
         self.principal = call.principal
         self.spec = gateway.upstream(call.slug) or call.spec
         self.context = Context(now=datetime.now(UTC), client_ip=call.client_ip)
-        self._book, self._owner = gateway.tasks, owner(call)
+        self._book, self._call = gateway.tasks, call
         self.watched = self.spec is not None and gateway.registry.watched(self.spec)
         #: something is listed that the catalogue does not have so
         self.differs = False
@@ -117,7 +117,7 @@ class _Keep:
 
     @cached_property
     def _tasks(self) -> Mine:
-        return self._book.mine(self._owner)
+        return self._book.mine(owner(self._call))
 
     def __call__(self, kind: ItemKind, name: str, item: dict[str, Any]) -> bool:
         if self.snapshot is None or self.principal is None or self.spec is None:

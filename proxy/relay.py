@@ -99,7 +99,8 @@ async def _plain(gateway: Gateway, call: Call, response: UpstreamResponse) -> No
     judged = None
     if asked and status < 300:
         judged = await _answer(gateway, call, response, body)
-        await legacy_sse.begun(gateway, call, response, judged.reply)
+        if call.link is not None:
+            await legacy_sse.begun(gateway, call, response, judged.reply)
     elif status >= 400 and response.content_type == b"application/json":
         judged = await _error(gateway, call, body)
     if judged is not None and judged.reply.id is None and call.link is not None:
@@ -420,7 +421,8 @@ class _Stream:
         await self._flush()
         _wanted(call)
         _note_result(call, reply)
-        await legacy_sse.begun(self.gateway, call, self.response, reply)
+        if call.link is not None:
+            await legacy_sse.begun(self.gateway, call, self.response, reply)
         await tasks.note(self.gateway, call, reply.result)
         payload = await self.gateway.payload(
             judged.data, judged.value, caller=call.key_id, level=call.level, side="response"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import psycopg
 
+from policies.bounded import BoundedConnection
 from proxy.specs import UpstreamSpec
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class Standing:
 def write(dsn: str, changes: list[Change]) -> None:
     """Write down how upstreams stand; what cannot be written now is found again later."""
     try:
-        with psycopg.connect(dsn, connect_timeout=2, options="-c statement_timeout=2000") as connection:
+        with BoundedConnection.connect(dsn, connect_timeout=2, options="-c statement_timeout=2000") as connection:
             for change in changes:
                 connection.execute(_BEGIN, [change.upstream])
                 connection.execute(

@@ -320,9 +320,8 @@ class GuardedProtocol(HttpToolsProtocol):
                 framing = b"transfer-encoding: chunked"
             elif name == b"content-length" and value.strip(b"0"):
                 framing = b"content-length: " + value
-        if (
-            self.url[:7].lower() == b"http://"
-        ):  # the whole address, as a proxy is asked: the same one, where it names this host
+        # The whole address, as a proxy is asked: the same one, where it names this host.
+        if self.url[:7].lower() == b"http://":
             authority, slash, path = self.url[7:].partition(b"/")
             if [authority.lower()] == [host.lower() for host in hosts] and authority:
                 self.url = slash + path
