@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sentinel.conf import PROJECT
 from tests.support.fixtures import Stage
+from tests.support.upstream import result
 
 ALERTS = PROJECT / "deploy" / "prometheus" / "alerts.yml"
 DASHBOARD = PROJECT / "deploy" / "grafana" / "mcp-sentinel.json"
@@ -38,12 +39,14 @@ def scrape(stage: Stage) -> tuple[dict[str, set[str]], Samples]:
 
 @pytest.fixture(scope="module")
 def exposed(stage: Stage) -> tuple[dict[str, set[str]], Samples]:
-    """The metrics after some traffic: a call, a limited one, one cut off, a check."""
+    """The metrics after some traffic: a call, a limited one, one of a tool that fails, one cut off, a check."""
     stage.fake.forget()
     stage.gateway.manage("upstreams", "check", "fake", check=False)
     client = stage.client().initialize()
     for _ in range(3):
         client.call("limited")
+    stage.fake.script(result({"content": [], "isError": True}), method="tools/call", name="public.echo")
+    client.call("public.echo", {"text": "x"})
     with socket.create_connection(("127.0.0.1", stage.gateway.port), timeout=5) as broken:
         broken.sendall(b"no request at all\r\n\r\n")
         broken.recv(1000)
