@@ -60,7 +60,7 @@ check: install-dev ## format, lint, types, import directions, migrations, the se
 	$(BIN)/lint-imports
 	$(BIN)/python manage.py check --fail-level WARNING
 	$(BIN)/python manage.py makemigrations --check --dry-run
-	@$(BIN)/python -m sentinel.conf | diff docs/settings.md - || { echo "run: make docs-settings"; exit 1; }
+	@$(BIN)/python -m core.conf.settings | diff docs/settings.md - || { echo "run: make docs-settings"; exit 1; }
 
 bench: install-dev ## the published benchmark: direct, nginx, gateway, in turns
 	@$(BIN)/python -m bench $(ARGS)
@@ -87,7 +87,7 @@ sample-data: install ## fill the log with realistic events (EVENTS=1000000)
 	@$(BIN)/python -m bench.sample_data --events $(or $(EVENTS),1000000) $(ARGS)
 
 docs-settings: install ## write docs/settings.md from the code
-	@$(BIN)/python -m sentinel.conf > docs/settings.md
+	@$(BIN)/python -m core.conf.settings > docs/settings.md
 
 # --universal: one file for every supported Python and platform. Index addresses are left out.
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

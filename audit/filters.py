@@ -17,9 +17,9 @@ from django.http import QueryDict
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
-from audit import act_kinds, tool_errors
-from audit.ids import uuid7_floor
+from audit.events import act_kinds, tool_errors
 from audit.models import Outcome
+from core.ids import uuid7_floor
 
 __all__ = ["FIELDS", "PRESETS", "Chip", "Filters", "absolute", "of_form", "pattern"]
 

@@ -10,11 +10,11 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
-from audit import tool_errors
-from audit.fields import ExactJSONField
-from audit.jobs import STATES, Job
+from audit.events import tool_errors
 from audit.querysets import AuditEventQuerySet
-from audit.rule_models import RedactionRule
+from audit.redaction.models import RedactionRule
+from core.columns import ExactJSONField
+from core.jobs import STATES, Job
 
 __all__ = [
     "AuditEvent",
@@ -50,14 +50,14 @@ class Outcome(models.TextChoices):
 
 def new_id() -> UUID:
     """Make the id of an event that starts now."""
-    from audit.ids import uuid7
+    from core.ids import uuid7
 
     return uuid7()
 
 
 def sanitised(values: dict[str, Any]) -> dict[str, Any]:
     """Pass the values of a new event through the one place where events are made."""
-    from audit.event import COLUMNS, Event
+    from audit.events.event import COLUMNS, Event
 
     if "pk" in values:
         values = {**values, "id": values["pk"]}
@@ -111,7 +111,7 @@ class AuditEvent(models.Model):
     last_ts = models.DateTimeField("last", null=True, blank=True)
     trace_id = models.TextField(default="", blank=True)
     details = ExactJSONField(default=dict)
-    #: NULL in events from before there was this column; see audit.tool_errors
+    #: NULL in events from before there was this column; see audit.events.tool_errors
     tool_error = models.BooleanField(null=True, blank=True)
     search = models.TextField(default="", blank=True, editable=False)
 
@@ -185,7 +185,7 @@ class OpenCall(models.Model):
 
 
 class Resumption(models.Model):
-    """A stream that took up an open call, and the answer it brought; joined to the call's event by audit.resuming."""
+    """A stream that took up an open call, and the answer it brought; joined to the call's event by audit.drain.resumption."""
 
     #: the event of the request that opened the stream
     id = models.UUIDField(primary_key=True, editable=False)
@@ -334,7 +334,7 @@ class Rollup(models.Model):
 class Latency(models.Model):
     """How long what reached one upstream in one minute took: counts in buckets 5 % wide, with the least and most of each.
 
-    So any percentile is right within 5 %, whatever its size, and exact where its bucket holds one or two (audit.latencies).
+    So any percentile is right within 5 %, whatever its size, and exact where its bucket holds one or two (audit.drain.latencies).
     """
 
     minute = models.DateTimeField()
@@ -357,7 +357,7 @@ class ExportJob(Job):
     """A large export on its way into a file, that only its requester may fetch."""
 
     user_id = models.BigIntegerField()
-    actor = models.JSONField(default=dict)  # as audit.acts.Actor: the event at the end names them too
+    actor = models.JSONField(default=dict)  # as audit.services.acts.Actor: the event at the end names them too
     format = models.CharField(max_length=10)
     filter = models.JSONField(default=dict)  # the conditions, as the events about the export keep them
     since = models.DateTimeField()
@@ -374,7 +374,7 @@ class ExportJob(Job):
 class VerifyJob(Job):
     """A verification of the whole log that somebody asked for, and what was found when it is over."""
 
-    actor = models.JSONField(default=dict)  # as audit.acts.Actor: the event at the end names them too
+    actor = models.JSONField(default=dict)  # as audit.services.acts.Actor: the event at the end names them too
     events = models.BigIntegerField(default=0)
     since = models.DateTimeField(null=True, blank=True)  # the oldest event's time
     seconds = models.FloatField(default=0.0)

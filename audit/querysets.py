@@ -29,7 +29,7 @@ class AuditEventQuerySet(models.QuerySet["AuditEvent"]):
 
     def between(self, start: datetime | None = None, end: datetime | None = None) -> AuditEventQuerySet:
         """Keep the events that started in [start, end)."""
-        from audit.ids import uuid7_floor
+        from core.ids import uuid7_floor
 
         found = self
         if start is not None:

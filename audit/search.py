@@ -15,9 +15,9 @@ from uuid import UUID
 
 from django.db import OperationalError, connection, transaction
 
-from audit import tool_errors
+from audit.events import tool_errors
 from audit.filters import INDEXED, Filters
-from audit.ids import ts_of
+from core.ids import ts_of
 
 __all__ = ["Found", "Row", "search"]
 

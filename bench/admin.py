@@ -78,8 +78,8 @@ def places(rng: random.Random, number: int) -> list[str]:
     """Return cursors spread evenly over the time the log covers."""
     from datetime import UTC, datetime
 
-    from audit.ids import ts_of, uuid7_floor
     from audit.models import AuditEvent
+    from core.ids import ts_of, uuid7_floor
 
     ends = [AuditEvent.objects.order_by(order).values_list("id", flat=True).first() for order in ("id", "-id")]
     if None in ends:
@@ -143,7 +143,7 @@ def run(number: int, seed: int, only: str) -> bool:
     from django.test import Client
 
     from audit.models import AuditEvent
-    from sentinel import overview
+    from sentinel.site import overview
 
     rng = random.Random(seed)
     print(f"about {AuditEvent.objects.about_count():,} events; each page {number} times; milliseconds\n")

@@ -11,9 +11,9 @@ import statistics
 import time
 import tracemalloc
 
-from policies.compiled import PolicySet
-from policies.document import parse
-from policies.engine import Context, Principal, Target, decide
+from policies.documents.reader import parse
+from policies.engine.compiled import PolicySet
+from policies.engine.decide import Context, Principal, Target, decide
 from policies.specs import numbered
 
 SIZES = (10, 100, 1_000, 10_000)

@@ -18,9 +18,9 @@ from ipaddress import ip_network
 
 import uvloop
 
-from proxy.egress import Egress, parse_url
-from proxy.transports.base import UpstreamRequest
-from proxy.transports.streamable_http import StreamableHttpTransport
+from proxy.upstreams.egress import Egress, parse_url
+from proxy.upstreams.transports.base import UpstreamRequest
+from proxy.upstreams.transports.http.streamable_http import StreamableHttpTransport
 
 BODY = (
     b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{"text":"'

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import orjson
 
-from audit.event import Event
-from audit.sanitizer import Sanitizer
+from audit.events.event import Event
+from audit.redaction.sanitizer import Sanitizer
 
 SANITIZER = Sanitizer(b"benchmark" * 4)
 DECISION = {

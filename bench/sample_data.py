@@ -191,7 +191,7 @@ FROM audit_auditevent WHERE id >= %s AND id < %s AND writer = 'sample'
 GROUP BY date_trunc('minute', ts), outcome, reason, upstream, method, tool, coalesce(api_key_id::text, ''), key_name, role
 ON CONFLICT DO NOTHING
 """
-# The buckets of audit.latencies.
+# The buckets of audit.drain.latencies.
 LATENCIES = """
 INSERT INTO audit_latency (minute, upstream, bucket, number, least_us, most_us)
 SELECT date_trunc('minute', ts), upstream, floor(ln(greatest(round(latency_ms * 1000), 1)) / ln(1.05)), count(*),
@@ -235,7 +235,7 @@ def fill(
     vacuum: bool = True,
 ) -> None:
     """Store events of the days up to `until` through a connection of psycopg's; without `vacuum` in the caller's transaction."""
-    from audit.ids import uuid7_floor
+    from core.ids import uuid7_floor
 
     rng = random.Random(seed)
     now = until or datetime.now(UTC)
@@ -282,7 +282,7 @@ def _load_day(connection: Any, day: date, rows: Iterator[str]) -> str:
     if new:
         for sql in INDEXES:
             connection.execute(sql.format(t=name))
-        from audit.ids import uuid7_floor
+        from core.ids import uuid7_floor
 
         low = datetime(day.year, day.month, day.day, tzinfo=UTC)
         zero = "0000-0000-000000000000"
@@ -318,7 +318,7 @@ def main() -> None:
     load(dsn, arguments.events, arguments.days, seed=arguments.seed)
     from django.utils import timezone
 
-    from sentinel import overview
+    from sentinel.site import overview
 
     overview.read("7d", timezone.now())  # sums the quarter hours now, not at the first look
 

@@ -15,9 +15,9 @@ from django.db.models import F, Func, Q, Value
 from django.db.models.lookups import Exact, In
 from django.utils import timezone
 
-from audit.jobs import Job
+from core.columns import NetworkField
+from core.jobs import Job
 from policies import vocabulary
-from policies.fields import NetworkField
 
 
 def _choices(words: tuple[str, ...]) -> list[tuple[str, str]]:

@@ -11,7 +11,7 @@ Scalar = str | int | float | bool
 
 @dataclass(frozen=True, slots=True)
 class ConditionSpec:
-    """One thing that must hold of a call; see policies.conditions for what each operator means."""
+    """One thing that must hold of a call; see policies.engine.conditions for what each operator means."""
 
     operator: str
     value: Any = None

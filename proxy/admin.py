@@ -15,14 +15,15 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import URLPattern, path
 
-from audit import members
-from audit.pages import Pages, asked
-from audit.people import actor
-from audit.tell import words
-from proxy import definitions, vault
+from audit.events.sentences import words
+from core.access import members
+from core.access.actors import actor
+from core.admin.base import Pages, asked
 from proxy.forms import REACH, JudgementForm, UpstreamForm, pairs_as_text
+from proxy.mcp import definitions
 from proxy.models import CatalogueItem, Upstream, UpstreamStatus
-from proxy.services import ServiceError
+from proxy.services.upstreams import ServiceError
+from proxy.upstreams import vault
 
 PAGE = 50
 STATES = {"waiting": "Waiting", "pinned": "Approved", "gone": "Gone", "": "All"}
@@ -73,7 +74,7 @@ class UpstreamAdmin(Pages):
             request.POST or None, new=True, owned=members.owned(request.user, "upstream"), commands=commands
         )
         if request.method == "POST" and form.is_valid():
-            from proxy import services
+            from proxy.services import upstreams as services
 
             data = form.given()
             try:
@@ -125,7 +126,7 @@ class UpstreamAdmin(Pages):
             if not may_change:
                 raise PermissionDenied
             if form.is_valid():
-                from proxy import services
+                from proxy.services import upstreams as services
 
                 data = form.given()
                 policy = upstream.catalogue_policy
@@ -180,7 +181,7 @@ class UpstreamAdmin(Pages):
         upstream = self.one(pk)
         form = JudgementForm(request.POST or None, initial=_initial(upstream))
         if request.method == "POST" and form.is_valid():
-            from proxy import services
+            from proxy.services import upstreams as services
 
             try:
                 services.update_upstream(actor=actor(request), slug=upstream.slug, may_judge=True, **form.cleaned_data)
@@ -207,10 +208,10 @@ class UpstreamAdmin(Pages):
         return redirect("admin:proxy_upstream_change", upstream.pk)
 
     def _check(self, request: HttpRequest, upstream: Upstream) -> None:
-        from proxy import catalogue_services
+        from proxy.services import catalogue
 
         try:
-            report, changes = catalogue_services.check_upstream(slug=upstream.slug, actor=actor(request))
+            report, changes = catalogue.check_upstream(slug=upstream.slug, actor=actor(request))
         except ServiceError as error:
             messages.error(request, error.message)
             return
@@ -231,7 +232,7 @@ class UpstreamAdmin(Pages):
         upstream = self.one(object_id)
         if not self.has_delete_permission(request):
             raise PermissionDenied
-        from proxy import services
+        from proxy.services import upstreams as services
 
         if services.judged(upstream) and not _judges(request):
             raise PermissionDenied  # a removal would undo what another duty decided
@@ -282,9 +283,9 @@ def _stderr(request: HttpRequest, upstream: Upstream) -> list[str] | None:
     """What a command last wrote to its standard error, for who may check it; None where there is no such thing."""
     if upstream.transport != "stdio" or not request.user.has_perm("proxy.check_upstream"):
         return None
-    from proxy import catalogue_services
+    from proxy.services import catalogue
 
-    return catalogue_services.stderr(upstream.slug)
+    return catalogue.stderr(upstream.slug)
 
 
 def _description(item: CatalogueItem) -> str:
@@ -388,7 +389,7 @@ class CatalogueItemAdmin(Pages):
         """Approve definitions as they were read: one that has changed since is refused."""
         if request.method != "POST" or not request.user.has_perm("proxy.approve_item"):
             raise PermissionDenied
-        from proxy import catalogue_services
+        from proxy.services import catalogue
 
         chosen: dict[str, list[tuple[CatalogueItem, str]]] = {}
         for value in request.POST.getlist("item")[:500]:
@@ -403,7 +404,7 @@ class CatalogueItemAdmin(Pages):
             names = [(item.kind, item.name) for item, _ in items]
             hashes = {(item.kind, item.name): seen for item, seen in items}
             try:
-                number += len(catalogue_services.approve(actor=actor(request), slug=slug, items=names, hashes=hashes))
+                number += len(catalogue.approve(actor=actor(request), slug=slug, items=names, hashes=hashes))
             except ServiceError as error:
                 messages.error(request, f"{error.message} Look at it again.")
         if number:

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.apps import AppConfig
 
-from policies.schemas import Known
+from policies.engine.schemas import Known
 
 
 class ProxyConfig(AppConfig):
@@ -17,7 +17,7 @@ class ProxyConfig(AppConfig):
 
     def ready(self) -> None:
         """Let policy know the tools' schemas without knowing this package."""
-        from policies import schemas
+        from policies.engine import schemas
 
         schemas.register(known_schemas, known_definition)
 
@@ -40,8 +40,8 @@ def known_definition(kind: str, upstream: str, name: str) -> Known:
     """Give what a worker would know of a target now."""
     from django.db import connection
 
-    from policies.dispatch import dispatcher_path
-    from proxy.specs import load
+    from policies.engine.dispatchers import dispatcher_path
+    from proxy.upstreams.specs import load
 
     connection.ensure_connection()
     spec = load(connection.connection).get(upstream)

@@ -7,23 +7,23 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from audit.event import Event
-from audit.ids import uuid7
-from audit.logger import Admission
-from policies.dispatch import Inner
-from policies.engine import Decision, Principal, Target
-from policies.keys import AuthResult
-from proxy.credentials import NOTHING, Presented
-from proxy.era import Era
-from proxy.exchange import CANCELLED, Exchange, Headers
-from proxy.ledger import SMALL, Hold, Ledger
-from proxy.mailbox import Link
-from proxy.message import Known, Message, Refused
-from proxy.upstreams import UpstreamSpec
+from audit.events.event import Event
+from audit.journal.logger import Admission
+from core.ids import uuid7
+from core.ledger import SMALL, Hold, Ledger
+from policies.engine.decide import Decision, Principal, Target
+from policies.engine.dispatchers import Inner
+from policies.keys.index import AuthResult
+from proxy.http.credentials import NOTHING, Presented
+from proxy.http.exchange import CANCELLED, Exchange, Headers
+from proxy.legacy.mailbox import Link
+from proxy.mcp.era import Era
+from proxy.mcp.message import Known, Message, Refused
+from proxy.upstreams.registry import UpstreamSpec
 
 if TYPE_CHECKING:
-    from proxy.resumption import Place
-    from proxy.tasks import Made
+    from proxy.follow_ups.resumption import Place
+    from proxy.follow_ups.tasks import Made
 
 
 def nothing() -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 from django import forms
 
-from audit.members import JUDGE, MEMBERS
+from core.access.members import JUDGE, MEMBERS
 from proxy.models import SLUG_PATTERN, Upstream
 
 __all__ = ["REACH", "JudgementForm", "UpstreamForm", "pairs_as_text"]

@@ -9,19 +9,19 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from audit.logger import AuditLogger
-from audit.sanitizer import MISSING, Payload
-from audit.sanitizer import current as current_sanitizer
-from policies.limiter import Limiter, Traffic
-from policies.snapshot import Snapshot, SnapshotHolder
-from proxy import resumption
-from proxy.heavy import Heavy
-from proxy.in_flight import InFlight
-from proxy.mailboxes import Mailboxes
-from proxy.sessions import SessionSealer
-from proxy.standing import Standing
-from proxy.tasks import TaskBook
-from proxy.upstreams import UpstreamRegistry, UpstreamSpec
+from audit.journal.logger import AuditLogger
+from audit.redaction.sanitizer import MISSING, Payload
+from audit.redaction.sanitizer import current as current_sanitizer
+from core.heavy import Heavy
+from policies.limiter.limiter import Limiter, Traffic
+from policies.snapshot.snapshot import Snapshot, SnapshotHolder
+from proxy.follow_ups import resumption
+from proxy.follow_ups.in_flight import InFlight
+from proxy.follow_ups.tasks import TaskBook
+from proxy.http.sessions import SessionSealer
+from proxy.legacy.mailboxes import Mailboxes
+from proxy.upstreams.health import Standing
+from proxy.upstreams.registry import UpstreamRegistry, UpstreamSpec
 
 if TYPE_CHECKING:
     from proxy.call import Call
@@ -74,7 +74,7 @@ class Gateway:
         self.standing = Standing()
         self.in_flight = InFlight(mailboxes.folder, mailboxes.slot)
         self.stopping = False
-        #: called with each finished call; sentinel.metrics listens here
+        #: called with each finished call; sentinel.observability.metrics listens here
         self.observers: list[Callable[[Call], None]] = []
         self._ticker: asyncio.Task[None] | None = None
         self._judge: asyncio.Task[None] | None = None

@@ -12,13 +12,13 @@ from datetime import UTC, datetime
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from audit.sanitizer import MISSING
-from policies.engine import ABSENT, Context, Target, may_list
-from proxy import replies
-from proxy.listing import ItemKind, Unfilterable, filter_result, holds_list
-from proxy.replies import Reply, Unreadable
-from proxy.tasks import Mine, owner
-from proxy.transports.base import Broken
+from audit.redaction.sanitizer import MISSING
+from policies.engine.decide import ABSENT, Context, Target, may_list
+from proxy.follow_ups.tasks import Mine, owner
+from proxy.mcp import replies
+from proxy.mcp.listing import ItemKind, Unfilterable, filter_result, holds_list
+from proxy.mcp.replies import Reply, Unreadable
+from proxy.upstreams.transports.base import Broken
 
 if TYPE_CHECKING:
     from proxy.call import Call

@@ -11,28 +11,29 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from audit import tool_errors
-from audit.digits import dumps
-from audit.event import Event
-from audit.ids import uuid7
-from audit.logger import Admission, Refusal
-from audit.sanitizer import MISSING, Payload
-from audit.sanitizer import current as current_sanitizer
-from audit.tickets import AuditUnavailable
+from audit.events import tool_errors
+from audit.events.event import Event
+from audit.journal.logger import Admission, Refusal
+from audit.journal.tickets import AuditUnavailable
+from audit.redaction.json_digits import dumps
+from audit.redaction.sanitizer import MISSING, Payload
+from audit.redaction.sanitizer import current as current_sanitizer
+from core.ids import uuid7
 from policies.vocabulary import AUDIT_LEVELS, UNSEEN
-from proxy import answers, legacy_sse, trace_context
-from proxy.cors import ORIGIN
-from proxy.exchange import CANCELLED
-from proxy.message import Known, Refused
-from proxy.refusals import refuse
+from proxy.http import answers, trace_context
+from proxy.http.cors import ORIGIN
+from proxy.http.exchange import CANCELLED
+from proxy.http.refusals import refuse
+from proxy.legacy import endpoint
+from proxy.mcp.message import Known, Refused
+from proxy.mcp.sse import encode
 from proxy.request import cancel_upstream, takes_cancels
-from proxy.sse import encode
-from proxy.transports.base import Busy, TimedOut, UpstreamError
+from proxy.upstreams.transports.base import Busy, TimedOut, UpstreamError
 
 if TYPE_CHECKING:
     from proxy.call import Call
     from proxy.gateway import Gateway
-    from proxy.replies import Reply
+    from proxy.mcp.replies import Reply
 
 log = logging.getLogger("sentinel.proxy")
 
@@ -493,7 +494,7 @@ async def _answer(gateway: Gateway, call: Call, audit_id: str) -> None:
         if call.reason == CANCELLED:  # nobody waits: a stream without an answer is the protocol's own way to say that
             await exchange.answer(200, list(_NO_ANSWER), b"")
         return
-    streamed = await legacy_sse.in_stream(gateway, call)
+    streamed = await endpoint.in_stream(gateway, call)
     answer = answer_for(gateway, call, refusal, audit_id)
     if streamed:
         exchange = call.exchange

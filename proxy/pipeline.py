@@ -15,11 +15,10 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from audit.addresses import client_address
-from audit.tickets import AuditUnavailable
-from policies.compiled import PolicySet
-from policies.dispatch import dispatcher_path, inner_calls, refused_within
-from policies.engine import (
+from audit.journal.tickets import AuditUnavailable
+from core.access.addresses import client_address
+from policies.engine.compiled import PolicySet
+from policies.engine.decide import (
     Context,
     Decision,
     Principal,
@@ -29,24 +28,29 @@ from policies.engine import (
     decide_unseen,
     unless_blocked,
 )
-from policies.limits import limits_for
+from policies.engine.dispatchers import dispatcher_path, inner_calls, refused_within
+from policies.engine.limits import limits_for
 from policies.vocabulary import CALLS, OPEN, TASK_METHODS
-from proxy import cors, era, legacy_sse, outcomes, resumption, tasks
+from proxy import outcomes
 from proxy.call import Call
-from proxy.credentials import SCOPE_KEY, presented
-from proxy.exchange import CANCELLED, Departed, Exchange
+from proxy.follow_ups import resumption, tasks
+from proxy.follow_ups.in_flight import CANCEL
 from proxy.gateway import Gateway
-from proxy.headers import JSON, LAST_EVENT_ID, is_json, is_plain
-from proxy.in_flight import CANCEL
-from proxy.message import Known, Message, Refused, glance, peek, read
-from proxy.mirrors import VERSION, ParamHeader, Sent, protocol_headers
-from proxy.peers import host_allowed, origin_allowed
-from proxy.probe import expired
-from proxy.refusals import refuse
+from proxy.http import cors
+from proxy.http.credentials import SCOPE_KEY, presented
+from proxy.http.exchange import CANCELLED, Departed, Exchange
+from proxy.http.headers import JSON, LAST_EVENT_ID, is_json, is_plain
+from proxy.http.origins import host_allowed, origin_allowed
+from proxy.http.refusals import refuse
+from proxy.legacy import endpoint as legacy_sse
+from proxy.mcp import era
+from proxy.mcp.message import Known, Message, Refused, glance, peek, read
+from proxy.mcp.mirrors import VERSION, ParamHeader, Sent, protocol_headers
 from proxy.relay import relay
 from proxy.request import upstream_request
-from proxy.transports.base import Cancelled, UpstreamError
-from proxy.upstreams import UpstreamSpec
+from proxy.upstreams.probe import expired
+from proxy.upstreams.registry import UpstreamSpec
+from proxy.upstreams.transports.base import Cancelled, UpstreamError
 
 log = logging.getLogger("sentinel.proxy")
 

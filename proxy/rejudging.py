@@ -10,7 +10,7 @@ from __future__ import annotations
 from copy import copy
 from typing import TYPE_CHECKING
 
-from proxy.message import Refused
+from proxy.mcp.message import Refused
 from proxy.pipeline import authenticate, authorize
 
 if TYPE_CHECKING:

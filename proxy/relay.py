@@ -14,24 +14,27 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from audit.sanitizer import MISSING
-from policies.engine import Context, Target, decide
+from audit.redaction.sanitizer import MISSING
+from policies.engine.decide import Context, Target, decide
 from policies.vocabulary import ASKED
-from proxy import answers, legacy_sse, outcomes, tasks
+from proxy import outcomes
 from proxy.call import FOR_GOOD, Call, nothing
-from proxy.exchange import PIECE, Departed
+from proxy.follow_ups import tasks
+from proxy.follow_ups.resumption import Ids
 from proxy.gateway import Gateway
-from proxy.headers import response_headers
+from proxy.http import answers
+from proxy.http.exchange import PIECE, Departed
+from proxy.http.headers import response_headers
+from proxy.http.refusals import refuse
 from proxy.judging import Judged, judge, keep_head, withheld
-from proxy.listing import LIST_METHODS, MOST_LIST_BYTES
-from proxy.message import Refused
-from proxy.refusals import refuse
-from proxy.replies import Reply, Unreadable, read, same_id
+from proxy.legacy import endpoint
+from proxy.mcp.listing import LIST_METHODS, MOST_LIST_BYTES
+from proxy.mcp.message import Refused
+from proxy.mcp.replies import Reply, Unreadable, read, same_id
+from proxy.mcp.splice import find
+from proxy.mcp.sse import KEEP_ALIVE, EventTooLarge, SseEvent, SseReader, encode, frame
 from proxy.request import error_response
-from proxy.resumption import Ids
-from proxy.sse import KEEP_ALIVE, EventTooLarge, SseEvent, SseReader, encode, frame
-from proxy.transports.base import Broken, Cancelled, Redirected, TooLarge, UpstreamError, UpstreamResponse
-from proxy.transports.splice import find
+from proxy.upstreams.transports.base import Broken, Cancelled, Redirected, TooLarge, UpstreamError, UpstreamResponse
 
 #: what an upstream says when what it offers has changed
 _LIST_CHANGED = re.compile(r"notifications/(?:tools|prompts|resources)/list_changed")
@@ -100,7 +103,7 @@ async def _plain(gateway: Gateway, call: Call, response: UpstreamResponse) -> No
     if asked and status < 300:
         judged = await _answer(gateway, call, response, body)
         if call.link is not None:
-            await legacy_sse.begun(gateway, call, response, judged.reply)
+            await endpoint.begun(gateway, call, response, judged.reply)
     elif status >= 400 and response.content_type == b"application/json":
         judged = await _error(gateway, call, body)
     if judged is not None and judged.reply.id is None and call.link is not None:
@@ -213,7 +216,7 @@ def _note_result(call: Call, reply: Reply) -> None:
 
 
 def _failure(reply: Reply) -> dict[str, Any]:
-    """Give what an event's details say of an answer in which the tool or the upstream says that it failed (see audit.tool_errors)."""
+    """Give what an event's details say of an answer in which the tool or the upstream says that it failed (see audit.events.tool_errors)."""
     if reply.kind != "response":
         return {}
     if reply.result is not None:
@@ -422,7 +425,7 @@ class _Stream:
         _wanted(call)
         _note_result(call, reply)
         if call.link is not None:
-            await legacy_sse.begun(self.gateway, call, self.response, reply)
+            await endpoint.begun(self.gateway, call, self.response, reply)
         await tasks.note(self.gateway, call, reply.result)
         payload = await self.gateway.payload(
             judged.data, judged.value, caller=call.key_id, level=call.level, side="response"

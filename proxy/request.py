@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from proxy.headers import ACCEPT, request_headers
-from proxy.mirrors import VERSION
-from proxy.transports.base import Headers, UpstreamError, UpstreamRequest
+from proxy.http.headers import ACCEPT, request_headers
+from proxy.mcp.mirrors import VERSION
+from proxy.upstreams.transports.base import Headers, UpstreamError, UpstreamRequest
 
 if TYPE_CHECKING:
     from proxy.call import Call

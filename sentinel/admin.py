@@ -16,13 +16,14 @@ from django.urls import URLPattern, path, reverse
 from django.utils.decorators import method_decorator
 from django.views.decorators.debug import sensitive_post_parameters
 
-from audit.pages import Pages, asked
-from audit.people import record
-from audit.proof import ProofForm
-from sentinel import duties, second_factor
+from audit.services.acts import record
+from core.access import duties
+from core.access.reauthentication import ProofForm
+from core.admin.base import Pages, asked
 from sentinel.forms import NewPersonForm, PersonForm
 from sentinel.models import User
-from sentinel.people import shown
+from sentinel.users import second_factor
+from sentinel.users.events import shown
 
 sensitive = method_decorator(sensitive_post_parameters())
 

@@ -13,7 +13,8 @@ class SentinelConfig(AppConfig):
 
     def ready(self) -> None:
         """Connect what must happen after migrations and at log-in."""
-        from sentinel import checks, duties, seeds, signals  # noqa: F401 - checks register themselves
+        from core.access import duties
+        from sentinel.users import seeds, signals
 
         # The last of the project's applications to be migrated: by then every permission exists.
         post_migrate.connect(duties.sync_groups, dispatch_uid="sentinel.duties")

@@ -20,12 +20,13 @@ from django.core.asgi import get_asgi_application
 
 django_application = get_asgi_application()
 
-from audit.api.problems import Problem  # noqa: E402 - Django's settings and apps come first
-from proxy.answers import not_found  # noqa: E402
+from core import processes  # noqa: E402
+from core.api.problems import Problem  # noqa: E402 - Django's settings and apps come first
 from proxy.consumer import McpConsumer, matches  # noqa: E402
-from proxy.credentials import take_query_credentials  # noqa: E402
-from proxy.peers import host_allowed  # noqa: E402
-from sentinel import health, processes, runtime  # noqa: E402
+from proxy.http.answers import not_found  # noqa: E402
+from proxy.http.credentials import take_query_credentials  # noqa: E402
+from proxy.http.origins import host_allowed  # noqa: E402
+from sentinel.server import health, runtime  # noqa: E402
 
 log = logging.getLogger("sentinel.http")
 
@@ -137,7 +138,7 @@ def _host_is_ours(scope: Scope) -> bool:
 
 async def _bad_host(send: Send) -> None:
     """Refuse what is meant for another host before Django writes a page and a traceback about it."""
-    from sentinel.http_protocol import refused  # where it serves; other servers have no use for it
+    from sentinel.server.http_protocol import refused  # where it serves; other servers have no use for it
 
     refused["bad_host"] += 1
     log.warning("a request for a host that is not this gateway's was refused")

@@ -7,7 +7,7 @@ from typing import Any
 from django.conf import settings
 from django.core.checks import CheckMessage, Warning, register
 
-from sentinel import conf
+from core.conf import settings as conf
 
 # Not settings, though they look like some: the worker's own mark, and the name that the documentation gives a client's key.
 NOT_MEANT = frozenset({"SENTINEL_WORKER", "SENTINEL_KEY"})

@@ -12,10 +12,11 @@ from typing import Any
 from django.core.management import ManagementUtility, get_commands
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from audit import environment
-from sentinel import conf, processes
-from sentinel.conf import ConfigError
-from sentinel.postgres import PostgresError
+from core import processes
+from core.conf import environ
+from core.conf import settings as conf
+from core.conf.settings import ConfigError
+from sentinel.postgres.server import PostgresError
 
 OWN = ("sentinel", "audit", "policies", "proxy")
 GUARDED = ("createsuperuser", "changepassword", "runserver")
@@ -50,7 +51,7 @@ class Utility(ManagementUtility):
         if "--json" in self.argv:
             _errors_as_json(command)
         if subcommand in CHILDREN:
-            environment.take(conf.SECRETS)
+            environ.take(conf.SECRETS)
         return command
 
 
@@ -113,7 +114,7 @@ def refuse_pending() -> None:
     import psycopg
     from django.conf import settings
 
-    from sentinel import migrating
+    from sentinel.postgres import migrating
 
     if not settings.SENTINEL.database_url:
         return

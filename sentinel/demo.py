@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from sentinel.conf import PROJECT, Config
+from core.conf.settings import PROJECT, Config
 
 ROLES = ("admin", "user", "readonly")
 UPSTREAM = "demo"
@@ -66,13 +66,13 @@ def _await(port: int, patience: float = 10.0) -> None:
 
 
 def _upstream(url: str) -> None:
-    from audit.acts import Actor
-    from proxy import services
+    from core.access.actors import Actor
     from proxy.models import Upstream
+    from proxy.services import upstreams
 
     known = Upstream.objects.filter(slug=UPSTREAM).first()
     if known is None:
-        services.create_upstream(
+        upstreams.create_upstream(
             slug=UPSTREAM,
             name="The demonstration's careless server",
             url=url,
@@ -80,15 +80,15 @@ def _upstream(url: str) -> None:
             may_judge=True,
         )
     elif known.url != url:
-        services.update_upstream(slug=UPSTREAM, url=url, actor=Actor.system(), may_judge=True)
+        upstreams.update_upstream(slug=UPSTREAM, url=url, actor=Actor.system(), may_judge=True)
 
 
 def _keys(place: Path, data_key: bytes) -> dict[str, str]:
     """Return a key per role: those kept, and new ones for roles whose key is gone, revoked or no longer readable."""
-    from audit.acts import Actor
+    from core.access.actors import Actor
     from policies import services
     from policies.models import ApiKey, Role
-    from proxy import vault
+    from proxy.upstreams import vault
 
     try:
         kept: dict[str, dict[str, str]] = json.loads(place.read_text())
@@ -118,7 +118,7 @@ def _administrator() -> str:
     from django.db import transaction
 
     from sentinel.models import User
-    from sentinel.people import recorded
+    from sentinel.users.events import recorded
 
     if User.objects.filter(is_superuser=True).exists():
         return ""

@@ -8,8 +8,8 @@ from django import forms
 from django.contrib.auth import get_user_model, password_validation
 from django.contrib.auth.forms import UsernameField
 
-from audit.zones import ZoneField
-from sentinel.duties import DUTIES
+from core.access.duties import DUTIES
+from core.admin.zones import ZoneField
 
 
 class PersonForm(forms.ModelForm):

@@ -49,7 +49,7 @@ class SavedView(models.Model):
 class OverviewSlot(models.Model):
     """A quarter of an hour of the rollups, summed once by tool, key, upstream and reason, so that a week is read at once.
 
-    Of kind `latency`, `counts` holds bucket, number, least and most (audit.latencies), one bucket after the other.
+    Of kind `latency`, `counts` holds bucket, number, least and most (audit.drain.latencies), one bucket after the other.
     A trigger on the rollups forgets a slot when late events arrive for it; the next look sums it again.
     """
 

@@ -1,12 +1,15 @@
-"""Django's settings, derived from the environment by sentinel.conf."""
+"""Django's settings, derived from the environment by core.conf.settings."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-from sentinel import admin_settings, conf, databases, parsers
-from sentinel.api import config as api_config
+from core.conf import parsers
+from core.conf import settings as conf
+from sentinel.api import settings as api_config
+from sentinel.postgres import databases
+from sentinel.site import settings
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 SENTINEL = conf.load()
@@ -33,7 +36,7 @@ INSTALLED_APPS = [
     "audit",
     "policies",
     "proxy",
-    "sentinel.admin_config.SentinelAdminConfig",
+    "sentinel.site.config.SentinelAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -42,7 +45,7 @@ INSTALLED_APPS = [
     "django.contrib.postgres",
     "rest_framework",
     "drf_spectacular",
-    *admin_settings.APPS,
+    *settings.APPS,
 ]
 # Static files come from where they lie, indexed once at start: nothing has to be collected first.
 WHITENOISE_USE_FINDERS = True
@@ -50,18 +53,18 @@ WHITENOISE_AUTOREFRESH = False
 WHITENOISE_MAX_AGE = 300
 WHITENOISE_ALLOW_ALL_ORIGINS = False
 MIDDLEWARE = [
-    "sentinel.middleware.SecurityHeadersMiddleware",
-    "sentinel.static_files.StaticFilesMiddleware",
+    "sentinel.site.middleware.SecurityHeadersMiddleware",
+    "sentinel.site.static_files.StaticFilesMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
-    "sentinel.middleware.RefusalsMiddleware",
+    "sentinel.site.middleware.RefusalsMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django_otp.middleware.OTPMiddleware",
-    "sentinel.middleware.ViewerMiddleware",
+    "sentinel.site.middleware.ViewerMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
-    "sentinel.middleware.SecondFactorMiddleware",
+    "sentinel.site.middleware.SecondFactorMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "axes.middleware.AxesMiddleware",
 ]
@@ -84,7 +87,7 @@ TEMPLATES = [
 REST_FRAMEWORK = api_config.REST_FRAMEWORK
 SPECTACULAR_SETTINGS = api_config.SPECTACULAR_SETTINGS
 
-globals().update(admin_settings.settings_for(SENTINEL))
+globals().update(settings.settings_for(SENTINEL))
 
-# sentinel.logs does it, once: Django would do it again, and undo that, whenever it is set up.
+# sentinel.observability.logs does it, once: Django would do it again, and undo that, whenever it is set up.
 LOGGING_CONFIG = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.contrib import admin
 from django.urls import include, path
 
-from sentinel.pages import front
+from sentinel.site.pages import front
 
-handler404 = "sentinel.pages.not_found"
+handler404 = "sentinel.site.pages.not_found"
 urlpatterns = [path("", front), path("admin/", admin.site.urls), path("", include("sentinel.api.urls"))]

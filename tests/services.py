@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psycopg
 
-from sentinel.postgres import SUPERUSER, EmbeddedPostgres
+from sentinel.postgres.server import SUPERUSER, EmbeddedPostgres
 
 SECRETS = {
     "SENTINEL_SECRET_KEY": "tests-only-4f1d8a7be2c94a7c9a6f0e3d5b8c7a61",

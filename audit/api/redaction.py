@@ -8,13 +8,13 @@ from django.db import transaction
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from audit import rule_acts
-from audit.api import redaction_forms as forms
-from audit.api.base import FIELDS, ApiView, Operation, actor_of, paging
-from audit.api.fields import read
-from audit.api.problems import Problem
-from audit.export import moment
+from audit.api import redaction_serializers as forms
+from audit.export.formats import moment
 from audit.models import RedactionRule
+from audit.services import redaction_rules
+from core.api.fields import read
+from core.api.problems import Problem
+from core.api.views import FIELDS, ApiView, Operation, actor_of, paging
 
 __all__ = ["OneRedactionRule", "RedactionRules"]
 
@@ -23,7 +23,7 @@ TAG = "redaction"
 
 def rule_form(rule: RedactionRule) -> dict[str, Any]:
     """Return a rule as it is answered."""
-    return {"id": rule.pk, **rule_acts.shown(rule), "created_at": moment(rule.created_at)}
+    return {"id": rule.pk, **redaction_rules.shown(rule), "created_at": moment(rule.created_at)}
 
 
 def rule_of(pk: int, *, lock: bool = False) -> RedactionRule:
@@ -74,7 +74,7 @@ class RedactionRules(ApiView):
         asked = read(forms.RedactionRuleChange, request.data)
 
         def act() -> Response:
-            made = rule_acts.create_rule(actor=actor_of(request), **asked)
+            made = redaction_rules.create_rule(actor=actor_of(request), **asked)
             return self.made(rule_form(rule_of(made.pk)), made.pk)
 
         answer: Response = self.once(request, act)
@@ -125,12 +125,12 @@ class OneRedactionRule(ApiView):
         """Change it in place."""
         asked = read(forms.RedactionRuleChange, request.data, partial=True)
         self.check_match(rule_form(rule_of(pk, lock=True)))
-        rule_acts.change_rule(pk, actor=actor_of(request), **asked)
+        redaction_rules.change_rule(pk, actor=actor_of(request), **asked)
         return self.one(rule_form(rule_of(pk)))
 
     @transaction.atomic
     def delete(self, request: Request, pk: int) -> Response:
         """Remove it."""
         self.check_match(rule_form(rule_of(pk, lock=True)))
-        rule_acts.delete_rule(pk, actor=actor_of(request))
+        redaction_rules.delete_rule(pk, actor=actor_of(request))
         return Response(status=204)

@@ -11,17 +11,19 @@ from django.http import HttpResponseBase, QueryDict
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from audit import act_kinds, exporting, standing
-from audit.acts import record_act
-from audit.api.base import FIELDS as ONLY
-from audit.api.base import LIMIT, ApiView, Operation, Parameter, actor_of, named
-from audit.api.problems import Problem, invalid, wrong
 from audit.api.serializers import Event
-from audit.export import FIELDS, column, exported, moment
+from audit.events import act_kinds
+from audit.export import stream
+from audit.export.formats import FIELDS, column, exported, moment
 from audit.filters import FIELDS as FILTERS
 from audit.filters import PRESETS, Filters
 from audit.models import AuditEvent, OpenCall, Outcome
 from audit.search import search
+from audit.services.acts import record_act
+from core.access import sessions
+from core.api.problems import Problem, invalid, wrong
+from core.api.views import FIELDS as ONLY
+from core.api.views import LIMIT, ApiView, Operation, Parameter, actor_of, named
 
 BUDGET_MS = 1000.0
 PAYLOADS = ("request_json", "response_json")
@@ -157,9 +159,9 @@ class EventExport(ApiView):
             summary="Take events out as a stream",
             description="Oldest first, with arguments and results, in constant memory. Beginning and end are events. Line by "
             "line as `manage.py audit export` writes them.",
-            permissions=exporting.PERMISSIONS,
+            permissions=stream.PERMISSIONS,
             query=(
-                Parameter(name="format", description="The form.", choices=tuple(exporting.FORMATS), default="ndjson"),
+                Parameter(name="format", description="The form.", choices=tuple(stream.FORMATS), default="ndjson"),
                 *FILTER,
             ),
             streams=("application/x-ndjson", "text/csv"),
@@ -171,11 +173,11 @@ class EventExport(ApiView):
         filters = read_filters(self.query)
         user: Any = request.user
         stands = (
-            standing.Standing(user.stands)
+            sessions.Standing(user.stands)
             if hasattr(user, "stands")
-            else standing.of_request(request._request, exporting.PERMISSIONS)
+            else sessions.of_request(request._request, stream.PERMISSIONS)
         )
-        return exporting.stream(request._request, filters, self.query["format"], actor_of(request), stands)
+        return stream.stream(request._request, filters, self.query["format"], actor_of(request), stands)
 
 
 def read_filters(query: dict[str, Any]) -> Filters:

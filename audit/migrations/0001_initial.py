@@ -4,8 +4,8 @@ import django.contrib.postgres.indexes
 import django.utils.timezone
 from django.db import migrations, models
 
-import audit.fields
 import audit.models
+import core.columns
 
 # The extension may be missing or not ours to create: then the search works without its index, only slower.
 EXTENSION = """
@@ -156,7 +156,7 @@ class Migration(migrations.Migration):
                 ("number", models.BigAutoField(primary_key=True, serialize=False)),
                 ("event_id", models.UUIDField(unique=True)),
                 ("created_at", models.DateTimeField(default=django.utils.timezone.now)),
-                ("record", audit.fields.ExactJSONField()),
+                ("record", core.columns.ExactJSONField()),
             ],
             options={
                 "verbose_name": "event on its way",
@@ -241,12 +241,12 @@ class Migration(migrations.Migration):
                             ),
                         ),
                         ("reason", models.TextField(blank=True, default="")),
-                        ("decision", audit.fields.ExactJSONField(default=dict)),
+                        ("decision", core.columns.ExactJSONField(default=dict)),
                         ("status_code", models.SmallIntegerField(default=0, verbose_name="status")),
                         ("latency_ms", models.FloatField(default=0.0, verbose_name="latency (ms)")),
                         ("upstream_ms", models.FloatField(blank=True, null=True, verbose_name="upstream (ms)")),
-                        ("request_json", audit.fields.ExactJSONField(blank=True, null=True, verbose_name="request")),
-                        ("response_json", audit.fields.ExactJSONField(blank=True, null=True, verbose_name="response")),
+                        ("request_json", core.columns.ExactJSONField(blank=True, null=True, verbose_name="request")),
+                        ("response_json", core.columns.ExactJSONField(blank=True, null=True, verbose_name="response")),
                         ("request_bytes", models.BigIntegerField(default=0)),
                         ("response_bytes", models.BigIntegerField(default=0)),
                         ("request_digest", models.TextField(blank=True, default="")),
@@ -257,7 +257,7 @@ class Migration(migrations.Migration):
                         ("first_ts", models.DateTimeField(blank=True, null=True, verbose_name="first")),
                         ("last_ts", models.DateTimeField(blank=True, null=True, verbose_name="last")),
                         ("trace_id", models.TextField(blank=True, default="")),
-                        ("details", audit.fields.ExactJSONField(default=dict)),
+                        ("details", core.columns.ExactJSONField(default=dict)),
                         ("search", models.TextField(blank=True, default="", editable=False)),
                     ],
                     options={
@@ -325,7 +325,7 @@ class Migration(migrations.Migration):
                 ("upstream", models.TextField(default="")),
                 ("method", models.TextField(default="")),
                 ("tool_name", models.TextField(null=True, verbose_name="target")),
-                ("record", audit.fields.ExactJSONField()),
+                ("record", core.columns.ExactJSONField()),
             ],
             options={
                 "verbose_name": "running call",
@@ -435,7 +435,7 @@ class Migration(migrations.Migration):
                 ("drained_at", models.DateTimeField(null=True)),
                 ("closed_at", models.DateTimeField(null=True)),
                 ("ended_well", models.BooleanField(db_column="clean", default=False)),
-                ("details", audit.fields.ExactJSONField(default=dict)),
+                ("details", core.columns.ExactJSONField(default=dict)),
             ],
             options={
                 "verbose_name": "writer",

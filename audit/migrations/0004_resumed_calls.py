@@ -2,7 +2,7 @@
 
 from django.db import migrations, models
 
-import audit.fields
+import core.columns
 
 
 class Migration(migrations.Migration):
@@ -17,7 +17,7 @@ class Migration(migrations.Migration):
                 ("id", models.UUIDField(editable=False, primary_key=True, serialize=False)),
                 ("call", models.UUIDField(db_index=True)),
                 ("until", models.BigIntegerField()),
-                ("answer", audit.fields.ExactJSONField(null=True)),
+                ("answer", core.columns.ExactJSONField(null=True)),
             ],
         ),
         migrations.AddField(

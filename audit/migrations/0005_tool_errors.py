@@ -1,7 +1,7 @@
 from django.db import migrations, models
 
 # On a partitioned table a column without a default is an entry in the catalogue, whatever the log holds; NULL says that an
-# event is older than the column (see audit.tool_errors). Whoever reads or writes is not waited for longer than a moment.
+# event is older than the column (see audit.events.tool_errors). Whoever reads or writes is not waited for longer than a moment.
 ADD = """
 SET LOCAL lock_timeout = '30s';
 ALTER TABLE audit_auditevent ADD COLUMN tool_error boolean;

@@ -12,9 +12,9 @@ from django.utils import timezone
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from audit.api.json import dumps
-from audit.api.problems import Problem
-from audit.sanitizer import current
+from audit.redaction.sanitizer import current
+from core.api.json import dumps
+from core.api.problems import Problem
 from policies.models import IdempotentRequest
 
 __all__ = ["KEPT", "once"]

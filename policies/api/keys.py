@@ -13,13 +13,13 @@ from django.utils import timezone
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from audit.api.base import FIELDS, ApiView, Operation, Parameter, actor_of, paging
-from audit.api.fields import read
-from audit.api.problems import Problem, invalid, wrong
-from audit.export import moment
+from audit.export.formats import moment
+from core.api.fields import read
+from core.api.problems import Problem, invalid, wrong
+from core.api.views import FIELDS, ApiView, Operation, Parameter, actor_of, paging
 from policies import services, vocabulary
-from policies.api.forms import keys as forms
 from policies.api.idempotency import once
+from policies.api.serializers import keys as forms
 from policies.models import ApiKey
 
 __all__ = ["KeyRevocation", "KeyRotation", "Keys", "OneKey"]

@@ -9,15 +9,15 @@ from django.db import transaction
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from audit.api.base import ApiView, actor_of
-from audit.api.fields import read
-from audit.api.problems import invalid, wrong
+from core.api.fields import read
+from core.api.problems import invalid, wrong
+from core.api.views import ApiView, actor_of
 from policies import services, vocabulary
-from policies.api.forms import rules as forms
 from policies.api.idempotency import once
 from policies.api.parts import operations, pick, strangers
+from policies.api.serializers import rules as forms
+from policies.documents.sentences import limit_sentence
 from policies.specs import LimitSpec, PolicySpec
-from policies.words import limit_sentence
 
 __all__ = ["Limits", "OneLimit"]
 

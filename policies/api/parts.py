@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from audit.api.base import FIELDS, Operation, Parameter, paging
-from audit.api.problems import Problem, wrong
-from policies.credentials import PREFIX
+from core.api.problems import Problem, wrong
+from core.api.views import FIELDS, Operation, Parameter, paging
+from policies.keys.credentials import PREFIX
 from policies.models import ApiKey
 from policies.specs import PolicySpec
 

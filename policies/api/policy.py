@@ -11,20 +11,21 @@ from django.db import transaction
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from audit.api.base import FIELDS, ApiView, Operation, Parameter, actor_of
-from audit.api.fields import read
-from audit.api.json import Parser, Text
-from audit.api.problems import invalid, refused, wrong
-from audit.export import moment
-from policies import schemas, services
-from policies.api.forms import policy as forms
+from audit.export.formats import moment
+from core.api.fields import read
+from core.api.json import Parser, Text
+from core.api.problems import invalid, refused, wrong
+from core.api.views import FIELDS, ApiView, Operation, Parameter, actor_of
+from policies import services
 from policies.api.idempotency import once
-from policies.compiled import PolicyError, PolicySet
-from policies.document import Document, DocumentError, parse
-from policies.engine import ABSENT, Context, Principal, Target
-from policies.explain import explain
+from policies.api.serializers import policy as forms
+from policies.documents.diff import plan
+from policies.documents.reader import Document, DocumentError, parse
+from policies.engine import schemas
+from policies.engine.compiled import PolicyError, PolicySet
+from policies.engine.decide import ABSENT, Context, Principal, Target
 from policies.models import PolicyVersion
-from policies.planning import plan
+from policies.simulate.explain import explain
 from policies.specs import numbered
 
 __all__ = ["Apply", "Check", "Diff", "Explain", "Policy", "PolicyView", "applied_form", "policy_form", "read_document"]

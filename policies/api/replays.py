@@ -11,18 +11,18 @@ from django.utils import timezone
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from audit.acts import record_act
-from audit.api.base import FIELDS, LIMIT, ApiView, Operation, actor_of
-from audit.api.fields import read
-from audit.api.problems import Problem, invalid, wrong
-from audit.export import moment
-from audit.jobs import alive, settle
+from audit.export.formats import moment
+from audit.services.acts import record_act
+from core.api.fields import read
+from core.api.problems import Problem, invalid, wrong
+from core.api.views import FIELDS, LIMIT, ApiView, Operation, actor_of
+from core.jobs import alive, settle
 from policies import services
-from policies.api import jobs
-from policies.api.forms import replays as forms
 from policies.api.idempotency import once
 from policies.api.policy import YAML, PolicyView, read_document
+from policies.api.serializers import replays as forms
 from policies.models import ReplayJob
+from policies.simulate import jobs
 
 __all__ = ["OneReplay", "Replays"]
 

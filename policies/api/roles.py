@@ -10,13 +10,13 @@ from django.utils import timezone
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from audit.api.base import ApiView, actor_of
-from audit.api.fields import read
-from audit.api.problems import Problem, refused
+from core.api.fields import read
+from core.api.problems import Problem, refused
+from core.api.views import ApiView, actor_of
 from policies import services
-from policies.api.forms import rules as forms
 from policies.api.idempotency import once
 from policies.api.parts import operations
+from policies.api.serializers import rules as forms
 from policies.models import Role
 
 __all__ = ["OneRole", "Roles"]

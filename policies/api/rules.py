@@ -11,17 +11,17 @@ from django.db import transaction
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from audit.api.base import ApiView, Parameter, actor_of
-from audit.api.fields import read
-from audit.api.problems import Problem, invalid, wrong
-from audit.export import moment
+from audit.export.formats import moment
+from core.api.fields import read
+from core.api.problems import Problem, invalid, wrong
+from core.api.views import ApiView, Parameter, actor_of
 from policies import services, vocabulary
-from policies.api.forms import rules as forms
 from policies.api.idempotency import once
 from policies.api.parts import operations, pick, strangers
-from policies.compiled import CompiledRule, PolicyError
+from policies.api.serializers import rules as forms
+from policies.documents.sentences import rule_sentence
+from policies.engine.compiled import CompiledRule, PolicyError
 from policies.specs import ConditionSpec, PolicySpec, RuleSpec, WindowSpec
-from policies.words import rule_sentence
 
 __all__ = ["OneRule", "Rules"]
 

@@ -8,13 +8,13 @@ from django.core.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from audit.api.base import FIELDS, ApiView, Operation, actor_of, paging
-from audit.api.problems import Problem, refused
-from audit.export import moment
+from audit.export.formats import moment
+from core.api.problems import Problem, refused
+from core.api.views import FIELDS, ApiView, Operation, actor_of, paging
 from policies import services
-from policies.api.forms import policy as forms
 from policies.api.idempotency import once
 from policies.api.policy import EDIT, applied_form, policy_form
+from policies.api.serializers import policy as forms
 from policies.models import PolicyVersion
 
 __all__ = ["OneVersion", "Restore", "Versions"]

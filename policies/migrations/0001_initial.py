@@ -9,7 +9,7 @@ import django.db.models.lookups
 import django.utils.timezone
 from django.db import migrations, models
 
-import policies.fields
+import core.columns
 
 # Each statement that touches governed data counts its kind once per transaction and tells the workers on commit.
 # The row lock it takes on the kind's revision makes revisions become visible in the order of their numbers.
@@ -96,7 +96,7 @@ class Migration(migrations.Migration):
                 (
                     "networks",
                     django.contrib.postgres.fields.ArrayField(
-                        base_field=policies.fields.NetworkField(),
+                        base_field=core.columns.NetworkField(),
                         blank=True,
                         default=list,
                         help_text="Where it may be used from; none listed: anywhere.",
@@ -282,7 +282,7 @@ class Migration(migrations.Migration):
                 (
                     "networks",
                     django.contrib.postgres.fields.ArrayField(
-                        base_field=policies.fields.NetworkField(),
+                        base_field=core.columns.NetworkField(),
                         blank=True,
                         default=list,
                         help_text="None listed: from anywhere.",

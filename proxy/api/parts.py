@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from audit.api.problems import Problem, wrong
-from proxy.services import ServiceError
+from core.api.problems import Problem, wrong
+from proxy.services.upstreams import ServiceError
 
 __all__ = ["telling"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from audit.api.fields import Bool, Char, Choice, Network, Number, Pattern, Strict, Whole
+from core.api.fields import Bool, Char, Choice, Network, Number, Pattern, Strict, Whole
 from proxy.models import SLUG_PATTERN, CatalogueItem, Upstream, UpstreamStatus
 
 Output = serializers.Serializer[Any]

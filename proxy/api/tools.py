@@ -9,14 +9,15 @@ from django.db import transaction
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from audit.api.base import FIELDS, ApiView, Operation, Parameter, actor_of, etag, paging
-from audit.api.fields import read
-from audit.api.problems import Problem
-from audit.export import moment
-from proxy import catalogue_services, definitions, services
+from audit.export.formats import moment
+from core.api.fields import read
+from core.api.problems import Problem
+from core.api.views import FIELDS, ApiView, Operation, Parameter, actor_of, etag, paging
 from proxy.api import serializers as forms
 from proxy.api.parts import telling
+from proxy.mcp import definitions
 from proxy.models import CatalogueItem
+from proxy.services import catalogue, upstreams
 
 __all__ = ["OneTool", "ToolApproval", "ToolQuarantine", "Tools"]
 
@@ -144,7 +145,7 @@ class ToolApproval(ApiView):
         if "hash" in asked and asked["hash"] != item.hash:
             raise Problem("conflict", "This definition has changed since you read it.")
         with telling("conflict"):
-            catalogue_services.approve(actor=actor_of(request), slug=item.upstream.slug, items=[place], hashes=hashes)
+            catalogue.approve(actor=actor_of(request), slug=item.upstream.slug, items=[place], hashes=hashes)
         return self.one(tool_form(find_tool(pk)))
 
 
@@ -171,7 +172,7 @@ class ToolQuarantine(ApiView):
         asked = read(forms.Quarantine, request.data)
         item = _locked(self, pk)
         with telling("not_found"):
-            catalogue_services.quarantine(
+            catalogue.quarantine(
                 actor=actor_of(request), slug=item.upstream.slug, item=(item.kind, item.name), reason=asked["reason"]
             )
         return self.one(tool_form(find_tool(pk)))
@@ -181,7 +182,7 @@ def _locked(view: ApiView, pk: int) -> CatalogueItem:
     """Lock in the order in which the services do: the upstream, then the item."""
     slug = find_tool(pk).upstream.slug
     with telling("not_found"):
-        services.locked(slug)
+        upstreams.locked(slug)
     item = find_tool(pk)
     view.check_match(tool_form(item))
     return item

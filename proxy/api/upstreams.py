@@ -8,16 +8,17 @@ from django.db import transaction
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from audit import members
-from audit.api.base import FIELDS, ApiView, Operation, Parameter, absolute, actor_of, paging
-from audit.api.fields import read
-from audit.api.problems import Problem, wrong
-from audit.export import moment
+from audit.export.formats import moment
+from core.access import members
+from core.api.fields import read
+from core.api.problems import Problem, wrong
+from core.api.views import FIELDS, ApiView, Operation, Parameter, absolute, actor_of, paging
 from policies.api.idempotency import once
-from proxy import catalogue_services, services
 from proxy.api import serializers as forms
 from proxy.api.parts import telling
 from proxy.models import Upstream, UpstreamStatus
+from proxy.services import catalogue
+from proxy.services import upstreams as services
 
 __all__ = ["OneUpstream", "UpstreamCheck", "Upstreams"]
 
@@ -218,7 +219,7 @@ class UpstreamCheck(ApiView):
         """Connect, initialise and list, now."""
         upstream = find_upstream(slug)
         with telling("not_found"):
-            report, changes = catalogue_services.check_upstream(slug=upstream.slug, actor=actor_of(request))
+            report, changes = catalogue.check_upstream(slug=upstream.slug, actor=actor_of(request))
         return Response(
             {
                 "ok": report.ok,

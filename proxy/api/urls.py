@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from audit.api import converters  # noqa: F401 - makes <id:...> known
+from core.api import converters  # noqa: F401 - makes <id:...> known
 from proxy.api import tools, upstreams
 
 urlpatterns = [

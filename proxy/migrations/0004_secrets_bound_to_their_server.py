@@ -8,7 +8,7 @@ from django.conf import settings
 from django.core.management.base import CommandError
 from django.db import migrations
 
-from proxy import vault
+from proxy.upstreams import vault
 
 
 def seal_anew(apps: Any, schema_editor: Any) -> None:

@@ -11,17 +11,17 @@ from django.db import connection
 from rest_framework.authentication import BaseAuthentication, SessionAuthentication
 from rest_framework.request import Request
 
-from audit.acts import Actor
-from audit.api.problems import Problem
-from audit.people import client_ip
-from audit.sanitizer import current
-from policies import credentials, loading
-from policies.conditions import YES
-from policies.keys import AuthResult, KeyRecord, KeyRing
-from policies.snapshot import shared
-from proxy.credentials import SCOPE_KEY, presented
-from sentinel import second_factor
-from sentinel.duties import DUTIES
+from audit.redaction.sanitizer import current
+from core.access.actors import Actor, client_ip
+from core.access.duties import DUTIES
+from core.api.problems import Problem
+from policies.engine.conditions import YES
+from policies.keys import credentials
+from policies.keys.index import AuthResult, KeyRecord, KeyRing
+from policies.snapshot import loading
+from policies.snapshot.snapshot import shared
+from proxy.http.credentials import SCOPE_KEY, presented
+from sentinel.users import second_factor
 
 __all__ = ["AdminSession", "AdministrativeKey", "KeyUser"]
 

@@ -10,12 +10,12 @@ from django.db import DatabaseError, transaction
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from audit.acts import Actor, record_act
-from audit.api import problems
-from audit.api.base import actor_of
-from audit.flood import source_of
-from audit.people import client_ip
-from sentinel.acts import Flood
+from audit.journal.flood import source_of
+from audit.services.acts import record_act
+from core.access.actors import Actor, client_ip
+from core.api import problems
+from core.api.views import actor_of
+from sentinel.refused_acts import Flood
 
 log = logging.getLogger("sentinel.api")
 

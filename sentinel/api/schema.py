@@ -10,9 +10,9 @@ from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.plumbing import force_instance
 
-from audit.api.base import ApiView, Operation, Parameter
-from audit.api.fields import Strict
-from audit.api.problems import CODES, MEDIA_TYPE
+from core.api.fields import Strict
+from core.api.problems import CODES, MEDIA_TYPE
+from core.api.views import ApiView, Operation, Parameter
 
 __all__ = ["Described", "document"]
 

@@ -11,8 +11,8 @@ from django.conf import settings
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 
-from policies.limiter_shared import Locked, SharedTable
-from policies.limiter_table import Window
+from policies.limiter.shared import Locked, SharedTable
+from policies.limiter.table import Window
 
 log = logging.getLogger("sentinel.api")
 

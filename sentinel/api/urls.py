@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from django.urls import include, path, re_path
 
-from audit.api import (
-    converters,  # noqa: F401 - makes <id:...> known
-    redaction,
-)
+from audit.api import redaction
+from core.api import converters  # noqa: F401 - makes <id:...> known
 from policies.api.idempotency import once
 from sentinel.api import views
 

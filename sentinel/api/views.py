@@ -13,11 +13,11 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from audit.api.base import ApiView, Operation, Parameter
-from audit.api.problems import CODES, Problem
-from audit.export import moment
-from sentinel import state
+from audit.export.formats import moment
+from core.api.problems import CODES, Problem
+from core.api.views import ApiView, Operation, Parameter
 from sentinel.api import schema
+from sentinel.site import attention
 
 Output = serializers.Serializer[Any]
 
@@ -72,7 +72,7 @@ class Health(ApiView):
 
     def get(self, request: Request) -> Response:
         """Return it."""
-        found = state.read()
+        found = attention.read()
         names = (
             "good", "behind", "stale", "writers", "running", "outbox", "quarantined", "database_bytes", "events", "postgres",
             "audit_mode", "fsync", "instance",

@@ -4,7 +4,8 @@ from django.conf import settings
 from django.core.management.base import CommandError
 from django.db import migrations
 
-from sentinel import conf, seeds
+from core.conf import settings as conf
+from sentinel.users import seeds
 
 
 def seal(apps, schema_editor):

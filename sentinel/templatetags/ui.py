@@ -12,8 +12,8 @@ from django.utils import timezone
 from django.utils.html import conditional_escape, format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
-from audit.act_kinds import kind_of
-from sentinel import trees
+from audit.events.act_kinds import kind_of
+from sentinel.site import trees
 
 register = template.Library()
 

@@ -12,8 +12,9 @@ from django.contrib.auth.models import Group
 from django.test import Client
 
 from audit.models import AuditEvent, OutboxEvent
-from sentinel import duties, overview
+from core.access import duties
 from sentinel.models import User
+from sentinel.site import overview
 
 PASSWORD = "correct-horse-battery-7"
 HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>{{7*7}} \u202egnp\u200b \x1b[31mred {% now 'Y' %} javascript:alert(3)"

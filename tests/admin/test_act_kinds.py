@@ -7,10 +7,10 @@ import re
 import pytest
 from django.http import QueryDict
 
-from audit import live
-from audit.act_kinds import ACCESS, KINDS
-from audit.admin import PAGE
-from audit.exporting import matching
+from audit.admin import live
+from audit.admin.events import PAGE
+from audit.events.act_kinds import ACCESS, KINDS
+from audit.export.stream import matching
 from audit.filters import Filters
 from audit.models import AuditEvent
 from tests.admin.test_filters import LIST, LONG_AGO

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from django.contrib.auth.models import Group
 
+from core.access import duties
 from policies import services
 from policies.models import PolicyVersion, Role, Rule
 from proxy.models import CatalogueItem, Upstream
-from sentinel import duties
 from tests.admin.conftest import acts
 
 pytestmark = pytest.mark.django_db
@@ -97,12 +97,12 @@ ACTS = {
 
 @pytest.fixture
 def places(event, person, monkeypatch):
-    from audit.acts import Actor
-    from proxy import catalogue_services
-    from proxy.catalogue import Report
-    from proxy.catalogue_services import Changes
+    from core.access.actors import Actor
+    from proxy.services import catalogue
+    from proxy.services.catalogue import Changes
+    from proxy.upstreams.catalogue import Report
 
-    monkeypatch.setattr(catalogue_services, "check_upstream", lambda **_: (Report(), Changes()))
+    monkeypatch.setattr(catalogue, "check_upstream", lambda **_: (Report(), Changes()))
     upstream = Upstream.objects.create(slug="crm", url="https://crm.example.com/mcp")
     definition = '{"name":"delete_customer"}'
     item = CatalogueItem.objects.create(
@@ -193,7 +193,7 @@ def test_nobody_grants_more_than_they_hold(person, as_duty):
 
 
 def test_an_administrative_key_is_out_of_reach_of_a_smaller_duty(as_duty):
-    from audit.acts import Actor
+    from core.access.actors import Actor
 
     key = services.create_key(name="root-key", duty=X, actor=Actor.system()).key
     client = as_duty(P)

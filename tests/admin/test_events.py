@@ -15,8 +15,8 @@ from django.http import QueryDict
 from django.test.utils import CaptureQueriesContext
 
 from audit.filters import Filters
-from audit.ids import uuid7
 from audit.search import search
+from core.ids import uuid7
 from tests.admin.conftest import HOSTILE, acts
 
 pytestmark = pytest.mark.django_db
@@ -100,7 +100,7 @@ def test_a_filter_that_cannot_be_understood_is_said(event, as_duty):
 
 
 def test_a_key_is_found_by_its_name(event, as_duty):
-    from audit.acts import Actor
+    from core.access.actors import Actor
     from policies import services
 
     key = services.create_key(name="by name", role="user", actor=Actor.system()).key
@@ -337,7 +337,7 @@ def test_export_is_complete_and_an_event(event, as_duty):
 
 
 def test_a_cut_off_export_says_so():
-    from audit.exporting import _Counted, _sync
+    from audit.export.stream import _Counted, _sync
 
     rows = (number for number in range(10))
     counted, ended = _Counted(rows, lambda found: (b"x" * 100_000 for _ in found)), []

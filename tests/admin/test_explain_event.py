@@ -7,8 +7,9 @@ import re
 
 import pytest
 
-from audit.acts import Actor
-from policies import document, services
+from core.access.actors import Actor
+from policies import services
+from policies.documents import reader
 from policies.models import RateLimit, Rule
 from tests.admin.conftest import acts
 
@@ -29,7 +30,7 @@ rate_limits:
 
 
 def apply(most: int = 100) -> Rule:
-    services.apply_document(document.parse(POLICY.format(most=most)), actor=Actor.system())
+    services.apply_document(reader.parse(POLICY.format(most=most)), actor=Actor.system())
     return Rule.objects.get(name="small refunds")
 
 

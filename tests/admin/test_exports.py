@@ -18,9 +18,10 @@ import pytest
 from django.conf import settings
 from django.test import Client
 
-from audit import export_jobs, jobs
-from audit.ids import uuid7
+from audit.export import jobs as export_jobs
 from audit.models import ExportJob
+from core import jobs
+from core.ids import uuid7
 from tests.admin.conftest import acts
 
 pytestmark = pytest.mark.django_db

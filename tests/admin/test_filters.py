@@ -18,13 +18,14 @@ from django.core.management import CommandError, call_command
 from django.http import QueryDict
 from django.test import Client
 
-from audit import export_jobs, live
-from audit.acts import Actor
-from audit.exporting import matching
+from audit.admin import live
+from audit.export import jobs
+from audit.export.stream import matching
 from audit.filters import FIELDS, SINGLE, Filters
-from audit.ids import uuid7_floor
 from audit.models import AuditEvent, ExportJob
 from audit.search import search
+from core.access.actors import Actor
+from core.ids import uuid7_floor
 from policies import services
 from policies.models import ApiKey
 from sentinel.models import SavedView
@@ -157,7 +158,7 @@ def everywhere(query: str) -> set[uuid.UUID]:
     assert {row.id for row in live._fetch(filters, LONG_AGO)} == found
     assert {event.id for event in matching(filters)} == found
     job = ExportJob(filter=filters.describe(), since=datetime.now(UTC), until=datetime.now(UTC))
-    assert {event.id for event in matching(export_jobs._filters(job))} == found
+    assert {event.id for event in matching(jobs._filters(job))} == found
     return found
 
 
@@ -217,7 +218,7 @@ def test_all_keys_of_a_name_are_meant_under_whatever_name_their_events_are(event
 
 
 def test_a_long_name_of_a_tool_does_not_hide_whose_call_it_was(event):
-    from audit.event import Event
+    from audit.events.event import Event
 
     row = Event(key_name="hider", tool_name="file:///" + "a" * 5000, outcome="denied", method="resources/read")
     assert row.search.startswith("hider ")

@@ -10,10 +10,11 @@ import pytest
 from django.core.management import call_command
 from django.utils import timezone
 
-from audit import jobs, verification
-from audit.acts import Actor
+from audit.drain.verify import verify
 from audit.models import VerifyJob, WriterPosition
-from audit.verify import verify
+from audit.services import verification
+from core import jobs
+from core.access.actors import Actor
 from tests.admin.conftest import acts
 
 pytestmark = pytest.mark.django_db

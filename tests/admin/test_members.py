@@ -14,14 +14,14 @@ from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
-from audit.api.fields import Strict
-from audit.members import JUDGE, MEMBERS
-from proxy import specs
+from core.access.duties import DUTIES
+from core.access.members import JUDGE, MEMBERS
+from core.api.fields import Strict
 from proxy.admin import WAITS
 from proxy.forms import HELD
 from proxy.models import CatalogueItem, Upstream
+from proxy.upstreams import specs
 from sentinel.api.urls import v1
-from sentinel.duties import DUTIES
 from tests.admin.conftest import acts
 
 pytestmark = pytest.mark.django_db
@@ -38,9 +38,9 @@ FORMS = {
     "PersonForm": "user", "NewPersonForm": "user", "PreferencesForm": "", "OwnPasswordForm": "", "ProofForm": "",
 }  # fmt: skip
 MODULES = (
-    "audit.erasing_pages", "audit.proof", "audit.rule_pages", "audit.api.redaction_forms", "policies.key_forms", "policies.rule_forms",
-    "policies.explain_pages", "policies.api.forms.keys", "policies.api.forms.policy", "policies.api.forms.replays",
-    "policies.api.forms.rules", "proxy.forms", "proxy.api.serializers", "sentinel.forms", "sentinel.pages", "sentinel.second_factor_pages",
+    "audit.admin.erasing", "core.access.reauthentication", "audit.admin.redaction", "audit.api.redaction_serializers", "policies.forms.keys", "policies.forms.rules",
+    "policies.admin.explain", "policies.api.serializers.keys", "policies.api.serializers.policy", "policies.api.serializers.replays",
+    "policies.api.serializers.rules", "proxy.forms", "proxy.api.serializers", "sentinel.forms", "sentinel.site.pages", "sentinel.users.pages",
 )  # fmt: skip
 
 
@@ -171,13 +171,13 @@ FORM = {"transport": "streamable-http", "enabled": "on", "max_concurrent": "5", 
 
 def listed(slug: str) -> str:
     """Give the state of the one tool that the server at any address lists, after a check of this upstream."""
-    from proxy import catalogue_services
-    from proxy.catalogue import Found
+    from proxy.services import catalogue
+    from proxy.upstreams.catalogue import Found
 
     found = [Found("tool", "delete_customer", "{}", "a" * 64, ())]
     now = timezone.now()
     upstream = Upstream.objects.get(slug=slug)
-    catalogue_services._store(upstream, found, ("tool",), first=not upstream.catalogue.exists(), now=now)
+    catalogue._store(upstream, found, ("tool",), first=not upstream.catalogue.exists(), now=now)
     return CatalogueItem.objects.get(upstream=upstream).status
 
 

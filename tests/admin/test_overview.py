@@ -10,8 +10,8 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from audit.models import Rollup
-from sentinel import charts, overview
 from sentinel.models import OverviewSlot
+from sentinel.site import charts, overview
 
 pytestmark = pytest.mark.django_db
 NOW = datetime(2026, 3, 10, 12, 7, tzinfo=UTC)
@@ -86,7 +86,7 @@ def test_first_steps_go_away_with_the_first_call(as_duty):
 def test_what_waits_is_shown_to_those_who_can_do_something(as_duty):
     from django.utils import timezone
 
-    from audit.acts import Actor
+    from core.access.actors import Actor
     from policies import services
 
     services.create_key(name="soon", role="user", actor=Actor.system(), expires_at=timezone.now() + timedelta(days=2))

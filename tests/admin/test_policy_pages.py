@@ -11,11 +11,12 @@ from django.contrib.admin.models import LogEntry
 from django.test import Client
 from django.utils import timezone
 
-from audit.acts import Actor
-from policies import document, services
-from policies.credentials import parse
+from core.access.actors import Actor
+from policies import services
+from policies.documents import reader
+from policies.keys.credentials import parse
 from policies.models import ApiKey, KeySecret, PolicyVersion, RateLimit, Revision, Role, Rule
-from policies.replay import replay
+from policies.simulate.recorded import replay
 from proxy.models import CatalogueItem, Upstream
 from tests.admin.conftest import HOSTILE, acts
 
@@ -388,7 +389,7 @@ def test_replay_tells_the_draft_from_what_was_changed_since(manager, event):
     tools = ("since_only", "by_draft", "undone", "kept")
     for tool in tools:
         event(decision={"allowed": True, "reason": "allowed_by_rule", "rule": {"id": 1}}, tool_name=tool)
-    services.apply_document(document.parse("roles: {user: {allow: [by_draft, kept]}}"), actor=Actor.system())
+    services.apply_document(reader.parse("roles: {user: {allow: [by_draft, kept]}}"), actor=Actor.system())
     draft = "roles: {user: {allow: [kept, undone]}}"
     report = replay(draft, since=timezone.now() - timedelta(days=1)).as_dict()
     assert (report["decided"], report["changed"], report["newly_denied"]) == (4, 2, 2)
@@ -412,7 +413,7 @@ def test_replay_says_what_the_present_policy_cannot_decide(event):
         decision={"allowed": True, "reason": "allowed_by_rule", "rule": {"id": 1}}, tool_name="pay", request_json=None
     )
     rule = "{name: small, effect: allow, roles: [user], tool: pay, when: [{argument: amount, le: 5}]}"
-    services.apply_document(document.parse(f"roles: {{user: {{}}}}\nrules:\n  - {rule}\n"), actor=Actor.system())
+    services.apply_document(reader.parse(f"roles: {{user: {{}}}}\nrules:\n  - {rule}\n"), actor=Actor.system())
     report = replay("roles: {user: {}}", since=timezone.now() - timedelta(days=1)).as_dict()
     assert (report["decided"], report["changed"], report["present_undecidable"], report["changed_by_draft"]) == (
         1,
@@ -433,7 +434,7 @@ rules:
   - {{effect: allow, roles: [user], tool: twin}}
   - {{effect: allow, roles: [user], tool: twin}}
 """
-    services.apply_document(document.parse(text.format(first="removed")), actor=Actor.system())
+    services.apply_document(reader.parse(text.format(first="removed")), actor=Actor.system())
     before = {rule.pk: rule.pattern for rule in Rule.objects.all()}
     version = PolicyVersion.objects.latest("number")
     removed, kept = (Rule.objects.get(pattern=name).pk for name in ("removed", "kept"))
@@ -451,16 +452,16 @@ rules:
     assert "list_customers" in manager.get(f"/admin/audit/auditevent/?rule={removed}").content.decode()
     # A new rule takes no number that another had.
     Revision.objects.update(txid=0)
-    services.apply_document(document.parse(text.format(first="new one")), actor=Actor.system())
+    services.apply_document(reader.parse(text.format(first="new one")), actor=Actor.system())
     assert Rule.objects.get(pattern="new one").pk not in before
 
 
 def test_going_back_to_a_version_that_kept_no_numbers_still_works():
-    services.apply_document(document.parse("roles: {user: {allow: [a]}}"), actor=Actor.system())
+    services.apply_document(reader.parse("roles: {user: {allow: [a]}}"), actor=Actor.system())
     PolicyVersion.objects.update(rules={})
     version = PolicyVersion.objects.latest("number").number
     Revision.objects.update(txid=0)
-    services.apply_document(document.parse("roles: {user: {allow: [b]}}"), actor=Actor.system())
+    services.apply_document(reader.parse("roles: {user: {allow: [b]}}"), actor=Actor.system())
     Revision.objects.update(txid=0)
     services.roll_back(version, actor=Actor.system())
     assert list(Rule.objects.values_list("pattern", flat=True)) == ["a"]

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from audit import proof
-from audit.acts import Actor
 from audit.models import AuditEvent
+from core.access import reauthentication
+from core.access.actors import Actor
 from policies import services
 from policies.models import ApiKey, PolicyVersion, Revision, Role
 from sentinel.models import User
@@ -20,10 +20,10 @@ pytestmark = pytest.mark.django_db
 ASKED = b'name="own_password"'
 
 
-def age(client: Client, seconds: float = proof.LASTS.total_seconds() + 1) -> Client:
+def age(client: Client, seconds: float = reauthentication.LASTS.total_seconds() + 1) -> Client:
     """Make the last proof of a session old."""
     session = client.session
-    session[proof.KEY] -= int(seconds)
+    session[reauthentication.KEY] -= int(seconds)
     session.save()
     return client
 
@@ -44,7 +44,7 @@ def held(client: Client, place: str, fields: dict[str, Any], done: Callable[[], 
     assert client.post(place, {**fields, "own_password": PASSWORD}).status_code == 302
     assert done()
     # Having given it, one is not asked at the next step.
-    assert proof.proved(_request(client))
+    assert reauthentication.proved(_request(client))
 
 
 def _request(client: Client) -> Any:
@@ -182,5 +182,5 @@ def test_a_person_without_a_password_logs_in_again(boss):
 def test_a_session_from_before_has_no_proof(boss):
     session = boss.session
     for value in (None, "x", 10**12):
-        session[proof.KEY] = value
-        assert not proof.proved(type("Request", (), {"session": session})())
+        session[reauthentication.KEY] = value
+        assert not reauthentication.proved(type("Request", (), {"session": session})())

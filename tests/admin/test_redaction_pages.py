@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from audit import rule_acts
-from audit.acts import Actor
 from audit.models import RedactionRule
+from audit.services import redaction_rules
+from core.access.actors import Actor
 from tests.admin.conftest import HOSTILE, acts
 
 pytestmark = pytest.mark.django_db
@@ -14,7 +14,7 @@ PLACE = "/admin/audit/redactionrule/"
 
 
 def rule(**fields):
-    return rule_acts.create_rule(**{"kind": "name", "value": "badge", "actor": Actor.system(), **fields})
+    return redaction_rules.create_rule(**{"kind": "name", "value": "badge", "actor": Actor.system(), **fields})
 
 
 def test_add_change_delete(admin_client):

@@ -15,12 +15,12 @@ from django.db import OperationalError, connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-import audit.admin
+import audit.admin.events
 import audit.search
-from audit.ids import uuid7_floor
 from bench.admin import OTHERS, VIEWS
 from bench.sample_data import fill
-from sentinel import overview
+from core.ids import uuid7_floor
+from sentinel.site import overview
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow, pytest.mark.timeout(300)]
 LIST = "/admin/audit/auditevent/"
@@ -48,7 +48,7 @@ def many(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL max_parallel_workers_per_gather = 0")  # what helpers read is counted elsewhere
     # How far a search goes follows the speed it sees. With no time it looks at one window, on any machine.
-    monkeypatch.setattr(audit.admin, "BUDGET_MS", 0.0)
+    monkeypatch.setattr(audit.admin.events, "BUDGET_MS", 0.0)
 
     def late(walk: Any) -> None:
         """What the planner may try is bounded by a moment on the clock and by nothing else: here that has passed."""

@@ -15,11 +15,11 @@ from django.test import Client
 from django_otp.oath import totp
 from django_otp.plugins.otp_totp.models import TOTPDevice
 
-from audit import proof
 from audit.models import OutboxEvent
+from core.access import reauthentication
 from policies import services
-from sentinel import second_factor
 from sentinel.models import RecoveryCode, User
+from sentinel.users import second_factor
 from tests.admin.conftest import PASSWORD, acts
 
 pytestmark = pytest.mark.django_db
@@ -308,13 +308,13 @@ def test_a_command_resets_it(enrolled):
 
 def aged(client: Client) -> Client:
     session = client.session
-    session[proof.KEY] = int(time.time() - proof.LASTS.total_seconds() - 1)
+    session[reauthentication.KEY] = int(time.time() - reauthentication.LASTS.total_seconds() - 1)
     session.save()
     return client
 
 
 def test_dangerous_acts_ask_for_both_again(enrolled):
-    from audit.acts import Actor
+    from core.access.actors import Actor
 
     made = services.create_key(name="a", role="user", actor=Actor.system()).key
     other = services.create_key(name="b", role="user", actor=Actor.system()).key
@@ -401,7 +401,7 @@ def send(client: Client, token: str) -> int:
 
 @pytest.fixture(autouse=True)
 def _no_flood(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    from sentinel.acts import Flood
+    from sentinel.refused_acts import Flood
 
     monkeypatch.setattr(second_factor, "_failures", Flood(per_second=1000))
     yield

@@ -15,10 +15,12 @@ from django.test import Client
 from django.utils import timezone
 from django_otp.plugins.otp_totp.models import TOTPDevice
 
-from audit import exporting, live, standing
-from audit.acts import Actor
+from audit.admin import live
+from audit.export import stream as exporting
 from audit.filters import Filters
-from audit.ids import uuid7
+from core.access import sessions
+from core.access.actors import Actor
+from core.ids import uuid7
 from policies import services
 from policies.models import ApiKey
 from sentinel.api import authentication
@@ -74,7 +76,7 @@ def client(person: Callable[..., User]) -> Client:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "CHECK_SECONDS", 0.0)
     monkeypatch.setattr(live, "POLL_SECONDS", 0.01)
-    monkeypatch.setattr(standing, "EVERY", 0.0)
+    monkeypatch.setattr(sessions, "EVERY", 0.0)
 
 
 def follow(session_key: str, act: Callable[[], Any]) -> list[bytes]:
@@ -106,11 +108,11 @@ def test_the_live_view_ends(how, client, quick):
 
 @pytest.mark.parametrize("how", ENDS)
 def test_an_export_that_is_being_sent_is_cut(how, client, quick, event, monkeypatch):
-    from audit import export
+    from audit.export import formats
 
     for _ in range(3):
         event()
-    monkeypatch.setattr(export, "gathered", lambda pieces: pieces)
+    monkeypatch.setattr(formats, "gathered", lambda pieces: pieces)
     answer = client.post("/admin/audit/auditevent/export/file/", {"format": "ndjson"})
     pieces = iter(answer.streaming_content)
     assert next(pieces)
@@ -122,11 +124,11 @@ def test_an_export_that_is_being_sent_is_cut(how, client, quick, event, monkeypa
 
 
 def test_a_session_that_stands_is_left_alone(client, quick, event):
-    assert standing.session(client.session.session_key, ("audit.view_auditevent",))
+    assert sessions.session(client.session.session_key, ("audit.view_auditevent",))
     event()
     answer = client.post("/admin/audit/auditevent/export/file/", {"format": "ndjson"})
     assert answer.getvalue().count(b"\n") == 1
-    assert not standing.session("", ()) and not standing.session("nonsense", ())
+    assert not sessions.session("", ()) and not sessions.session("nonsense", ())
 
 
 KEY_ENDS: dict[str, Callable[[Any], Any]] = {
@@ -162,6 +164,6 @@ def test_what_the_old_secret_opened_goes_on_during_the_overlap(db):
 
 def test_the_database_is_asked_seldom(monkeypatch):
     asked: list[float] = []
-    stands = standing.Standing(lambda: not asked.append(0.0))
+    stands = sessions.Standing(lambda: not asked.append(0.0))
     assert all(stands() for _ in range(1000))
     assert not asked

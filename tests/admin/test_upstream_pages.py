@@ -7,9 +7,9 @@ import re
 
 import pytest
 
-from proxy import catalogue_services
-from proxy.definitions import canonical, digest, flags
+from proxy.mcp.definitions import canonical, digest, flags
 from proxy.models import CatalogueItem, Upstream, UpstreamStatus
+from proxy.services import catalogue
 from tests.admin.conftest import HOSTILE, acts
 
 pytestmark = pytest.mark.django_db
@@ -147,7 +147,7 @@ def test_who_may_only_look_sees_no_button(as_duty, item):
 
 
 def test_what_a_command_writes_is_shown_to_who_may_check_it(as_duty, monkeypatch):
-    monkeypatch.setattr(catalogue_services, "stderr", lambda slug: [f"{slug} cannot find <b>its</b> database"])
+    monkeypatch.setattr(catalogue, "stderr", lambda slug: [f"{slug} cannot find <b>its</b> database"])
     pages = {
         "files": Upstream.objects.create(slug="files", transport="stdio", command="/bin/true"),
         "web": Upstream.objects.create(slug="web", url="http://127.0.0.1:9/mcp"),

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from audit.acts import Actor
-from audit.ids import uuid7
 from audit.models import AuditEvent, OutboxEvent
+from core.access.actors import Actor
+from core.ids import uuid7
 from policies import services, vocabulary
-from sentinel.acts import Flood
 from sentinel.api import refusals
+from sentinel.refused_acts import Flood
 
 V1 = "/api/v1/"
 

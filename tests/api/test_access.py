@@ -11,10 +11,10 @@ from django.contrib.auth.models import Group
 from django.test import Client
 from django.utils import timezone
 
-from audit.acts import Actor
+from core.access.actors import Actor
+from core.access.duties import DUTIES
 from policies import services, vocabulary
 from sentinel.api import schema
-from sentinel.duties import DUTIES
 from tests.api.conftest import Caller, event, recorded
 
 pytestmark = pytest.mark.django_db
@@ -142,8 +142,8 @@ def test_refusals_are_recorded_with_who_was_refused(callers):
 
 
 def test_a_flood_of_refusals_is_no_flood_of_rows(db, monkeypatch):
-    from sentinel.acts import Flood
     from sentinel.api import refusals
+    from sentinel.refused_acts import Flood
 
     monkeypatch.setattr(refusals, "_flood", Flood(per_second=5))
     nobody = Caller("nonsense")
@@ -223,7 +223,7 @@ def test_the_description_is_for_every_administrative_key(callers):
 
 
 def test_the_page_shows_every_operation_and_problem_and_no_script(admin):
-    from audit.api.problems import CODES
+    from core.api.problems import CODES
 
     text = admin.get("/api/docs/").content.decode()
     for methods in schema.document()["paths"].values():

@@ -8,12 +8,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.utils.dateparse import parse_datetime
 
-from audit.acts import Actor
+from core.access.actors import Actor
 from policies import services
-from policies.api import jobs
 from policies.models import ApiKey, PolicyVersion, ReplayJob
-from policies.replaying import Report
-from proxy.definitions import canonical, digest
+from policies.simulate import jobs
+from policies.simulate.replay import Report
+from proxy.mcp.definitions import canonical, digest
 from proxy.models import CatalogueItem, Upstream
 from tests.api.conftest import Caller, event, recorded
 
@@ -99,11 +99,11 @@ def test_keys_are_listed_by_state_and_never_with_a_secret(admin):
 
 def test_another_worker_knows_a_key_as_soon_as_it_is_made(admin, settings):
     """The snapshot in memory may be half a second old; the answer to a fresh key must not be 401."""
-    from policies import snapshot
+    from policies.snapshot import snapshot
 
     holder = snapshot.SnapshotHolder("dbname=nowhere", peppers=settings.SENTINEL.key_peppers)
-    from policies.compiled import PolicySet
-    from policies.keys import KeyRing
+    from policies.engine.compiled import PolicySet
+    from policies.keys.index import KeyRing
     from policies.specs import PolicySpec
 
     holder.current = snapshot.Snapshot(1, {}, KeyRing({}, settings.SENTINEL.key_peppers), PolicySet(PolicySpec()))
@@ -458,7 +458,7 @@ def test_commands_can_never_be_given_here(callers, body):
 
 
 def test_what_a_command_is_cannot_be_changed_here(admin):
-    from proxy import services as upstreams
+    from proxy.services import upstreams
 
     upstreams.create_upstream(
         actor=Actor.system(), slug="tool", transport="stdio", command="cat", may_start_commands=True
@@ -521,15 +521,15 @@ def test_tools_are_read_approved_and_withdrawn(callers):
 
 
 def test_what_a_person_withdrew_stays_so_whatever_the_policy_says(admin):
-    from proxy import catalogue_services
-    from proxy.catalogue import Found
+    from proxy.services import catalogue
+    from proxy.upstreams.catalogue import Found
 
     upstream = Upstream.objects.create(slug="crm", url="http://127.0.0.1:9/mcp")
     item = tool(upstream)
     admin.post(f"tools/{item.pk}/quarantine/", {})
-    catalogue_services.apply_policy("crm")
+    catalogue.apply_policy("crm")
     text = canonical({"name": "refund", "description": "changed"})
-    catalogue_services._store(
+    catalogue._store(
         upstream, [Found("tool", "refund", text, digest(text), ())], ["tool"], first=False, now=datetime.now(UTC)
     )
     item.refresh_from_db()

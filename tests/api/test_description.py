@@ -15,7 +15,7 @@ from jsonschema_rs import Draft202012Validator
 from schemathesis import engine
 from schemathesis.engine import events
 
-from audit.api.problems import CODES
+from core.api.problems import CODES
 from sentinel.api import schema
 from tests.api.client import DESCRIPTION, ApiClient, Refused
 from tests.api.conftest import Caller, event
@@ -119,13 +119,13 @@ def test_a_reader_of_events_lives_by_the_description_alone(client):
 @pytest.fixture
 def application(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The application in process, on the test's own connection in whatever thread; it reaches no network and starts no process."""
-    from policies.api import jobs
-    from proxy import catalogue_services, services
-    from proxy.catalogue import Report
-    from proxy.catalogue_services import Changes
+    from policies.simulate import jobs
+    from proxy.services import catalogue, upstreams
+    from proxy.services.catalogue import Changes
+    from proxy.upstreams.catalogue import Report
 
-    monkeypatch.setattr(services, "check_address", lambda *args, **more: None)
-    monkeypatch.setattr(catalogue_services, "check_upstream", lambda **more: (Report(), Changes()))
+    monkeypatch.setattr(upstreams, "check_address", lambda *args, **more: None)
+    monkeypatch.setattr(catalogue, "check_upstream", lambda **more: (Report(), Changes()))
     monkeypatch.setattr(jobs, "start", lambda job: None)
     inner, shared = get_wsgi_application(), connections["default"]
 

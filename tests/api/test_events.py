@@ -181,18 +181,18 @@ def test_export_needs_all_it_shows(callers):
 
 def test_under_asgi_the_first_lines_leave_before_the_last_are_read(admin, monkeypatch):
     """A plain iterator would be read whole by Django before anything is sent."""
-    from audit import export
+    from audit.export import formats
 
     events(3000, request_json={"params": {"arguments": {"text": "x" * 500}}})
     read = []
-    rows = export.rows
+    rows = formats.rows
 
     def counting(queryset):
         for row in rows(queryset):
             read.append(row["id"])
             yield row
 
-    monkeypatch.setattr(export, "rows", counting)
+    monkeypatch.setattr(formats, "rows", counting)
 
     async def first():
         client = AsyncClient()

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from audit.acts import Actor
 from audit.models import OutboxEvent, RedactionRule
+from core.access.actors import Actor
 from policies import services
 from policies.models import ApiKey, IdempotentRequest
 from tests.api.conftest import Caller

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from audit import rule_acts
 from audit.models import RedactionRule
+from audit.services import redaction_rules
 from tests.api.conftest import recorded
 
 pytestmark = pytest.mark.django_db
@@ -83,7 +83,7 @@ def test_twice_the_same_and_too_many_are_refused(admin, monkeypatch):
     admin.post(PLACE, BADGE)
     again = admin.post(PLACE, BADGE)
     assert again.status_code == 400 and again.data["detail"] == "There is such a rule already."
-    monkeypatch.setattr(rule_acts, "MOST_RULES", 1)
+    monkeypatch.setattr(redaction_rules, "MOST_RULES", 1)
     more = admin.post(PLACE, {"kind": "name", "value": "locker"})
     assert more.status_code == 400 and more.data["code"] == "refused" and RedactionRule.objects.count() == 1
 

@@ -17,11 +17,11 @@ from django.db import connections
 from django.db.migrations.executor import MigrationExecutor
 from psycopg.conninfo import conninfo_to_dict
 
-from audit.drainer import Drainer
-from audit.event import Event
-from audit.journal import Journal
-from audit.logger import AuditLogger
-from audit.watchdog import connect
+from audit.drain.drainer import Drainer
+from audit.events.event import Event
+from audit.journal.logger import AuditLogger
+from audit.journal.writer import Journal
+from core.watchdog import connect
 
 KEY = uuid.UUID("0199b6a0-0000-7000-8000-000000000001")
 _numbers = itertools.count(1)

@@ -8,9 +8,9 @@ import pytest
 from django.conf import settings
 from django.test import RequestFactory
 
-from audit.addresses import client_address
-from audit.people import client_ip
-from sentinel.health import may_scrape
+from core.access.actors import client_ip
+from core.access.addresses import client_address
+from sentinel.server.health import may_scrape
 
 PROXIES = (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
 

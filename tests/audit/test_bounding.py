@@ -6,7 +6,7 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audit.bounding import HEAD_BYTES, MAX_BYTES, TAIL_BYTES, cut_bytes, head_and_tail, head_of_text, prune
+from audit.redaction.truncation import HEAD_BYTES, MAX_BYTES, TAIL_BYTES, cut_bytes, head_and_tail, head_of_text, prune
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=300)
 LONG = st.builds(

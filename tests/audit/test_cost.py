@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from audit import escapes
-from audit.finding import effort
-from audit.finding.effort import Effort, TooDear
-from audit.redaction import Redactor
-from audit.sanitizer import MISSING, Sanitizer
+from audit.redaction import escapes
+from audit.redaction.detect import budget
+from audit.redaction.detect.budget import Effort, TooDear
+from audit.redaction.redactor import Redactor
+from audit.redaction.sanitizer import MISSING, Sanitizer
 from tests.corpus import costs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,17 +39,17 @@ class Meter(Effort):
 @pytest.mark.parametrize("unit", ONCE_DEAR)
 @pytest.mark.parametrize("wrap", range(len(costs.WRAPS)))
 def test_no_text_takes_more_steps_than_it_is_worth(unit, wrap, monkeypatch):
-    monkeypatch.setattr("audit.texts.Effort", Meter)
+    monkeypatch.setattr("audit.redaction.text.Effort", Meter)
     for size in (1_500, 3_000, 6_000):
         Meter.spent = 0
         text = costs.Dear(0.0, "", unit, wrap).text(size)
         REDACTOR.text(text)
-        assert Meter.spent <= STEPS_A_BYTE * len(text.encode()) + 2 * effort.AT_LEAST, size
+        assert Meter.spent <= STEPS_A_BYTE * len(text.encode()) + 2 * budget.AT_LEAST, size
 
 
 def test_what_costs_too_much_is_replaced_whole_and_stays_so(monkeypatch):
-    monkeypatch.setattr(effort, "PER_BYTE", 1)
-    monkeypatch.setattr(effort, "AT_LEAST", 1_500)
+    monkeypatch.setattr(budget, "PER_BYTE", 1)
+    monkeypatch.setattr(budget, "AT_LEAST", 1_500)
     text = "key:+AB" * 200 + " password=hunter2secret"
     shown, count = REDACTOR.text(text)
     assert shown == f"[REDACTED:text:{REDACTOR.fingerprint(text.encode())}]" and count == 1
@@ -77,7 +77,7 @@ def test_a_short_text_may_be_wrapped_in_every_way(text):
 
 @pytest.mark.parametrize("unit", [*SHORT, "data:{}", "key: ab12", "password x", "bearer x", "&amp;%25", "%2525252541"])
 def test_what_is_done_at_once_is_little_however_many_texts_there_are(unit, monkeypatch):
-    monkeypatch.setattr("audit.texts.Effort", Meter)
+    monkeypatch.setattr("audit.redaction.text.Effort", Meter)
     one = json.dumps(unit, ensure_ascii=False)
     for count in (1, 8, 30, 60, 90):
         raw = f"[{','.join([one] * count)}]".encode()
@@ -88,15 +88,15 @@ def test_what_is_done_at_once_is_little_however_many_texts_there_are(unit, monke
 
 def test_effort_ends():
     left = Effort(10)
-    left.spend(10 * effort.PER_BYTE + effort.AT_LEAST)
+    left.spend(10 * budget.PER_BYTE + budget.AT_LEAST)
     with pytest.raises(TooDear):
         left.spend(1)
 
 
 def test_ordinary_texts_are_far_from_it(monkeypatch):
-    monkeypatch.setattr(effort, "PER_BYTE", effort.PER_BYTE // 2)
-    monkeypatch.setattr(effort, "AT_LEAST", effort.AT_LEAST // 2)
-    for path in ("README.md", "THREAT_MODEL.md", "docs/clients.md", "audit/logger.py", "proxy/answers.py"):
+    monkeypatch.setattr(budget, "PER_BYTE", budget.PER_BYTE // 2)
+    monkeypatch.setattr(budget, "AT_LEAST", budget.AT_LEAST // 2)
+    for path in ("README.md", "THREAT_MODEL.md", "docs/clients.md", "audit/journal/logger.py", "proxy/http/answers.py"):
         text = (ROOT / path).read_text()[:12_000]
         assert not REDACTOR.text(text)[0].startswith("[REDACTED:text:"), path
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audit import digits
-from audit.event import Event
-from audit.redaction import Rules
-from audit.sanitizer import Sanitizer
+from audit.events.event import Event
+from audit.redaction import json_digits
+from audit.redaction.redactor import Rules
+from audit.redaction.sanitizer import Sanitizer
 
 SANITIZER = Sanitizer(b"k" * 32)
 NUMBERS = [
@@ -47,7 +47,7 @@ def test_digits_in_json_within_text(number):
 def test_every_form_of_an_event():
     raw = b'{"n": 1.10, "m": 1500000000000000000000001}'
     event = Event(sanitizer=SANITIZER, request_json=raw, response_json=raw, api_key_id=None)
-    for form in (orjson.dumps(event.as_record()), digits.dumps(event.as_export())):
+    for form in (orjson.dumps(event.as_record()), json_digits.dumps(event.as_export())):
         assert form.count(b"1.10") == 2 and form.count(b"1500000000000000000000001") == 2
     again = Event.from_record(event.as_record(), sanitizer=SANITIZER)
     assert again.as_record()["request_json"] == event.as_record()["request_json"]
@@ -73,8 +73,8 @@ def test_a_card_sent_as_a_number_is_still_a_card():
 def test_what_the_fast_reader_settles_is_what_the_exact_one_reads(values):
     for raw in (json.dumps(values).encode(), json.dumps(values, separators=(",", ":"), ensure_ascii=False).encode()):
         text = raw.decode()
-        assert digits.dumps(digits.loads(raw)).decode() == json.dumps(
+        assert json_digits.dumps(json_digits.loads(raw)).decode() == json.dumps(
             json.loads(text), separators=(",", ":"), ensure_ascii=False
         ) or [str(n) for n in re.findall(r"-?[0-9][0-9.eE+-]*", text)] == re.findall(
-            r"-?[0-9][0-9.eE+-]*", digits.dumps(digits.loads(raw)).decode()
+            r"-?[0-9][0-9.eE+-]*", json_digits.dumps(json_digits.loads(raw)).decode()
         )

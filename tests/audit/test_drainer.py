@@ -20,14 +20,14 @@ import orjson
 import psycopg
 import pytest
 
-from audit import store
-from audit.drainer import Boot, Drainer, read_status
-from audit.event import Event
-from audit.frames import Kind
-from audit.journal import Journal
-from audit.logger import AuditLogger
-from audit.segments import BootReader, Mark, segments_of
-from audit.sweep import sweep
+from audit.drain import store
+from audit.drain.drainer import Boot, Drainer, read_status
+from audit.events.event import Event
+from audit.journal.frames import Kind
+from audit.journal.logger import AuditLogger
+from audit.journal.reader import BootReader, Mark, segments_of
+from audit.journal.retention import sweep
+from audit.journal.writer import Journal
 from tests.audit.conftest import ANSWER, KEY, call, make_event
 from tests.audit.test_segments import frames_in
 
@@ -293,9 +293,9 @@ RECOVERY = textwrap.dedent(
     from pathlib import Path
     import django
     django.setup()
-    from audit.drainer import Drainer
-    import audit.drainer
-    audit.drainer.BATCH_BYTES = 16384
+    from audit.drain.drainer import Drainer
+    import audit.drain.drainer
+    audit.drain.drainer.BATCH_BYTES = 16384
     drainer = Drainer(orjson.loads(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], housekeeping=False)
     print("ready", flush=True)
     sys.exit(0 if drainer.finish(30) else 3)

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audit import ids
-from audit.event import _EMPTY, _FIELDS, COLUMNS, NAME_BYTES, OUTCOMES, Event, export_form
+from audit.events.event import _EMPTY, _FIELDS, COLUMNS, NAME_BYTES, OUTCOMES, Event, export_form
+from audit.events.row import row_of
 from audit.models import AuditEvent
-from audit.rows import row_of
-from audit.rules import Rules
-from audit.sanitizer import Payload, Sanitizer
+from audit.redaction.rules import Rules
+from audit.redaction.sanitizer import Payload, Sanitizer
+from core import ids
 from tests.corpus.strategies import ODD_OBJECTS, TEXTS, bodies
 
 SANITIZER = Sanitizer(b"k" * 32)

@@ -13,10 +13,10 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connections
 
-from audit.export import FIELDS, FORMATS, export, harmless
-from audit.frames import Kind
-from audit.journal import Journal
-from audit.logger import AuditLogger
+from audit.export.formats import FIELDS, FORMATS, export, harmless
+from audit.journal.frames import Kind
+from audit.journal.logger import AuditLogger
+from audit.journal.writer import Journal
 from audit.models import AuditEvent
 from tests.audit.conftest import KEY, call, make_event
 

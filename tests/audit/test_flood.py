@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audit.flood import (
+from audit.journal.flood import (
     ALL_SHARE,
     CALLER_SHARE,
     FIRST_FEW,

@@ -3,8 +3,8 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audit import frames
-from audit.frames import Damage, Frame, Kind
+from audit.journal import frames
+from audit.journal.frames import Damage, Frame, Kind
 
 
 def written(payloads: list[bytes]) -> tuple[bytes, list[int]]:

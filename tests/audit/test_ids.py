@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audit import ids
+from core import ids
 
 MICROSECONDS = st.integers(0, (1 << 48) * 1000 - 1)
 

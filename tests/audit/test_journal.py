@@ -17,10 +17,10 @@ from typing import Any
 import orjson
 import pytest
 
-from audit.frames import Frame, Kind
-from audit.journal import Journal
-from audit.segments import BootReader, Hole, live_boot, read_mark, segments_of
-from audit.tickets import JournalFull, JournalUnavailable, Ticket
+from audit.journal.frames import Frame, Kind
+from audit.journal.reader import BootReader, Hole, live_boot, read_mark, segments_of
+from audit.journal.tickets import JournalFull, JournalUnavailable, Ticket
+from audit.journal.writer import Journal
 
 Opener = Callable[..., Journal]
 PAYLOAD = orjson.dumps({"id": "x", "text": "y" * 200})
@@ -100,7 +100,7 @@ def test_boots_follow_each_other(open_journal: Opener) -> None:
 
 
 def test_two_processes_cannot_share_a_journal(open_journal: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("audit.journal.LOCK_SECONDS", 0.1)
+    monkeypatch.setattr("audit.journal.writer.LOCK_SECONDS", 0.1)
     journal = open_journal()
     with pytest.raises(JournalUnavailable, match="another live process"):
         Journal(journal.root, journal.writer)
@@ -220,8 +220,8 @@ def test_the_budget_bounds_all_writers_together(open_journal: Opener) -> None:
 WRITER = textwrap.dedent(
     """
     import sys, time
-    from audit.journal import Journal
-    from audit.frames import Kind
+    from audit.journal.writer import Journal
+    from audit.journal.frames import Kind
     journal = Journal(sys.argv[1], "killed-w0", segment_bytes=131072)
     n = 0
     while True:
@@ -256,9 +256,9 @@ def test_a_limit_of_the_kernel_is_a_full_disk(tmp_path: Path) -> None:
     script = textwrap.dedent(
         """
         import sys, resource, time
-        from audit.journal import Journal
-        from audit.tickets import JournalUnavailable
-        from audit.frames import Kind
+        from audit.journal.writer import Journal
+        from audit.journal.tickets import JournalUnavailable
+        from audit.journal.frames import Kind
         journal = Journal(sys.argv[1], "limited-w0", segment_bytes=1 << 20)
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))

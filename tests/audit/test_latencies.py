@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from audit.latencies import Span, bucket, percentile
+from audit.drain.latencies import Span, bucket, percentile
 
 R = random.Random
 SHAPES: dict[str, Callable[[R], float]] = {

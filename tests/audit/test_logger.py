@@ -11,12 +11,12 @@ from typing import Any
 import orjson
 import pytest
 
-from audit.event import Event
-from audit.frames import Frame, Kind
-from audit.journal import Journal
-from audit.logger import AuditLogger, AuditUnavailable, as_event
+from audit.events.event import Event
+from audit.journal.frames import Frame, Kind
+from audit.journal.logger import AuditLogger, AuditUnavailable, as_event
+from audit.journal.tickets import JournalUnavailable
+from audit.journal.writer import Journal
 from audit.models import AuditEvent
-from audit.tickets import JournalUnavailable
 from tests.audit.conftest import ANSWER, call, make_event
 from tests.audit.test_journal import FailingDevice, read_all
 
@@ -272,7 +272,7 @@ def test_a_device_that_hangs_stops_calls_and_forgets_nothing(
     open_journal: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who was not let in hears so in time; an outcome that may become durable waits; all of it is there in the end."""
-    monkeypatch.setattr("audit.journal.HANG_SECONDS", 0.2)
+    monkeypatch.setattr("audit.journal.writer.HANG_SECONDS", 0.2)
     answers = threading.Event()
     answers.set()
 

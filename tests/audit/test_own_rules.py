@@ -12,11 +12,12 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import IntegrityError, connection, transaction
 
-from audit import rule_acts, sanitizer, taking_over
-from audit.acts import Actor
 from audit.models import OutboxEvent, RedactionRule
-from audit.rules import PatternError, Rules
-from policies.snapshot import SnapshotHolder
+from audit.redaction import loading, sanitizer
+from audit.redaction.rules import PatternError, Rules
+from audit.services import redaction_rules
+from core.access.actors import Actor
+from policies.snapshot.snapshot import SnapshotHolder
 
 ACTOR = Actor(kind="user", name="ann")
 
@@ -24,7 +25,7 @@ ACTOR = Actor(kind="user", name="ann")
 @pytest.fixture(autouse=True)
 def _as_it_was(monkeypatch):
     held = sanitizer.current()
-    monkeypatch.setattr(taking_over, "_known", False)
+    monkeypatch.setattr(loading, "_known", False)
     yield
     sanitizer._current = held
 
@@ -42,10 +43,10 @@ def details(record: dict) -> dict:
 @pytest.mark.django_db
 class TestActs:
     def test_each_leaves_an_event(self):
-        rule = rule_acts.create_rule(kind="pattern", value=r"BDG-\d{6}", label="badge", note="staff", actor=ACTOR)
-        rule_acts.change_rule(rule.pk, enabled=False, actor=ACTOR)
-        rule_acts.change_rule(rule.pk, enabled=False, actor=ACTOR)  # nothing changes, nothing is told
-        rule_acts.delete_rule(rule.pk, actor=ACTOR)
+        rule = redaction_rules.create_rule(kind="pattern", value=r"BDG-\d{6}", label="badge", note="staff", actor=ACTOR)
+        redaction_rules.change_rule(rule.pk, enabled=False, actor=ACTOR)
+        redaction_rules.change_rule(rule.pk, enabled=False, actor=ACTOR)  # nothing changes, nothing is told
+        redaction_rules.delete_rule(rule.pk, actor=ACTOR)
         records = told()
         assert [record["method"] for record in records] == [
             "admin.redaction.created", "admin.redaction.changed", "admin.redaction.deleted"
@@ -72,22 +73,22 @@ class TestActs:
         ],
     )
     def test_what_cannot_be_used_is_refused_in_words(self, fields, words):
-        with pytest.raises(rule_acts.RuleRefused) as refused:
-            rule_acts.create_rule(**fields, actor=ACTOR)
+        with pytest.raises(redaction_rules.RuleRefused) as refused:
+            redaction_rules.create_rule(**fields, actor=ACTOR)
         assert words.lower() in " ".join(refused.value.messages).lower()
         assert not RedactionRule.objects.exists() and not OutboxEvent.objects.exists()
 
     def test_twice_the_same_is_refused(self):
-        rule_acts.create_rule(kind="name", value="badge", actor=ACTOR)
-        with pytest.raises(rule_acts.RuleRefused, match="such a rule already"):
-            rule_acts.create_rule(kind="name", value="badge", actor=ACTOR)
+        redaction_rules.create_rule(kind="name", value="badge", actor=ACTOR)
+        with pytest.raises(redaction_rules.RuleRefused, match="such a rule already"):
+            redaction_rules.create_rule(kind="name", value="badge", actor=ACTOR)
 
     def test_too_many_are_refused(self, monkeypatch):
-        monkeypatch.setattr(rule_acts, "MOST_RULES", 1)
-        rule_acts.create_rule(kind="name", value="badge", actor=ACTOR)
-        rule_acts.create_rule(kind="name", value="locker", enabled=False, actor=ACTOR)
-        with pytest.raises(rule_acts.RuleRefused, match="already"):
-            rule_acts.create_rule(kind="name", value="desk", actor=ACTOR)
+        monkeypatch.setattr(redaction_rules, "MOST_RULES", 1)
+        redaction_rules.create_rule(kind="name", value="badge", actor=ACTOR)
+        redaction_rules.create_rule(kind="name", value="locker", enabled=False, actor=ACTOR)
+        with pytest.raises(redaction_rules.RuleRefused, match="already"):
+            redaction_rules.create_rule(kind="name", value="desk", actor=ACTOR)
 
     def test_the_table_refuses_what_no_act_would_write(self):
         for fields in ({"kind": "colour", "value": "x"}, {"kind": "name", "value": ""}, {"kind": "personal", "value": "x"}, {"kind": "name", "value": "a", "label": "A b"}):  # fmt: skip
@@ -118,7 +119,7 @@ class TestCommand:
             assert "\n" not in str(refused.value)
 
     def test_a_command_knows_the_rules(self):
-        rule_acts.create_rule(kind="name", value="badge", label="badge", actor=ACTOR)
+        redaction_rules.create_rule(kind="name", value="badge", label="badge", actor=ACTOR)
         out = StringIO()
         call_command("audit", "redact-check", "badge=B1234x", "--json", stdout=out)
         assert "[REDACTED:badge:" in json.loads(out.getvalue())["stored"]
@@ -163,7 +164,7 @@ def hidden() -> bool:
 
 class TestTakingOver:
     def test_a_worker_knows_a_change_within_a_second(self, dsn, outside):
-        holder = SnapshotHolder(dsn, peppers={1: b"p" * 32}, extra={"redaction": taking_over.load})
+        holder = SnapshotHolder(dsn, peppers={1: b"p" * 32}, extra={"redaction": loading.load})
         holder.start()
         try:
             assert holder.ready(10) and soon(lambda: "redaction" in holder.extras)
@@ -177,7 +178,7 @@ class TestTakingOver:
 
     def test_rules_that_cannot_be_used_leave_the_old_ones_and_raise_an_alarm(self, dsn, outside):
         put(outside, "name", "badge")
-        holder = SnapshotHolder(dsn, peppers={1: b"p" * 32}, extra={"redaction": taking_over.load})
+        holder = SnapshotHolder(dsn, peppers={1: b"p" * 32}, extra={"redaction": loading.load})
         holder.load_once()
         put(outside, "pattern", "(")  # past every act, by hand
         holder.load_once()
@@ -188,9 +189,9 @@ class TestTakingOver:
         assert "redaction" not in holder.alarms and hidden()
 
     def test_the_drainer_follows_them(self, dsn, outside, monkeypatch, caplog):
-        monkeypatch.setattr(taking_over, "FOLLOW_SECONDS", 0.05)
+        monkeypatch.setattr(loading, "FOLLOW_SECONDS", 0.05)
         stop = threading.Event()
-        thread = taking_over.follow(dsn, stop)
+        thread = loading.follow(dsn, stop)
         try:
             put(outside, "name", "badge")
             assert soon(hidden)
@@ -204,7 +205,7 @@ class TestTakingOver:
 
     def test_a_database_that_does_not_answer_is_no_error(self):
         stop = threading.Event()
-        thread = taking_over.follow("host=127.0.0.1 port=1 connect_timeout=1", stop)
+        thread = loading.follow("host=127.0.0.1 port=1 connect_timeout=1", stop)
         stop.set()
         thread.join(5)
         assert not thread.is_alive()

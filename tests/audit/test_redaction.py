@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audit.finding import names
-from audit.finding.forms import FORMS
-from audit.finding.matching import search_forms
-from audit.redaction import PatternError, Redactor, Rules, check_pattern
-from audit.sanitizer import _dumps, _plain
+from audit.redaction.detect import names
+from audit.redaction.detect.matching import search_forms
+from audit.redaction.detect.patterns import FORMS
+from audit.redaction.redactor import PatternError, Redactor, Rules, check_pattern
+from audit.redaction.sanitizer import _dumps, _plain
 from tests.corpus import benign, secrets
 from tests.corpus.report import leaks
 from tests.corpus.strategies import TEXTS, VALUES

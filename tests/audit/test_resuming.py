@@ -11,13 +11,13 @@ from typing import Any
 import psycopg
 import pytest
 
-from audit import resuming
-from audit.drainer import Drainer
-from audit.event import Event
-from audit.journal import Journal
-from audit.logger import AuditLogger
-from audit.sanitizer import current
-from audit.verify import verify
+from audit.drain import resumption
+from audit.drain.drainer import Drainer
+from audit.drain.verify import verify
+from audit.events.event import Event
+from audit.journal.logger import AuditLogger
+from audit.journal.writer import Journal
+from audit.redaction.sanitizer import current
 from tests.audit.conftest import KEY, make_event
 from tests.audit.test_drainer import die
 
@@ -213,7 +213,7 @@ def test_the_writer_that_brought_the_answer_is_killed(
 def test_nobody_comes_back(
     writers: Callable[[], Writer], drainer: Drainer, stored: Stored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resuming, "SLACK_US", 0)
+    monkeypatch.setattr(resumption, "SLACK_US", 0)
     one, two = writers(), writers()
     call, killed = one.begin(), two.begin()
     one.promise(call, 1)
@@ -232,7 +232,7 @@ def test_nobody_comes_back(
 def test_a_stream_that_took_it_up_holds_it_open(
     writers: Callable[[], Writer], drainer: Drainer, stored: Stored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resuming, "SLACK_US", 0)
+    monkeypatch.setattr(resumption, "SLACK_US", 0)
     one, two = writers(), writers()
     call = one.begin()
     one.promise(call, 1)
@@ -254,7 +254,7 @@ def test_what_waits_in_a_journal_is_not_too_late(
     writers: Callable[[], Writer], drainer: Drainer, stored: Stored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The database was away for longer than the wait; the answer came in time."""
-    monkeypatch.setattr(resuming, "SLACK_US", 0)
+    monkeypatch.setattr(resumption, "SLACK_US", 0)
     one, two = writers(), writers()
     call = one.begin()
     one.promise(call, 1)
@@ -271,7 +271,7 @@ def test_what_waits_in_a_journal_is_not_too_late(
 def test_no_wait_ends_while_a_journal_is_behind(
     writers: Callable[[], Writer], drainer: Drainer, stored: Stored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resuming, "SLACK_US", 0)
+    monkeypatch.setattr(resumption, "SLACK_US", 0)
     one, two = writers(), writers()
     call = one.begin()
     one.promise(call, 1)
@@ -294,7 +294,7 @@ def test_no_wait_ends_while_a_journal_is_behind(
 def test_answers_that_come_again_and_one_that_comes_too_late(
     writers: Callable[[], Writer], drainer: Drainer, stored: Stored, instance: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resuming, "SLACK_US", 0)
+    monkeypatch.setattr(resumption, "SLACK_US", 0)
     one, two = writers(), writers()
     answered, twice, late = one.begin(), one.begin(), one.begin()
     for call in (answered, twice, late):
@@ -337,7 +337,7 @@ def test_answers_that_come_again_and_one_that_comes_too_late(
 def test_one_key_has_so_many_waiting_calls(
     writers: Callable[[], Writer], drainer: Drainer, stored: Stored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resuming, "MOST_WAITING", 2)
+    monkeypatch.setattr(resumption, "MOST_WAITING", 2)
     one = writers()
     calls = [one.begin(api_key_id=key) for key in (KEY, KEY, KEY, uuid.uuid4(), KEY)]
     for call in calls:
@@ -350,7 +350,7 @@ def test_one_key_has_so_many_waiting_calls(
 def test_an_answer_whose_call_is_lost_is_kept(
     writers: Callable[[], Writer], drainer: Drainer, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resuming, "ORPHAN_US", 0)
+    monkeypatch.setattr(resumption, "ORPHAN_US", 0)
     two = writers()
     lost = make_event()
     stream = two.listen(lost, 1)

@@ -16,10 +16,10 @@ from django.db import connection
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from audit import escapes, warming
-from audit.finding import matching
-from audit.redaction import Rules
-from audit.sanitizer import MISSING, Payload, Sanitizer
+from audit.redaction import escapes, warm_up
+from audit.redaction.detect import matching
+from audit.redaction.redactor import Rules
+from audit.redaction.sanitizer import MISSING, Payload, Sanitizer
 from tests.corpus import secrets
 from tests.corpus.report import leaks
 from tests.corpus.strategies import ODD_OBJECTS, TEXTS, VALUES, bodies
@@ -482,10 +482,10 @@ class TestEscapes:
 
 def test_warming_up_compiles_what_the_first_payloads_need(monkeypatch):
     matching._each.cache_clear()
-    warming.warm()
+    warm_up.warm()
     assert matching._each.cache_info().currsize == 1
-    monkeypatch.setattr(warming, "_CALL", object())
-    warming.warm()  # what cannot be is logged, not raised
+    monkeypatch.setattr(warm_up, "_CALL", object())
+    warm_up.warm()  # what cannot be is logged, not raised
 
 
 @pytest.mark.django_db

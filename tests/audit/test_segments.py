@@ -8,9 +8,9 @@ from pathlib import Path
 import orjson
 import pytest
 
-from audit.frames import Frame, Kind
-from audit.journal import Journal
-from audit.segments import BootReader, Hole, read_mark, segments_of
+from audit.journal.frames import Frame, Kind
+from audit.journal.reader import BootReader, Hole, read_mark, segments_of
+from audit.journal.writer import Journal
 from tests.audit.test_journal import numbers, read_all
 
 Opener = Callable[..., Journal]

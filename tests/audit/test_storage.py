@@ -12,14 +12,15 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from audit import grants, partitions
-from audit.drainer import Drainer
-from audit.event import Event
-from audit.journal import Journal
-from audit.logger import AuditLogger
+from audit.drain import partitions
+from audit.drain.drainer import Drainer
+from audit.drain.store import copy_rows
+from audit.events.event import Event
+from audit.journal.logger import AuditLogger
+from audit.journal.writer import Journal
 from audit.models import AuditEvent
-from audit.store import copy_rows
-from audit.watchdog import connect
+from core.watchdog import connect
+from sentinel.postgres import grants
 from tests.audit.conftest import ANSWER, KEY, call, make_event
 
 Database = psycopg.Connection[Any]

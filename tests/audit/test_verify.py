@@ -9,11 +9,11 @@ import psycopg
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audit.drainer import Drainer
-from audit.frames import Kind
-from audit.journal import Journal
-from audit.logger import AuditLogger
-from audit.verify import Finding, check, holes, merged, verify
+from audit.drain.drainer import Drainer
+from audit.drain.verify import Finding, check, holes, merged, verify
+from audit.journal.frames import Kind
+from audit.journal.logger import AuditLogger
+from audit.journal.writer import Journal
 from tests.audit.conftest import ANSWER, call, make_event
 from tests.audit.test_drainer import die
 from tests.audit.test_segments import frames_in

@@ -23,27 +23,40 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import quote
 
-from audit.addresses import client_address
-from audit.event import Event
-from audit.finding import forms, lexical, matching, pii, places, prefilter, prose, tables, values, wording, wrapping
-from audit.redaction import Rules
-from audit.sanitizer import Sanitizer
-from policies.conditions import compile_condition, normal_path
-from policies.glob import matcher
+from audit.events.event import Event
+from audit.redaction.detect import base64_text, heuristics, matching, pii, prefilter
+from audit.redaction.detect import patterns as forms
+from audit.redaction.detect.context import lexical, prose, syntax, tables, values
+from audit.redaction.redactor import Rules
+from audit.redaction.sanitizer import Sanitizer
+from core.access.addresses import client_address
+from policies.engine.conditions import compile_condition, normal_path
+from policies.engine.glob import matcher
 from policies.specs import ConditionSpec
-from proxy.credentials import presented
-from proxy.listing import Unfilterable, filter_result
-from proxy.message import Refused, glance, peek, read
-from proxy.replies import Unreadable
-from proxy.replies import read as read_reply
-from proxy.sse import SseReader, frame
+from proxy.http.credentials import presented
+from proxy.mcp.listing import Unfilterable, filter_result
+from proxy.mcp.message import Refused, glance, peek, read
+from proxy.mcp.replies import Unreadable
+from proxy.mcp.replies import read as read_reply
+from proxy.mcp.sse import SseReader, frame
 
 MOST = 10.0  # microseconds a byte, on a machine on which `unit()` takes one
 SIZE = 4_000
 KEY = b"k" * 32
 SANITIZER = Sanitizer(KEY)
 OWN = Sanitizer(KEY, Rules(("colour",), (("order", "ORD-[0-9]{6}"),), frozenset(("email", "card", "iban", "phone"))))
-TABLES: tuple[ModuleType, ...] = (lexical, matching, pii, places, prefilter, prose, tables, values, wording, wrapping)
+TABLES: tuple[ModuleType, ...] = (
+    lexical,
+    matching,
+    pii,
+    syntax,
+    prefilter,
+    prose,
+    tables,
+    values,
+    heuristics,
+    base64_text,
+)
 
 
 # -- what is measured

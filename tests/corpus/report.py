@@ -9,9 +9,9 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
-from audit.finding.pii import KINDS
-from audit.redaction import Rules
-from audit.sanitizer import Payload, Sanitizer
+from audit.redaction.detect.pii import KINDS
+from audit.redaction.redactor import Rules
+from audit.redaction.sanitizer import Payload, Sanitizer
 from tests.corpus import benign, secrets
 
 

@@ -12,7 +12,7 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from audit.backup import UNFINISHED
+from sentinel.backup import UNFINISHED
 from tests.support.gateway import Gateway, Key
 from tests.support.upstream import FakeUpstream
 

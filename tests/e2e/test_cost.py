@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from audit.flood import NAMES, PER_CALLER
+from audit.journal.flood import NAMES, PER_CALLER
 from tests.support.fixtures import Stage
 from tests.support.upstream import FakeUpstream, status
 from tests.support.wire import send

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from sentinel.conf import PROJECT
+from core.conf.settings import PROJECT
 from tests.support.fixtures import Stage
 from tests.support.upstream import result
 

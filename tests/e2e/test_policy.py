@@ -56,7 +56,7 @@ MORE_TOOLS = [
 # Reads a key's id a line and revokes it, telling when it was done; the clock is the machine's, so that ours compares.
 REVOKER = """
 import sys, time
-from audit.acts import Actor
+from core.access.actors import Actor
 from policies import services
 print("ready", flush=True)
 for line in sys.stdin:

@@ -19,7 +19,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from sentinel.postgres import SUPERUSER, EmbeddedPostgres
+from sentinel.postgres.server import SUPERUSER, EmbeddedPostgres
 from tests.support.clients import PATIENCE
 from tests.support.gateway import Gateway
 from tests.support.nginx import ENVIRONMENT, HEADERS, Proxy

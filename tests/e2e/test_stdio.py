@@ -230,7 +230,7 @@ def test_clients_that_vanish_from_commands_of_their_own(pipes: Pipes) -> None:
 
 def test_what_a_command_writes_to_its_standard_error_is_kept_without_its_secrets(pipes: Pipes) -> None:
     assert pipes.client("pipe").initialize().call("any", {"noise": True}).status == 200
-    program = "from proxy.catalogue_services import stderr; print(stderr('pipe'))"
+    program = "from proxy.services.catalogue import stderr; print(stderr('pipe'))"
     told = pipes.gateway.manage("shell", "-c", program).stdout
     assert "complaint" in told, told
     assert "hunter2-hunter2" not in told and "[REDACTED" in told, told

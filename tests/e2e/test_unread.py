@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from proxy.listing import MOST_LIST_BYTES
+from proxy.mcp.listing import MOST_LIST_BYTES
 from tests.support.fixtures import Stage
 from tests.support.lax import Answer, listed, marks, taken
 from tests.support.upstream import Behaviour, Exchange, FakeUpstream, raw, result, sse, status

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from django.db import connection
 
-from policies import credentials
+from policies.keys import credentials
 
 PEPPERS = {1: b"p" * 32}
 

@@ -13,11 +13,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from policies.limiter import Limiter
-from policies.limiter_redis import RedisWindows
-from policies.limiter_shared import SharedTable
-from policies.limiter_table import Window
-from policies.limits import LimitRef
+from policies.engine.limits import LimitRef
+from policies.limiter.limiter import Limiter
+from policies.limiter.redis import RedisWindows
+from policies.limiter.shared import SharedTable
+from policies.limiter.table import Window
 from policies.specs import LimitSpec
 
 SECOND = 1_000_000_000

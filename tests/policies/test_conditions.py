@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.conditions import ERROR, MISSING, NO, YES, ConditionError, compile_condition, normal_path, parse_path
+from policies.engine.conditions import (
+    ERROR,
+    MISSING,
+    NO,
+    YES,
+    ConditionError,
+    compile_condition,
+    normal_path,
+    parse_path,
+)
 from policies.specs import ConditionSpec
 
 

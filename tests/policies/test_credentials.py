@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies import credentials
-from policies.keys import KeyRecord, KeyRing, KeySecretRecord
+from policies.keys import credentials
+from policies.keys.index import KeyRecord, KeyRing, KeySecretRecord
 
 PEPPERS = {1: b"a" * 32, 2: b"b" * 32}
 NOW = 1_800_000_000.0

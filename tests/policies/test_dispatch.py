@@ -2,12 +2,12 @@
 
 import pytest
 
-from policies.compiled import PolicySet
-from policies.dispatch import PATH, dispatcher_path, inner_calls, inner_names, refused_within
-from policies.document import parse
-from policies.engine import Context, Target, decide_unseen
-from policies.explain import explain, principal_for_role
-from policies.schemas import Known
+from policies.documents.reader import parse
+from policies.engine.compiled import PolicySet
+from policies.engine.decide import Context, Target, decide_unseen
+from policies.engine.dispatchers import PATH, dispatcher_path, inner_calls, inner_names, refused_within
+from policies.engine.schemas import Known
+from policies.simulate.explain import explain, principal_for_role
 from policies.specs import numbered
 
 

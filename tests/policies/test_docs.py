@@ -8,11 +8,12 @@ import jsonschema_rs
 import pytest
 import yaml
 
-from policies import credentials, vocabulary
-from policies.compiled import PolicySet
-from policies.document import DocumentError, parse
-from policies.json_schema import schema
-from policies.rendering import as_dict
+from policies import vocabulary
+from policies.documents.json_schema import schema
+from policies.documents.reader import DocumentError, parse
+from policies.documents.writer import as_dict
+from policies.engine.compiled import PolicySet
+from policies.keys import credentials
 from policies.specs import PolicySpec, numbered
 from tests.policies.test_document import ISSUE
 from tests.policies.world import worlds

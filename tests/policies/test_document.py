@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies import glob
-from policies.document import DocumentError, parse, parse_short
-from policies.planning import plan
-from policies.rendering import render, scalar
+from policies.documents.diff import plan
+from policies.documents.reader import DocumentError, parse, parse_short
+from policies.documents.writer import render, scalar
+from policies.engine import glob
 from policies.specs import AuditSpec, LimitSpec, PolicySpec, RoleSpec
 from tests.policies.world import UPSTREAMS, worlds
 

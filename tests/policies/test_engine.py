@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from policies.compiled import CACHE_SIZE, PolicyError, PolicySet
-from policies.conditions import MISSING, NO, YES
-from policies.engine import Context, Principal, Target, decide, decide_unseen, may_list
-from policies.reach import some_arguments
+from policies.engine.compiled import CACHE_SIZE, PolicyError, PolicySet
+from policies.engine.conditions import MISSING, NO, YES
+from policies.engine.decide import Context, Principal, Target, decide, decide_unseen, may_list
+from policies.engine.satisfiability import some_arguments
 from policies.specs import ConditionSpec, PolicySpec, RoleSpec, RuleSpec
 from policies.vocabulary import OPEN_METHODS
 from tests.policies import reference

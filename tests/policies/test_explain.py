@@ -3,9 +3,9 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from policies.engine import Context, Principal, Target, decide
-from policies.explain import explain
-from policies.schemas import Known
+from policies.engine.decide import Context, Principal, Target, decide
+from policies.engine.schemas import Known
+from policies.simulate.explain import explain
 from policies.specs import ConditionSpec, LimitSpec, PolicySpec, RuleSpec
 from tests.policies.world import KEYS, compiled, worlds
 
@@ -65,7 +65,7 @@ def test_it_finds_arguments_that_would_do():
 
 
 def test_limits_and_levels_are_told():
-    from policies.compiled import PolicySet
+    from policies.engine.compiled import PolicySet
     from policies.specs import AuditSpec
 
     policy = PolicySet(

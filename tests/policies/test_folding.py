@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.conditions import ERROR, MAX_MEMBERS, MISSING, NO, YES, compile_condition
-from policies.folding import fold, loose, varied
+from policies.engine.conditions import ERROR, MAX_MEMBERS, MISSING, NO, YES, compile_condition
+from policies.engine.folding import fold, loose, varied
 from policies.specs import ConditionSpec
 
 

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from policies.limiter import Limiter
-from policies.limiter_redis import TIMEOUT, RedisDown, RedisWindows
-from policies.limiter_shared import SharedTable
-from policies.limiter_table import Window
+from policies.limiter.limiter import Limiter
+from policies.limiter.redis import TIMEOUT, RedisDown, RedisWindows
+from policies.limiter.shared import SharedTable
+from policies.limiter.table import Window
 from tests.policies.test_limiter_shared import Worker, limit, workers  # noqa: F401 - a fixture
 
 SECOND = 1_000_000_000

@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 
-from policies import limiter_shared
-from policies.limiter import MOST_NAMES, Admission, Limiter, build_limiter
-from policies.limiter_shared import LocalTable, Locked, SharedTable
-from policies.limiter_table import Window, table_bytes
-from policies.limits import LimitRef
+from policies.engine.limits import LimitRef
+from policies.limiter import shared
+from policies.limiter.limiter import MOST_NAMES, Admission, Limiter, build_limiter
+from policies.limiter.shared import LocalTable, Locked, SharedTable
+from policies.limiter.table import Window, table_bytes
 from policies.specs import LimitSpec
 
 SECOND = 1_000_000_000
@@ -209,7 +209,7 @@ def test_nobody_else_can_read_the_file(tmp_path: Path) -> None:
     with SharedTable(tmp_path / "deep" / "limiter") as table:
         assert table.path.stat().st_mode & 0o777 == 0o600
         assert table.path.parent.stat().st_mode & 0o777 == 0o700
-        assert table.path.stat().st_size == table_bytes(limiter_shared.SLOTS) < 20 << 20
+        assert table.path.stat().st_size == table_bytes(shared.SLOTS) < 20 << 20
 
 
 def test_threads_of_one_process(tmp_path: Path) -> None:
@@ -322,7 +322,7 @@ def test_what_makes_no_new_name_needs_no_place_among_names() -> None:
 async def test_an_alarm_ends_by_itself_when_nobody_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever raised it, and again after another failure; a success ends it at once."""
     clock = [1000.0]
-    monkeypatch.setattr("policies.limiter.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("policies.limiter.limiter.time.monotonic", lambda: clock[0])
     limiter = Limiter.local()
     for failure in ("limits cannot be checked: x", "the table of limits is full"):
         limiter._raise_alarm(failure)

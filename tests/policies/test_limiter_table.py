@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.limiter_table import CELLS, Table, Window, table_bytes
+from policies.limiter.table import CELLS, Table, Window, table_bytes
 
 SECOND = 1_000_000_000
 KEY = b"k" * 16

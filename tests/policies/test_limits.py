@@ -2,10 +2,10 @@
 
 from types import SimpleNamespace
 
-from policies.compiled import PolicySet
-from policies.document import parse
-from policies.engine import Principal, Target
-from policies.limits import limits_for
+from policies.documents.reader import parse
+from policies.engine.compiled import PolicySet
+from policies.engine.decide import Principal, Target
+from policies.engine.limits import limits_for
 from policies.specs import LimitSpec, PolicySpec, numbered
 
 TEXT = """

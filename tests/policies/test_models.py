@@ -156,7 +156,7 @@ def test_each_transaction_counts_once_and_usage_never():
 
 
 def test_a_rule_narrows_when_its_role_goes():
-    from policies.loading import load_policy
+    from policies.snapshot.loading import load_policy
 
     one = rule()
     doomed = Role.objects.create(name="doomed")

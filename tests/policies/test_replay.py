@@ -6,13 +6,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.db import connection, transaction
 
-from audit.ids import uuid7
-from policies.compiled import PolicySet
-from policies.document import parse
-from policies.engine import Context, Principal, Target, decide
+from core.ids import uuid7
+from policies.documents.reader import parse
+from policies.engine.compiled import PolicySet
+from policies.engine.decide import Context, Principal, Target, decide
 from policies.models import ApiKey, Role
-from policies.replay import replay
-from policies.replaying import ALTERED, ANNOTATIONS, NOT_KEPT, NOT_SEEN, TRUNCATED, Replay
+from policies.simulate.recorded import replay
+from policies.simulate.replay import ALTERED, ANNOTATIONS, NOT_KEPT, NOT_SEEN, TRUNCATED, Replay
 from policies.specs import numbered
 
 pytestmark = pytest.mark.django_db

@@ -9,13 +9,15 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.utils import timezone
 
-from audit.acts import Actor
 from audit.models import OutboxEvent
-from policies import credentials, schemas, services
-from policies.document import parse
-from policies.keys import KeyRing
-from policies.loading import load_keys
+from core.access.actors import Actor
+from policies import services
+from policies.documents.reader import parse
+from policies.engine import schemas
+from policies.keys import credentials
+from policies.keys.index import KeyRing
 from policies.models import ApiKey, PolicyVersion, Revision, Role, Rule
+from policies.snapshot.loading import load_keys
 from policies.specs import ConditionSpec, LimitSpec, RuleSpec
 
 pytestmark = pytest.mark.django_db

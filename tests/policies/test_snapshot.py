@@ -9,10 +9,10 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 
-from policies import loading, snapshot
-from policies.bounded import BoundedConnection
-from policies.compiled import PolicyError
-from policies.snapshot import SnapshotHolder
+from core.db import BoundedConnection
+from policies.engine.compiled import PolicyError
+from policies.snapshot import loading, snapshot
+from policies.snapshot.snapshot import SnapshotHolder
 from tests.policies.conftest import PEPPERS
 
 pytestmark = pytest.mark.django_db  # so that there is a database when this file runs alone
@@ -132,7 +132,7 @@ def test_a_database_that_is_not_there_is_an_alarm_and_no_snapshot(tmp_path):
 
 
 def test_a_database_that_hangs_does_not_hold_the_thread_for_ever(dsn, outside, monkeypatch):
-    monkeypatch.setattr("policies.bounded.PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr("core.db.PATIENCE_SECONDS", 0.5)
     with BoundedConnection.connect(dsn, autocommit=True) as connection:
         since = time.monotonic()
         with pytest.raises(psycopg.OperationalError, match="has not answered"):

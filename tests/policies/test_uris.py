@@ -12,12 +12,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from policies.compiled import PolicySet
-from policies.document import parse
-from policies.engine import Context, Principal, Target, decide, decide_reference
-from policies.explain import explain, principal_for_role
+from policies.documents.reader import parse
+from policies.engine.compiled import PolicySet
+from policies.engine.decide import Context, Principal, Target, decide, decide_reference
+from policies.engine.uris import ambiguous
+from policies.simulate.explain import explain, principal_for_role
 from policies.specs import numbered
-from policies.uris import ambiguous
 
 NOW = Context(datetime(2026, 11, 30, 12, tzinfo=UTC), "127.0.0.1")
 POLICY = """

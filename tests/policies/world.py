@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, time
 
-from policies.compiled import PolicySet
-from policies.engine import Context, Principal, Target
+from policies.engine.compiled import PolicySet
+from policies.engine.decide import Context, Principal, Target
 from policies.specs import ConditionSpec, PolicySpec, RoleSpec, RuleSpec, WindowSpec
 
 ROLES = ["admin", "user", "guest"]

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from audit.tell import REASONS
-from proxy import answers
-from proxy.answers import REFUSALS, Answer, refusal
-from proxy.message import Known, Refused
+from audit.events.sentences import REASONS
+from proxy.http import answers
+from proxy.http.answers import REFUSALS, Answer, refusal
+from proxy.mcp.message import Known, Refused
 
 # Every reason of the closed vocabulary that is answered, with the status the contract gives it.
 STATUS = {

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from proxy.catalogue import examine
-from proxy.egress import Egress, parse_url
-from proxy.transports.streamable_http import Limits, StreamableHttpTransport
+from proxy.upstreams.catalogue import examine
+from proxy.upstreams.egress import Egress, parse_url
+from proxy.upstreams.transports.http.streamable_http import Limits, StreamableHttpTransport
 from tests.proxy.upstream import LOOPBACK
 from tests.support.upstream import FakeUpstream, error, result
 

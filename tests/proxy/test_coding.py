@@ -13,9 +13,9 @@ import brotli
 import pytest
 from backports import zstd
 
-from proxy.transports import coding
-from proxy.transports.base import Broken, BufferedResponse, TooLarge, UpstreamResponse
-from proxy.transports.coding import decoded
+from proxy.upstreams.transports.base import Broken, BufferedResponse, TooLarge, UpstreamResponse
+from proxy.upstreams.transports.http import coding
+from proxy.upstreams.transports.http.coding import decoded
 
 MB = 1024 * 1024
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from proxy.transports import confine
-from proxy.transports.base import UpstreamError, UpstreamRequest
-from proxy.transports.child import Command
-from proxy.transports.stdio import StdioTransport
-from proxy.transports.streamable_http import Limits
+from proxy.upstreams.transports.base import UpstreamError, UpstreamRequest
+from proxy.upstreams.transports.http.streamable_http import Limits
+from proxy.upstreams.transports.stdio import confine
+from proxy.upstreams.transports.stdio.child import Command
+from proxy.upstreams.transports.stdio.transport import StdioTransport
 
 SERVER = str(Path(__file__).with_name("hostile_command.py"))
 LANDLOCK = confine.landlock_version()
@@ -244,7 +244,7 @@ async def test_an_ordinary_server_can_work(hostile, state, ways, tmp_path, monke
 
 async def test_a_way_that_fails_starts_nothing(hostile, monkeypatch, tmp_path):
     act = hostile(("landlock",), environment={})
-    monkeypatch.setattr("proxy.transports.child._LAUNCHER", str(tmp_path / "launch.py"))
+    monkeypatch.setattr("proxy.upstreams.transports.stdio.child._LAUNCHER", str(tmp_path / "launch.py"))
     launcher = Path(confine.__file__).with_name("launch.py").read_text()
     (tmp_path / "launch.py").write_text(launcher)
     (tmp_path / "confine.py").write_text("def confine(*_):\n    raise OSError(1, 'Operation not permitted')\n")

@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from proxy.replies import LARGE_BYTES
-from proxy.transports import conversation
-from proxy.transports.child import Child, Ring
-from proxy.transports.conversation import Conversation
+from proxy.mcp.replies import LARGE_BYTES
+from proxy.upstreams.transports import conversation
+from proxy.upstreams.transports.conversation import Conversation
+from proxy.upstreams.transports.stdio.child import Child, Ring
 
 
 def message(method: str, uri: str) -> dict:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.credentials import SCOPE_KEY, presented, take_query_credentials
+from proxy.http.credentials import SCOPE_KEY, presented, take_query_credentials
 
 KEY = "mcps_live_abcdefghijkl_" + "s" * 49
 

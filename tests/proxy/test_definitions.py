@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from proxy.definitions import canonical, diff, digest, flags, status_of, visible
+from proxy.mcp.definitions import canonical, diff, digest, flags, status_of, visible
 
 TOOL = {
     "name": "transfer", "title": "Transfer", "description": "Moves money.",

@@ -8,8 +8,8 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from proxy.egress import BadUrl, Egress, judge, parse_url
-from proxy.transports.base import EgressRefused, Unreachable
+from proxy.upstreams.egress import BadUrl, Egress, judge, parse_url
+from proxy.upstreams.transports.base import EgressRefused, Unreachable
 
 PRIVATE = ["127.0.0.1", "127.9.9.9", "0.0.0.0", "10.1.2.3", "172.16.0.1", "172.31.255.255", "192.168.0.1",
            "169.254.169.254", "169.254.1.1", "100.64.0.1", "100.100.100.200", "168.63.129.16", "192.0.0.192",

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy import era
-from proxy.era import LEGACY_VERSIONS, Era
-from proxy.message import CLIENT_CAPABILITIES, PROTOCOL_VERSION, Known, Message, Refused, read
-from proxy.mirrors import ParamHeader, Sent, decode_header, encode_header, param_headers, protocol_headers
+from proxy.mcp import era
+from proxy.mcp.era import LEGACY_VERSIONS, Era
+from proxy.mcp.message import CLIENT_CAPABILITIES, PROTOCOL_VERSION, Known, Message, Refused, read
+from proxy.mcp.mirrors import ParamHeader, Sent, decode_header, encode_header, param_headers, protocol_headers
 
 MODERN = "2026-07-28"
 Headers = list[tuple[bytes, bytes]]

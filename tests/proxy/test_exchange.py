@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from proxy import exchange as module
-from proxy.exchange import Departed, Exchange
+from proxy.http import exchange as module
+from proxy.http.exchange import Departed, Exchange
 
 
 class Client:

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from audit.tickets import AuditUnavailable
-from proxy import message, outcomes
-from proxy.answers import REFUSALS
-from proxy.exchange import Departed, Exchange
-from proxy.refusals import refuse
+from audit.journal.tickets import AuditUnavailable
+from proxy import outcomes
+from proxy.http.answers import REFUSALS
+from proxy.http.exchange import Departed, Exchange
+from proxy.http.refusals import refuse
+from proxy.mcp import message
 from proxy.relay import relay
-from proxy.transports.base import BufferedResponse
+from proxy.upstreams.transports.base import BufferedResponse
 
 CALL = b'{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x"}}'
 MODES = ("http", "in-band", "tool-result")

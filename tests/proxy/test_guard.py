@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from proxy.transports import guard as module
-from proxy.transports.base import (
+from proxy.upstreams.transports import guard as module
+from proxy.upstreams.transports.base import (
     Broken,
     BufferedResponse,
     Busy,
@@ -16,7 +16,7 @@ from proxy.transports.base import (
     UpstreamError,
     UpstreamRequest,
 )
-from proxy.transports.guard import Guard
+from proxy.upstreams.transports.guard import Guard
 
 REQUEST = UpstreamRequest(b"POST")
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.headers import BOTH, is_json, is_plain, request_headers, response_headers
-from proxy.mirrors import encode_header
+from proxy.http.headers import BOTH, is_json, is_plain, request_headers, response_headers
+from proxy.mcp.mirrors import encode_header
 
 TRACE = (b"traceparent", b"tracestate", b"baggage")
 

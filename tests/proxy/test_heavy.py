@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from proxy.heavy import THREADS, Heavy
+from core.heavy import THREADS, Heavy
 
 
 async def test_one_caller_has_one_thread_and_others_have_the_next() -> None:

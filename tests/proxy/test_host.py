@@ -20,12 +20,12 @@ import pytest
 from django.conf import settings
 from django.db import connection
 
-from proxy import vault
-from proxy.host import Host
-from proxy.specs import load
-from proxy.transports.base import Broken, Cancelled, Unreachable, UpstreamError, UpstreamRequest
-from proxy.transports.hosted import SOCKET, socket_path
-from proxy.upstreams import UpstreamRegistry, host_folder
+from proxy.upstreams import vault
+from proxy.upstreams.host import Host
+from proxy.upstreams.registry import UpstreamRegistry, host_folder
+from proxy.upstreams.specs import load
+from proxy.upstreams.transports.base import Broken, Cancelled, Unreachable, UpstreamError, UpstreamRequest
+from proxy.upstreams.transports.hosted import SOCKET, socket_path
 
 pytestmark = pytest.mark.django_db
 PROJECT = Path(__file__).parents[2]

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from proxy.transports.base import Broken, BufferedResponse, Busy, Cancelled, TimedOut, Unread, UpstreamError
-from proxy.transports.conversation import STREAM_HEADERS, as_event
-from proxy.transports.hosted import HostedStream, ending
+from proxy.upstreams.transports.base import Broken, BufferedResponse, Busy, Cancelled, TimedOut, Unread, UpstreamError
+from proxy.upstreams.transports.conversation import STREAM_HEADERS, as_event
+from proxy.upstreams.transports.hosted import HostedStream, ending
 
 EVENTS = as_event(b'{"jsonrpc":"2.0","method":"a","params":{"text":": Broken {}"}}') + as_event(b'{"id":1}')
 KINDS: list[UpstreamError] = [

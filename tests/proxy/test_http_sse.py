@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from proxy.transports import session_table
-from proxy.transports.base import Broken, Redirected, TimedOut, UpstreamError, UpstreamRequest
-from proxy.transports.http_sse import OPEN, HttpSseTransport
-from proxy.transports.streamable_http import Limits
+from proxy.upstreams.transports import session_table
+from proxy.upstreams.transports.base import Broken, Redirected, TimedOut, UpstreamError, UpstreamRequest
+from proxy.upstreams.transports.http.http_sse import OPEN, HttpSseTransport
+from proxy.upstreams.transports.http.streamable_http import Limits
 from tests.proxy.upstream import Peer, upstream
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from proxy.in_flight import InFlight
+from proxy.follow_ups.in_flight import InFlight
 
 
 class Exchange:

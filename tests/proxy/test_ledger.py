@@ -7,9 +7,9 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.ledger import SMALL, Ledger
-from proxy.transports.base import Unread
-from proxy.transports.conversation import Conversation
+from core.ledger import SMALL, Ledger
+from proxy.upstreams.transports.base import Unread
+from proxy.upstreams.transports.conversation import Conversation
 
 
 def test_alone_it_is_half_and_there_is_always_room_for_another() -> None:

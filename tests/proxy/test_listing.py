@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.listing import MOST_ITEMS, Unfilterable, filter_result, holds_list
+from proxy.mcp.listing import MOST_ITEMS, Unfilterable, filter_result, holds_list
 
 SCHEMA = (
     '{"$schema":"x", "oneOf":[{"$ref":"https://remote/x"}] ,"$defs":{"a":{"$anchor":"b"}},"patternProperties":{"^x":{}},'

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from proxy.message import ABSENT, Known, Refused, TargetName, peek, read
+from proxy.mcp.message import ABSENT, Known, Refused, TargetName, peek, read
 
 
 def call(params: str = '{"name":"echo"}', rpc_id: str = "1", method: str = "tools/call", extra: str = "") -> bytes:

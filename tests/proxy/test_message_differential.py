@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from proxy.message import Message, Refused, read
+from proxy.mcp.message import Message, Refused, read
 from tests.support.clients import go_server, node
 from tests.support.mutants import mutated
 

@@ -8,8 +8,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.message import Refused, peek, read
-from proxy.strict_json import MAX_DEPTH, Unreadable, parse, too_deep
+from proxy.mcp.message import Refused, peek, read
+from proxy.mcp.strict_json import MAX_DEPTH, Unreadable, parse, too_deep
 
 scalars = (
     st.none()

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from proxy import message, outcomes
-from proxy.refusals import refuse
+from proxy import outcomes
+from proxy.http.refusals import refuse
+from proxy.mcp import message
 
 CALL = b'{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x"%s}}'
 

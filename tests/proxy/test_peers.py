@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.peers import host_allowed, normal, origin_allowed, origin_named
+from proxy.http.origins import host_allowed, normal, origin_allowed, origin_named
 
 HOSTS = ("localhost", "127.0.0.1", "[::1]", ".example.com")
 

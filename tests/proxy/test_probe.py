@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from proxy.probe import expired, probe
-from proxy.transports.base import BufferedResponse, TimedOut, UpstreamError, UpstreamRequest, UpstreamResponse
+from proxy.upstreams.probe import expired, probe
+from proxy.upstreams.transports.base import BufferedResponse, TimedOut, UpstreamError, UpstreamRequest, UpstreamResponse
 
 JSON = [(b"content-type", b"application/json")]
 DISCOVERED = {"result": {"supportedVersions": ["2026-07-28", "2025-11-25"], "capabilities": {}}}

@@ -5,13 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from proxy.definitions import Definition, canonical, digest
-from proxy.specs import UpstreamSpec, Way
-from proxy.transports.base import Unreachable, UpstreamRequest
-from proxy.transports.http_sse import HttpSseTransport
-from proxy.transports.stdio import StdioTransport
-from proxy.transports.streamable_http import StreamableHttpTransport
-from proxy.upstreams import UpstreamRegistry, build_transport
+from proxy.mcp.definitions import Definition, canonical, digest
+from proxy.upstreams.registry import UpstreamRegistry, build_transport
+from proxy.upstreams.specs import UpstreamSpec, Way
+from proxy.upstreams.transports.base import Unreachable, UpstreamRequest
+from proxy.upstreams.transports.http.http_sse import HttpSseTransport
+from proxy.upstreams.transports.http.streamable_http import StreamableHttpTransport
+from proxy.upstreams.transports.stdio.transport import StdioTransport
 from tests.proxy.upstream import LOOPBACK, Peer, upstream
 
 CONFIG = SimpleNamespace(

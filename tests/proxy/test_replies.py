@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.replies import MOST_VALUES, Unreadable, crowded, read, same_id
+from proxy.mcp.replies import MOST_VALUES, Unreadable, crowded, read, same_id
 
 GOOD = [
     ('{"jsonrpc":"2.0","id":1,"result":{}}', "response", 1),
@@ -120,7 +120,7 @@ def test_values_are_counted_outside_strings(value: object) -> None:
     data = json.dumps(value).encode()
     with pytest.MonkeyPatch.context() as patch:
         for most in range(max(separators(value) - 2, 0), separators(value) + 3):
-            patch.setattr("proxy.replies.MOST_VALUES", most)
+            patch.setattr("proxy.mcp.replies.MOST_VALUES", most)
             assert crowded(data) == (separators(value) > most)
 
 

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audit.sanitizer import Payload
+from audit.redaction.sanitizer import Payload
 from proxy import outcomes
-from proxy.replies import same_id, spelled
-from proxy.resumption import MOST_PRESENTED, Ids, Place
-from proxy.sessions import SessionSealer
-from proxy.sse import SseReader, with_id
+from proxy.follow_ups.resumption import MOST_PRESENTED, Ids, Place
+from proxy.http.sessions import SessionSealer
+from proxy.mcp.replies import same_id, spelled
+from proxy.mcp.sse import SseReader, with_id
 
 SEALER = SessionSealer("x" * 32)
 OWN = {"key_id": "k", "upstream": "u", "purpose": "event/mcp/s"}

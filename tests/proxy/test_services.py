@@ -17,13 +17,15 @@ from django.apps import apps
 from django.core.management import CommandError, call_command
 from django.db import IntegrityError, connection, transaction
 
-from audit.acts import Actor
 from audit.models import OutboxEvent
+from core.access.actors import Actor
 from policies import services as policies
-from policies.document import parse
-from proxy import catalogue_services, services, upstreams, vault
+from policies.documents.reader import parse
 from proxy.models import CatalogueItem, Upstream, UpstreamStatus
-from proxy.services import ServiceError
+from proxy.services import catalogue
+from proxy.services import upstreams as services
+from proxy.services.upstreams import ServiceError
+from proxy.upstreams import registry, vault
 
 pytestmark = pytest.mark.django_db
 ACTOR = Actor(kind="user", name="ada", user_id=None)
@@ -141,8 +143,8 @@ def test_a_name_is_taken_once_and_unknown_ones_are_said_so():
     for act in (
         services.remove_upstream,
         services.update_upstream,
-        catalogue_services.check_upstream,
-        catalogue_services.approve,
+        catalogue.check_upstream,
+        catalogue.approve,
     ):
         with pytest.raises(services.ServiceError, match="no upstream b"):
             act(actor=ACTOR, slug="b")
@@ -201,8 +203,8 @@ def test_every_change_counts_the_revision_up_but_a_look_does_not():
             assert bumps("DELETE FROM proxy_upstream") == 1
 
 
-def load() -> dict[str, upstreams.UpstreamSpec]:
-    return upstreams.load(connection.connection)
+def load() -> dict[str, registry.UpstreamSpec]:
+    return registry.load(connection.connection)
 
 
 def test_specs_are_loaded_with_their_secrets_and_show_none(monkeypatch):
@@ -449,7 +451,7 @@ def test_a_check_names_its_steps_finds_the_era_and_reads_every_page(era):
     mcp = Mcp(era)
     with serving(mcp) as url:
         services.create_upstream(actor=ACTOR, may_judge=True, slug="m", url=url, headers={"X-Key": "k"})
-        report, changes = catalogue_services.check_upstream(slug="m")
+        report, changes = catalogue.check_upstream(slug="m")
     assert report.ok
     assert [step.name for step in report.steps] == ["connect", "discover or initialize", "list"]
     assert all(step.ms >= 0 for step in report.steps)
@@ -467,14 +469,14 @@ def test_check_and_list_agree_and_a_success_clears_down():
     mcp = Mcp()
     with serving(mcp) as url:
         services.create_upstream(actor=ACTOR, may_judge=True, slug="m", url=url)
-    report, _ = catalogue_services.check_upstream(slug="m")
+    report, _ = catalogue.check_upstream(slug="m")
     assert not report.ok
     assert "refused" in report.cause
     assert UpstreamStatus.objects.get().ok is False
     port = int(url.split(":")[2].split("/")[0])
     with serving(mcp) as url:
         services.update_upstream(actor=ACTOR, may_judge=True, slug="m", url=url)
-        report, _ = catalogue_services.check_upstream(slug="m")
+        report, _ = catalogue.check_upstream(slug="m")
         assert report.ok
         assert port
     assert UpstreamStatus.objects.get().ok is True
@@ -484,20 +486,20 @@ def test_each_fault_has_its_own_cause():
     mcp = Mcp()
     with serving(mcp) as url:
         services.create_upstream(actor=ACTOR, may_judge=True, slug="path", url=url.replace("/mcp", "/wrong"))
-        report, _ = catalogue_services.check_upstream(slug="path")
+        report, _ = catalogue.check_upstream(slug="path")
         assert "is the path right" in report.cause
         services.create_upstream(actor=ACTOR, may_judge=True, slug="key", url=url)
         mcp.status = 401
-        report, _ = catalogue_services.check_upstream(slug="key")
+        report, _ = catalogue.check_upstream(slug="key")
         assert "401" in report.cause
         mcp.status = 503
-        report, _ = catalogue_services.check_upstream(slug="key")
+        report, _ = catalogue.check_upstream(slug="key")
         assert "503" in report.cause
         assert UpstreamStatus.objects.get(upstream__slug="key").era == ""
     services.create_upstream(
         actor=ACTOR, slug="cmd", transport="stdio", command="no-such-program --x", may_start_commands=True
     )
-    assert "command not found" in catalogue_services.check_upstream(slug="cmd")[0].cause
+    assert "command not found" in catalogue.check_upstream(slug="cmd")[0].cause
     services.create_upstream(
         actor=ACTOR,
         slug="dies",
@@ -505,7 +507,7 @@ def test_each_fault_has_its_own_cause():
         command=f"{sys.executable} -c 'raise SystemExit(\"no licence\")'",
         may_start_commands=True,
     )
-    dies = catalogue_services.check_upstream(slug="dies")[0]
+    dies = catalogue.check_upstream(slug="dies")[0]
     assert (
         "exit status 1" in dies.cause and "no licence" not in dies.cause
     )  # what it said is told beside, to whoever checks
@@ -516,9 +518,9 @@ def test_a_verdict_is_kept_when_a_check_finds_none():
     mcp = Mcp()
     with serving(mcp) as url:
         services.create_upstream(actor=ACTOR, may_judge=True, slug="m", url=url)
-        catalogue_services.check_upstream(slug="m")
+        catalogue.check_upstream(slug="m")
         mcp.status = 503
-        catalogue_services.check_upstream(slug="m")
+        catalogue.check_upstream(slug="m")
         assert UpstreamStatus.objects.get().era == "legacy"
 
 
@@ -530,10 +532,10 @@ def test_a_rug_pull_is_blocked_until_approved_and_flipping_back_restores():
     mcp = Mcp()
     with serving(mcp) as url:
         services.create_upstream(actor=ACTOR, may_judge=True, slug="m", url=url, catalogue_policy="quarantine")
-        catalogue_services.check_upstream(slug="m")
+        catalogue.check_upstream(slug="m")
         assert set(states().values()) == {"quarantined"}
         assert load()["m"].definition("tool", "a").blocked
-        catalogue_services.approve(actor=ACTOR, slug="m")
+        catalogue.approve(actor=ACTOR, slug="m")
         assert set(states().values()) == {"pinned"}
         original = mcp.tools[0]
         mcp.tools[0] = {**original, "description": "A.\u200b"}
@@ -543,20 +545,20 @@ def test_a_rug_pull_is_blocked_until_approved_and_flipping_back_restores():
         assert not spec.blocked("tool", "a", original)
         assert spec.blocked("tool", "never listed")
         assert not spec.blocked("resource", "never://listed")
-        _, changes = catalogue_services.check_upstream(slug="m")
+        _, changes = catalogue.check_upstream(slug="m")
         assert changes.quarantined == ["tool a"]
         assert load()["m"].blocked("tool", "a")
         item = CatalogueItem.objects.get(name="a")
         assert any("zero-width" in flag for flag in item.flags)
         with pytest.raises(services.ServiceError, match="changed since"):
-            catalogue_services.approve(actor=ACTOR, slug="m", items=[("tool", "a")], hashes={("tool", "a"): "other"})
+            catalogue.approve(actor=ACTOR, slug="m", items=[("tool", "a")], hashes={("tool", "a"): "other"})
         mcp.tools[0] = original
-        _, changes = catalogue_services.check_upstream(slug="m")
+        _, changes = catalogue.check_upstream(slug="m")
         assert changes.back == ["tool a"]
         assert not load()["m"].blocked("tool", "a")
         mcp.tools[0] = {**original, "annotations": {"destructiveHint": True}}
-        catalogue_services.check_upstream(slug="m")
-        catalogue_services.approve(
+        catalogue.check_upstream(slug="m")
+        catalogue.approve(
             actor=ACTOR,
             slug="m",
             items=[("tool", "a")],
@@ -565,7 +567,7 @@ def test_a_rug_pull_is_blocked_until_approved_and_flipping_back_restores():
         assert load()["m"].definition("tool", "a").annotations == {"destructiveHint": True}
     assert acts().count("admin.catalogue.approved") == 4
     with pytest.raises(services.ServiceError, match="no tool nowhere"):
-        catalogue_services.approve(actor=ACTOR, slug="m", items=[("tool", "nowhere")])
+        catalogue.approve(actor=ACTOR, slug="m", items=[("tool", "nowhere")])
 
 
 PULLED = {
@@ -595,27 +597,27 @@ def test_every_kind_of_rug_pull_is_blocked_after_the_refresh_and_flipping_back_r
     mcp.tools = [PULLED, {"name": "other"}]
     with serving(mcp) as url:
         services.create_upstream(actor=ACTOR, may_judge=True, slug="m", url=url, catalogue_policy="quarantine")
-        catalogue_services.check_upstream(slug="m")
-        catalogue_services.approve(actor=ACTOR, slug="m")
+        catalogue.check_upstream(slug="m")
+        catalogue.approve(actor=ACTOR, slug="m")
         for kind, change in RUGS.items():
             mcp.tools[0] = {**PULLED, **change}
-            catalogue_services.check_upstream(slug="m")
+            catalogue.check_upstream(slug="m")
             assert load()["m"].blocked("tool", "pay"), kind
             assert not load()["m"].blocked("tool", "other"), kind
             mcp.tools[0] = PULLED
-            catalogue_services.check_upstream(slug="m")
+            catalogue.check_upstream(slug="m")
             assert not load()["m"].blocked("tool", "pay"), kind
 
 
 def test_a_check_that_never_ends_is_ended(monkeypatch):
-    monkeypatch.setattr(catalogue_services, "CHECK_SECONDS", 0.3)
+    monkeypatch.setattr(catalogue, "CHECK_SECONDS", 0.3)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/mcp"
         services.create_upstream(actor=ACTOR, may_judge=True, slug="hung", url=url)
         begun = time.monotonic()
-        report, _ = catalogue_services.check_upstream(slug="hung")
+        report, _ = catalogue.check_upstream(slug="hung")
     assert time.monotonic() - begun < 4
     assert "did not end" in report.cause and UpstreamStatus.objects.get().ok is False
 
@@ -624,17 +626,17 @@ def test_where_definitions_are_allowed_changes_raise_an_alarm_and_go_on(caplog):
     mcp = Mcp()
     with serving(mcp) as url:
         services.create_upstream(actor=ACTOR, may_judge=True, slug="m", url=url)
-        catalogue_services.check_upstream(slug="m")
+        catalogue.check_upstream(slug="m")
         mcp.tools = [{"name": "a", "description": "other"}, {"name": "c"}]
         with caplog.at_level("WARNING"):
-            _, changes = catalogue_services.check_upstream(slug="m")
+            _, changes = catalogue.check_upstream(slug="m")
         assert changes.as_json() == {"new": ["tool c"], "changed": ["tool a"], "gone": ["tool b"]}
         assert states() == {"a": "changed", "b": "pinned", "c": "new"}
         assert not load()["m"].blocked("tool", "a")
         assert any("have changed" in record.message for record in caplog.records)
         services.update_upstream(actor=ACTOR, slug="m", catalogue_policy="quarantine")
         assert states() == {"a": "quarantined", "b": "pinned", "c": "quarantined"}
-        _, changes = catalogue_services.check_upstream(slug="m")
+        _, changes = catalogue.check_upstream(slug="m")
         assert not changes
 
 
@@ -647,7 +649,7 @@ def test_odd_names_and_sizes_do_not_break_the_catalogue():
     ]  # fmt: skip
     with serving(mcp) as url:
         services.create_upstream(actor=ACTOR, may_judge=True, slug="m", url=url)
-        report, _ = catalogue_services.check_upstream(slug="m")
+        report, _ = catalogue.check_upstream(slug="m")
         assert report.ok
     assert set(states()) == {"big", "twice", "nul in text", "<script>"}
     assert any("twice" in flag for flag in CatalogueItem.objects.get(name="twice").flags)
@@ -659,9 +661,9 @@ def test_only_what_was_looked_at_before_is_looked_at_again():
         services.create_upstream(actor=ACTOR, may_judge=True, slug="never", url=url)
         services.create_upstream(actor=ACTOR, slug="needs", url=url, catalogue_policy="quarantine")
         services.create_upstream(actor=ACTOR, slug="off", url=url, catalogue_policy="quarantine", enabled=False)
-        assert catalogue_services.refresh_due() == ["needs"]
-        assert catalogue_services.refresh_due() == []
-        assert catalogue_services.refresh_due(older_than=0) == ["needs"]
+        assert catalogue.refresh_due() == ["needs"]
+        assert catalogue.refresh_due() == []
+        assert catalogue.refresh_due(older_than=0) == ["needs"]
 
 
 @pytest.mark.parametrize("style", ["", "auto", "http", "in-band", "tool-result"])

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.sessions import SessionSealer
+from proxy.http.sessions import SessionSealer
 
 SEALER = SessionSealer("a secret of this test")
 

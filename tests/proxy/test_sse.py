@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.sse import EventTooLarge, SseEvent, SseReader, encode, frame
+from proxy.mcp.sse import EventTooLarge, SseEvent, SseReader, encode, frame
 
 pieces = st.sampled_from([b"data: a", b"data:b", b"data", b"event: m", b"id: 1", b"retry: 5", b": c", b"", b"x", b"data: \xe2\x80\xa8", b"id: a\0b"])  # fmt: skip
 ends = st.sampled_from([b"\n", b"\r", b"\r\n"])

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from proxy.specs import UpstreamSpec, Way
-from proxy.standing import Change, Standing
+from proxy.upstreams.health import Change, Standing
+from proxy.upstreams.specs import UpstreamSpec, Way
 
 SPEC = UpstreamSpec("crm", Way("stdio"), id=5)
 
@@ -17,7 +17,7 @@ SPEC = UpstreamSpec("crm", Way("stdio"), id=5)
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
     now = SimpleNamespace(at=100.0)
-    monkeypatch.setattr("proxy.standing.time.time", lambda: now.at)
+    monkeypatch.setattr("proxy.upstreams.health.time.time", lambda: now.at)
     return now
 
 

@@ -12,11 +12,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from proxy.transports import session_table, stdio
-from proxy.transports.base import Broken, Cancelled, TimedOut, Unreachable, UpstreamError, UpstreamRequest
-from proxy.transports.child import Command, Ring
-from proxy.transports.stdio import StdioTransport
-from proxy.transports.streamable_http import Limits
+from proxy.upstreams.transports import session_table
+from proxy.upstreams.transports.base import Broken, Cancelled, TimedOut, Unreachable, UpstreamError, UpstreamRequest
+from proxy.upstreams.transports.http.streamable_http import Limits
+from proxy.upstreams.transports.stdio import transport as stdio
+from proxy.upstreams.transports.stdio.child import Command, Ring
+from proxy.upstreams.transports.stdio.transport import StdioTransport
 
 SERVER = str(Path(__file__).with_name("stdio_server.py"))
 

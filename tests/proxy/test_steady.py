@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from proxy import steady
-from proxy.sse import SseReader, bare
-from proxy.steady import Cursor, Ended, Resumed, listen
-from proxy.transports.base import Broken, BufferedResponse, Unreachable, UpstreamError, UpstreamResponse
+from proxy.legacy import listener
+from proxy.legacy.listener import Cursor, Ended, Resumed, listen
+from proxy.mcp.sse import SseReader, bare
+from proxy.upstreams.transports.base import Broken, BufferedResponse, Unreachable, UpstreamError, UpstreamResponse
 
 STREAM = [(b"content-type", b"text/event-stream")]
 pytestmark = pytest.mark.anyio
@@ -48,7 +48,7 @@ class Server:
 
 @pytest.fixture(autouse=True)
 def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steady, "PAUSE", 0.0)
+    monkeypatch.setattr(listener, "PAUSE", 0.0)
 
 
 async def whole(response: UpstreamResponse) -> bytes:
@@ -101,7 +101,7 @@ async def test_without_an_id_it_ends_where_it_ends() -> None:
 async def test_a_server_that_ends_every_stream_without_a_word() -> None:
     server = Server(*[Said() for _ in range(9)])
     assert await whole(Resumed(Said(b"id: 1\nretry: 0\ndata:\n\n"), 1000, lambda: True, server.open)) == b"data:\n\n"
-    assert len(server.asked) == steady.MOST_FAILURES
+    assert len(server.asked) == listener.MOST_FAILURES
 
 
 async def test_listening_goes_on_until_the_session_is_over() -> None:
@@ -147,4 +147,4 @@ async def test_what_is_between_the_server_and_the_gateway_goes_no_further(raw: b
 async def test_a_pause_is_no_longer_than_it_may_be() -> None:
     cursor = Cursor(1000)
     await cursor.read(Said(b"retry: 9999999999\ndata: x\n\n"))
-    assert cursor.pause == steady.LONGEST_PAUSE
+    assert cursor.pause == listener.LONGEST_PAUSE

@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from proxy.transports.base import Broken, Redirected, TimedOut, TooLarge, Unreachable, UpstreamRequest
-from proxy.transports.connection import HIGH_WATER
-from proxy.transports.streamable_http import Limits
+from proxy.upstreams.transports.base import Broken, Redirected, TimedOut, TooLarge, Unreachable, UpstreamRequest
+from proxy.upstreams.transports.http.connection import HIGH_WATER
+from proxy.upstreams.transports.http.streamable_http import Limits
 from tests.proxy.upstream import Peer, once, upstream
 
 
@@ -312,8 +312,8 @@ async def test_a_connection_closed_while_idle_is_not_used():
 
 async def test_a_close_the_loop_has_not_seen_yet_is_seen_in_the_socket():
     listener = socket.create_server(("127.0.0.1", 0))
-    from proxy.egress import Egress, parse_url
-    from proxy.transports.streamable_http import StreamableHttpTransport
+    from proxy.upstreams.egress import Egress, parse_url
+    from proxy.upstreams.transports.http.streamable_http import StreamableHttpTransport
     from tests.proxy.upstream import LOOPBACK
 
     transport = StreamableHttpTransport(parse_url(f"http://127.0.0.1:{listener.getsockname()[1]}/"), Egress(LOOPBACK))
@@ -420,8 +420,8 @@ async def test_a_connect_that_hangs_times_out():
         filler.setblocking(False)
         filler.connect_ex(listener.getsockname())
         fillers.append(filler)
-    from proxy.egress import Egress, parse_url
-    from proxy.transports.streamable_http import StreamableHttpTransport
+    from proxy.upstreams.egress import Egress, parse_url
+    from proxy.upstreams.transports.http.streamable_http import StreamableHttpTransport
     from tests.proxy.upstream import LOOPBACK
 
     url = f"http://127.0.0.1:{listener.getsockname()[1]}/"

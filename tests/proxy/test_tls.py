@@ -10,10 +10,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from proxy.egress import Egress, parse_url
-from proxy.transports.base import Broken, Unreachable, UpstreamRequest
-from proxy.transports.streamable_http import Limits, StreamableHttpTransport
-from proxy.transports.tls import BadCertificate, client_context
+from proxy.upstreams.egress import Egress, parse_url
+from proxy.upstreams.transports.base import Broken, Unreachable, UpstreamRequest
+from proxy.upstreams.transports.http.streamable_http import Limits, StreamableHttpTransport
+from proxy.upstreams.transports.http.tls import BadCertificate, client_context
 from tests.proxy.upstream import LOOPBACK, Peer, upstream
 
 

@@ -11,8 +11,9 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from audit.models import OutboxEvent
-from proxy import catalogue, catalogue_services, client, upstream_options, vault
 from proxy.models import CatalogueItem, Upstream
+from proxy.services import catalogue as catalogue_services
+from proxy.upstreams import catalogue, client, options, vault
 
 pytestmark = pytest.mark.django_db
 
@@ -77,7 +78,7 @@ def test_every_option_is_there_for_both(crm):
     """What `add` can say, `change` can, and each setting of the model that the API has can be said."""
     from proxy.api.serializers import UpstreamChange
 
-    settings = {option.setting for option in (*upstream_options.OPTIONS, *upstream_options.CHANGES)} | {
+    settings = {option.setting for option in (*options.OPTIONS, *options.CHANGES)} | {
         "url",
         "command",
     }
@@ -94,8 +95,8 @@ def test_every_option_is_there_for_both(crm):
             finally:
                 sys.stdout = before
         told = out.getvalue()
-        assert all(option.flag in told for option in upstream_options.OPTIONS)
-        assert all((option.flag in told) == (act == "change") for option in upstream_options.CHANGES)
+        assert all(option.flag in told for option in options.OPTIONS)
+        assert all((option.flag in told) == (act == "change") for option in options.CHANGES)
 
 
 def test_a_command_is_changed_likewise(tmp_path):

@@ -8,13 +8,13 @@ import re
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from proxy import era
-from proxy.egress import parse_url
-from proxy.headers import is_json, is_plain, request_headers
-from proxy.message import Known, Refused, read
-from proxy.mirrors import VERSION, Sent, decode_header, protocol_headers
-from proxy.transports.base import Headers, UpstreamRequest
-from proxy.transports.streamable_http import StreamableHttpTransport
+from proxy.http.headers import is_json, is_plain, request_headers
+from proxy.mcp import era
+from proxy.mcp.message import Known, Refused, read
+from proxy.mcp.mirrors import VERSION, Sent, decode_header, protocol_headers
+from proxy.upstreams.egress import parse_url
+from proxy.upstreams.transports.base import Headers, UpstreamRequest
+from proxy.upstreams.transports.http.streamable_http import StreamableHttpTransport
 
 MODERN = "2026-07-28"
 ENVELOPE = {"io.modelcontextprotocol/protocolVersion": MODERN, "io.modelcontextprotocol/clientCapabilities": {}}

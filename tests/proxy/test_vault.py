@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from proxy import vault
-from sentinel import parsers
+from core.conf import parsers
+from proxy.upstreams import vault
 
 KEY, OTHER = b"k" * 32, b"o" * 32
 CRM = vault.Home("crm", "https://crm.example.com")

@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 
-from proxy.egress import Egress, parse_url
-from proxy.transports.streamable_http import Limits, StreamableHttpTransport
+from proxy.upstreams.egress import Egress, parse_url
+from proxy.upstreams.transports.http.streamable_http import Limits, StreamableHttpTransport
 
 LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sentinel.acts import Flood
+from sentinel.refused_acts import Flood
 
 
 class Clock:

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from sentinel import runtime
 from sentinel.asgi import Application
+from sentinel.server import runtime
 
 
 async def test_a_client_that_leaves_does_not_stop_the_start(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sentinel.conf import PROJECT
+from core.conf.settings import PROJECT
 
 
 def test_a_reader_that_has_had_enough_is_no_error(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from sentinel.conf import PROJECT
+from core.conf.settings import PROJECT
 
 LOOK = """
 import ctypes, os, sys, time

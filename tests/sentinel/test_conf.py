@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sentinel import conf, localsecrets
+from core.conf import secrets, settings
 
 GOOD = {
     "SENTINEL_SECRET_KEY": "b1946ac92492d2347c6235b4d2611184f00e",
@@ -18,19 +18,19 @@ GOOD = {
 URL = "postgresql://app:pw@db.example.com/sentinel"
 
 
-def load(tmp_path: Path, **environ: str) -> conf.Config:
-    return conf.load({"SENTINEL_VAR": str(tmp_path / "var"), **environ})
+def load(tmp_path: Path, **environ: str) -> settings.Config:
+    return settings.load({"SENTINEL_VAR": str(tmp_path / "var"), **environ})
 
 
 def test_the_settings_page_is_current() -> None:
-    written = (conf.PROJECT / "docs" / "settings.md").read_text()
-    assert written == conf.document(), "run `make docs-settings`"
+    written = (settings.PROJECT / "docs" / "settings.md").read_text()
+    assert written == settings.document(), "run `make docs-settings`"
 
 
 def test_every_setting_has_a_help_and_a_variable_of_its_own() -> None:
-    variables = [item.metadata["variable"] for item in conf.SETTINGS]
+    variables = [item.metadata["variable"] for item in settings.SETTINGS]
     assert len(set(variables)) == len(variables)
-    assert all(item.metadata["help"].endswith(".") for item in conf.SETTINGS)
+    assert all(item.metadata["help"].endswith(".") for item in settings.SETTINGS)
 
 
 def test_secrets_that_are_not_given_are_made_once_for_their_owner_alone(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_secrets_that_are_not_given_are_made_once_for_their_owner_alone(tmp_path
 def test_two_processes_at_once_get_the_same_secret(tmp_path: Path) -> None:
     code = f"from pathlib import Path; from sentinel import localsecrets; print(localsecrets.kept(Path({str(tmp_path)!r}), 's'))"
     running = [
-        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=conf.PROJECT)
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=settings.PROJECT)
         for _ in range(6)
     ]
     told = {process.communicate(timeout=60)[0].strip() for process in running}
@@ -104,7 +104,7 @@ def test_two_processes_at_once_get_the_same_secret(tmp_path: Path) -> None:
     ],
 )
 def test_a_bad_value_is_one_line_that_names_the_variable(tmp_path: Path, variable: str, value: str) -> None:
-    with pytest.raises(conf.ConfigError) as caught:
+    with pytest.raises(settings.ConfigError) as caught:
         load(tmp_path, **{variable: value})
     line = str(caught.value)
     assert line.startswith(variable)
@@ -187,7 +187,7 @@ def test_no_upstream_may_be_private_but_in_the_demo(tmp_path: Path) -> None:
     ],
 )
 def test_production_demands_strong_secrets(tmp_path: Path, environ: dict[str, str], named: str) -> None:
-    line = conf.unfit_for_production(load(tmp_path, **environ))
+    line = settings.unfit_for_production(load(tmp_path, **environ))
     assert line.startswith(named) and bool(line) == bool(named) and "\n" not in line
     assert environ.get("SENTINEL_SECRET_KEY", "none such") not in line
 
@@ -202,7 +202,7 @@ def test_a_folder_that_is_not_ours_is_not_taken_over(tmp_path: Path) -> None:
     shared = tmp_path / "var"
     shared.mkdir()
     shared.chmod(0o777)
-    with pytest.raises(conf.ConfigError, match="SENTINEL_VAR"):
+    with pytest.raises(settings.ConfigError, match="SENTINEL_VAR"):
         load(tmp_path)
     shared.chmod(0o755)
     (shared / "somebody's").touch()
@@ -212,28 +212,32 @@ def test_a_folder_that_is_not_ours_is_not_taken_over(tmp_path: Path) -> None:
 
 def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "var").touch()
-    with pytest.raises(conf.ConfigError, match="SENTINEL_VAR"):
+    with pytest.raises(settings.ConfigError, match="SENTINEL_VAR"):
         load(tmp_path)
 
 
 def test_names_that_only_look_like_settings_are_told() -> None:
-    assert conf.unknown({"SENTINEL_VAR": "x", "SENTINEL_ALLOWD_HOSTS": "y", "PATH": "z"}) == ["SENTINEL_ALLOWD_HOSTS"]
+    assert settings.unknown({"SENTINEL_VAR": "x", "SENTINEL_ALLOWD_HOSTS": "y", "PATH": "z"}) == [
+        "SENTINEL_ALLOWD_HOSTS"
+    ]
 
 
 def test_config_can_be_made_by_hand(tmp_path: Path) -> None:
-    config = conf.Config(var=tmp_path, key_peppers={1: b"x"}, redaction_key=b"r", data_key=b"d", instance="00000000")
+    config = settings.Config(
+        var=tmp_path, key_peppers={1: b"x"}, redaction_key=b"r", data_key=b"d", instance="00000000"
+    )
     assert dataclasses.replace(config, demo=True).demo
 
 
 @pytest.mark.parametrize("secret", ["", "x" * 31, "abababab" * 8, "secretsecretsecretsecretsecret12345678"])
 def test_weak_secrets_are_known(secret: str) -> None:
-    assert localsecrets.weakness(secret)
+    assert secrets.weakness(secret)
 
 
 def test_a_random_secret_is_strong() -> None:
     for _ in range(1000):
-        assert not localsecrets.weakness(os.urandom(32).hex())
-        assert not localsecrets.weak_pepper(os.urandom(32))
+        assert not secrets.weakness(os.urandom(32).hex())
+        assert not secrets.weak_pepper(os.urandom(32))
 
 
 def test_the_state_folder_is_where_it_was_found_whatever_a_link_leads_to_later(tmp_path: Path) -> None:

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 import uvicorn
 
-from sentinel import http_protocol
-from sentinel.conf import PROJECT
-from sentinel.connections import Connections
-from sentinel.http_protocol import GuardedProtocol
+from core.conf.settings import PROJECT
+from sentinel.server import http_protocol
+from sentinel.server.connections import Connections
+from sentinel.server.http_protocol import GuardedProtocol
 
 GET = b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n"
 seen: list[str] = []
@@ -154,7 +154,7 @@ def test_requests_that_pile_up_on_one_connection_are_bounded(place: Place) -> No
 def test_descriptors_are_raised_and_what_is_left_is_shared() -> None:
     code = (
         "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 2048));"
-        "from sentinel.connections import Connections, raise_limit as up;"
+        "from sentinel.server.connections import Connections, raise_limit as up;"
         "print(up(), resource.getrlimit(resource.RLIMIT_NOFILE)[0], Connections.fitting(10000, 1000, (), up())._shares.most)"
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PROJECT, check=True)

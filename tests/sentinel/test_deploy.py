@@ -17,9 +17,9 @@ import psycopg
 import pytest
 import yaml
 
-from sentinel import conf
-from sentinel.conf import PROJECT
-from sentinel.postgres import SUPERUSER, EmbeddedPostgres, binaries
+from core.conf import settings as conf
+from core.conf.settings import PROJECT
+from sentinel.postgres.server import SUPERUSER, EmbeddedPostgres, binaries
 from tests.support.clients import free_port
 from tests.support.gateway import Gateway
 from tests.support.nginx import ENVIRONMENT, Proxy

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from audit.drainer import Drainer
-from sentinel import database_facts, health, metrics
-from sentinel.facts import Facts, drainer_facts, journal_facts
-from sentinel.health import State, may_scrape, readyz
+from audit.drain.drainer import Drainer
+from sentinel.observability import database_gauges, metrics
+from sentinel.observability.gauges import Facts, drainer_facts, journal_facts
+from sentinel.server import health
+from sentinel.server.health import State, may_scrape, readyz
 
 STATE = {(name,): 0 for name, how in metrics.STATES.items() if not how.labels} | {("limiter_backend", "machine"): 1}
 FINE = {"started": True, "journal_usable": True, "snapshot_age": 0.5}
@@ -140,7 +141,7 @@ def test_the_journal_and_a_database_that_is_down_are_told(tmp_path: Path) -> Non
     (tmp_path / "journal").mkdir()
     (tmp_path / "journal" / "segment").write_bytes(b"x" * 5000)
     facts = Facts(
-        [*journal_facts(tmp_path / "journal"), *database_facts.gather("host=/nowhere dbname=none", patience=1)]
+        [*journal_facts(tmp_path / "journal"), *database_gauges.gather("host=/nowhere dbname=none", patience=1)]
     )
     found = told(tmp_path / "metrics", facts)
     assert found["sentinel_journal_bytes",] >= 5000

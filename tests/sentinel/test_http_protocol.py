@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import uvicorn
 
-from sentinel import http_protocol
-from sentinel.http_protocol import GuardedProtocol, Outgoing
+from sentinel.server import http_protocol
+from sentinel.server.http_protocol import GuardedProtocol, Outgoing
 
 Connect = Callable[[], socket.socket]
 HOST = b"Host: localhost\r\n"

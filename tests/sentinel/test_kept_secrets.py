@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from sentinel import conf, demo, localsecrets
-from sentinel.postgres import EmbeddedPostgres, PostgresError
+from core.conf import secrets as localsecrets
+from core.conf import settings
+from sentinel import demo
+from sentinel.postgres.server import EmbeddedPostgres, PostgresError
 
 PROJECT = Path(__file__).resolve().parents[2]
 NAMES = ["secret-key", "key-pepper-1", "instance"]
@@ -22,8 +24,8 @@ BROKEN = {
 }  # fmt: skip
 
 
-def load(var: Path) -> conf.Config:
-    return conf.load({"SENTINEL_VAR": str(var)})
+def load(var: Path) -> settings.Config:
+    return settings.load({"SENTINEL_VAR": str(var)})
 
 
 @pytest.fixture
@@ -37,7 +39,7 @@ def var(tmp_path):
 def test_a_file_that_holds_no_secret_refuses_the_start_and_stays_as_it_is(var, name, content):
     place = var / "secrets" / name
     place.write_bytes(content)
-    with pytest.raises(conf.ConfigError) as refused:
+    with pytest.raises(settings.ConfigError) as refused:
         load(var)
     text = str(refused.value)
     assert str(place) in text and "\n" not in text
@@ -47,7 +49,7 @@ def test_a_file_that_holds_no_secret_refuses_the_start_and_stays_as_it_is(var, n
 @pytest.mark.parametrize("content", [b"00" * 32, b"ab" * 32], ids=["zeros", "one byte"])
 def test_a_secret_that_is_none_refuses_too(var, content):
     (var / "secrets" / "secret-key").write_bytes(content)
-    with pytest.raises(conf.ConfigError, match="too few different"):
+    with pytest.raises(settings.ConfigError, match="too few different"):
         load(var)
 
 
@@ -59,7 +61,7 @@ def test_a_folder_or_a_link_to_nowhere_in_its_place_refuses(var):
         else:
             place.unlink()
         make()
-        with pytest.raises(conf.ConfigError, match="secret-key"):
+        with pytest.raises(settings.ConfigError, match="secret-key"):
             load(var)
 
 
@@ -102,14 +104,14 @@ def test_the_command_says_so_in_one_line(var, name):
 
 
 def test_a_value_that_slipped_into_a_list_of_names_is_not_repeated():
-    with pytest.raises(conf.ConfigError, match="SENTINEL_UPSTREAM_ENV must list names") as refused:
-        conf.load({"SENTINEL_VAR": "/nowhere", "SENTINEL_UPSTREAM_ENV": "CRM_TOKEN=s3cr3t"})
+    with pytest.raises(settings.ConfigError, match="SENTINEL_UPSTREAM_ENV must list names") as refused:
+        settings.load({"SENTINEL_VAR": "/nowhere", "SENTINEL_UPSTREAM_ENV": "CRM_TOKEN=s3cr3t"})
     assert "s3cr3t" not in str(refused.value)
 
 
 def test_an_empty_pepper_is_refused_wherever_it_comes_from():
-    with pytest.raises(conf.ConfigError, match="number 1 is empty"):
-        conf.load({"SENTINEL_VAR": "/nowhere", "SENTINEL_KEY_PEPPERS": "1:"})
+    with pytest.raises(settings.ConfigError, match="number 1 is empty"):
+        settings.load({"SENTINEL_VAR": "/nowhere", "SENTINEL_KEY_PEPPERS": "1:"})
 
 
 @pytest.mark.django_db

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from sentinel import log_flood
-from sentinel.log_flood import PER_KIND, PER_LOGGER, WINDOW_SECONDS, Bounded
+from sentinel.observability import log_flood
+from sentinel.observability.log_flood import PER_KIND, PER_LOGGER, WINDOW_SECONDS, Bounded
 
 
 def record(name: str, text: str, *arguments: object) -> logging.LogRecord:

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from typing import Any
 
-from sentinel.conf import PROJECT
+from core.conf.settings import PROJECT
 
 # Not a real one; put together here so that no scanner takes this file for a leak.
 TOKEN = "ghp_" + "".join("0123456789abcdefABCDEF"[(7 * n) % 22] for n in range(36))

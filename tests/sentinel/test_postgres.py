@@ -14,15 +14,15 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from sentinel import postgres
-from sentinel.conf import PROJECT
-from sentinel.postgres import OWNER, SERVING, SUPERUSER, EmbeddedPostgres, PostgresError
+from core.conf.settings import PROJECT
+from sentinel.postgres import server as postgres
+from sentinel.postgres.server import OWNER, SERVING, SUPERUSER, EmbeddedPostgres, PostgresError
 
 ROOT = os.geteuid() == 0
 USER = """
 import sys, time
 from pathlib import Path
-from sentinel.postgres import EmbeddedPostgres
+from sentinel.postgres.server import EmbeddedPostgres
 server = EmbeddedPostgres(Path(sys.argv[1]), "0badcafe")
 server.ensure()
 print(server.running_pid(), flush=True)

@@ -12,8 +12,8 @@ from django.db import connection
 from django_otp.oath import totp
 from django_otp.plugins.otp_totp.models import TOTPDevice
 
-from sentinel import seeds
 from sentinel.models import User
+from sentinel.users import seeds
 
 pytestmark = pytest.mark.django_db
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from sentinel.conf import PROJECT
+from core.conf.settings import PROJECT
 
 READY = re.compile(r"MCP Sentinel ready on (http://\S+) \((\d+) workers?\)")
 CLEAN = {

@@ -10,7 +10,7 @@ from typing import Any
 
 from django.test import Client
 
-from sentinel.conf import PROJECT
+from core.conf.settings import PROJECT
 
 
 def told(**environ: str) -> Any:

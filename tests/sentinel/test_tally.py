@@ -7,15 +7,15 @@ import sys
 import time
 from pathlib import Path
 
-from sentinel import tally
-from sentinel.conf import PROJECT
-from sentinel.tally import Tally
+from core.conf.settings import PROJECT
+from sentinel.observability import counters
+from sentinel.observability.counters import Tally
 
 BOUNDS = (10, 100, 1000)
 
 
 def total(folder: Path, *key: str) -> int:
-    return sum(number for _, found, offset, number in tally.read(folder) if found == key and offset == 0)
+    return sum(number for _, found, offset, number in counters.read(folder) if found == key and offset == 0)
 
 
 def test_counts_of_several_processes_add_up(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_a_successor_counts_on(tmp_path: Path) -> None:
     second.observe(("h",), 50, BOUNDS)
     assert total(tmp_path, "a") == 6
     assert total(tmp_path, "b") == 1
-    cells = {offset: number for _, key, offset, number in tally.read(tmp_path) if key == ("h",)}
+    cells = {offset: number for _, key, offset, number in counters.read(tmp_path) if key == ("h",)}
     assert cells == {0: 0, 1: 2, 2: 0, 3: 0, 4: 100}
     second.close()
 
@@ -49,14 +49,14 @@ def test_durations_fall_into_their_buckets(tmp_path: Path) -> None:
     counts = Tally(tmp_path, "w")
     for value in (0, 10, 11, 100, 1000, 1001, 10**12, -5):
         counts.observe(("h",), value, BOUNDS)
-    cells = [number for _, _, _, number in tally.read(tmp_path)]
+    cells = [number for _, _, _, number in counters.read(tmp_path)]
     assert cells[:4] == [3, 2, 1, 2]
     counts.close()
 
 
 def test_a_kill_loses_nothing(tmp_path: Path) -> None:
     code = (
-        f"import sys; from pathlib import Path; from sentinel.tally import Tally\n"
+        f"import sys; from pathlib import Path; from sentinel.observability.counters import Tally\n"
         f"t = Tally(Path({str(tmp_path)!r}), 'w')\n"
         f"for n in range(1000): t.add(('n',))\n"
         f"print('counted', flush=True); sys.stdin.read()"
@@ -82,9 +82,9 @@ def test_a_name_cut_off_by_a_kill_is_left_out(tmp_path: Path) -> None:
 
 def test_labels_without_end_are_bounded(tmp_path: Path) -> None:
     counts = Tally(tmp_path, "w")
-    for number in range(tally.CELLS + 100):
+    for number in range(counters.CELLS + 100):
         counts.add(("n", str(number)))
-    assert (tmp_path / "w.cells").stat().st_size == tally.CELLS * 8
+    assert (tmp_path / "w.cells").stat().st_size == counters.CELLS * 8
     counts.close()
 
 

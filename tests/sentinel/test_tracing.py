@@ -13,9 +13,9 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
-from audit.ids import uuid7
-from sentinel import tracing
-from sentinel.conf import PROJECT
+from core.conf.settings import PROJECT
+from core.ids import uuid7
+from sentinel.observability import tracing
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 PARENT = f"00-{TRACE}-{SPAN}-01"

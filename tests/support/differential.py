@@ -26,7 +26,7 @@ from typing import Any
 from unicodedata import normalize
 from urllib.parse import unquote
 
-from audit.escapes import unescape
+from audit.redaction.escapes import unescape
 from tests.support import readers
 from tests.support.gateway import ROOT, Gateway
 from tests.support.mutants import Mutant, mutant

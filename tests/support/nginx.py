@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from sentinel.conf import PROJECT
+from core.conf.settings import PROJECT
 from tests.support.clients import free_port
 
 NAME = "mcp.example.com"

@@ -11,12 +11,15 @@ import orjson
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, connection
 
-from audit import export as exporting
-from audit import keeping, reading, rule_commands, taking_over
-from audit.acts import Actor, record_act
-from audit.drainer import drain_at_hand
-from audit.ids import uuid7_floor
+from audit.drain.drainer import drain_at_hand
+from audit.export import formats as exporting
+from audit.management import reading, redaction
 from audit.models import OpenCall
+from audit.redaction import loading
+from audit.services import maintenance
+from audit.services.acts import record_act
+from core.access.actors import Actor
+from core.ids import uuid7_floor
 
 LATE_SECONDS = 60.0
 POLL_SECONDS = 0.3
@@ -72,7 +75,7 @@ class Command(BaseCommand):
         check.add_argument("value", metavar="VALUE", help="The value; `-` reads it from standard input.")
         check.add_argument("--json", action="store_true", help="Print JSON.")
 
-        rule_commands.add_arguments(
+        redaction.add_arguments(
             actions.add_parser("redaction", help="What is redacted beside what always is: list, add, remove.")
         )
 
@@ -96,7 +99,7 @@ class Command(BaseCommand):
     def at_hand(self) -> None:
         """Bring what waits in journals and outbox into the log before it is read."""
         connection.ensure_connection()
-        taking_over.ensure()
+        loading.ensure()
         if not drain_at_hand():
             self.stderr.write("warning: not everything at hand could be stored; the log may be behind")
 
@@ -166,7 +169,7 @@ class Command(BaseCommand):
     def do_verify(self, options: dict[str, Any]) -> None:
         """Verify the sequences; exit 1 when a number is missing without an explanation."""
         self.at_hand()
-        report = keeping.verified()
+        report = maintenance.verified()
         if options["json"]:
             self.stdout.write(orjson.dumps(report.as_dict()).decode())
         else:
@@ -182,8 +185,8 @@ class Command(BaseCommand):
 
     def do_partitions(self, options: dict[str, Any]) -> None:
         """List the partitions."""
-        minded = keeping.mind_partitions() if options["mind"] else None
-        listed = keeping.listed_partitions()
+        minded = maintenance.mind_partitions() if options["mind"] else None
+        listed = maintenance.listed_partitions()
         if options["json"]:
             parts = [
                 {"name": part.name, "day": part.day and part.day.isoformat(), "rows": part.rows, "bytes": part.size}
@@ -201,7 +204,7 @@ class Command(BaseCommand):
     def do_quarantine(self, options: dict[str, Any]) -> None:
         """List or retry frames in quarantine."""
         if options["what"] == "list":
-            frames = keeping.quarantined(options["all"])
+            frames = maintenance.quarantined(options["all"])
             if options["json"]:
                 self.stdout.write(orjson.dumps(frames).decode())
                 return
@@ -214,7 +217,7 @@ class Command(BaseCommand):
             self.stdout.write(f"{len(frames)} in quarantine" if frames else "nothing in quarantine")
             return
         self.at_hand()
-        done, failed = keeping.retry_quarantined(options["ids"])
+        done, failed = maintenance.retry_quarantined(options["ids"])
         if options["json"]:
             told = {"stored": done, "failed": {str(number): error for number, error in failed.items()}}
             self.stdout.write(orjson.dumps(told).decode())
@@ -227,9 +230,9 @@ class Command(BaseCommand):
 
     def do_redact_check(self, options: dict[str, Any]) -> None:
         """Show what the log would keep of a value."""
-        from audit.sanitizer import current
+        from audit.redaction.sanitizer import current
 
-        taking_over.ensure()
+        loading.ensure()
         value = sys.stdin.read().rstrip("\n") if options["value"] == "-" else options["value"]
         sanitizer = current()
         found = {"stored": sanitizer.text(value, 8192), "fingerprint": sanitizer.fingerprint(value)}
@@ -240,7 +243,7 @@ class Command(BaseCommand):
 
     def do_redaction(self, options: dict[str, Any]) -> None:
         """List or change what administrators want redacted."""
-        rule_commands.run(options, self.stdout.write)
+        redaction.run(options, self.stdout.write)
 
     def do_erase_payload(self, options: dict[str, Any]) -> None:
         """Empty the payloads of one event."""
@@ -252,8 +255,8 @@ class Command(BaseCommand):
             raise CommandError("--reason must say why")
         self.at_hand()
         try:
-            keeping.erase_payloads(key, reason=options["reason"], actor=Actor.system())
-        except keeping.NoSuchEvent:
+            maintenance.erase_payloads(key, reason=options["reason"], actor=Actor.system())
+        except maintenance.NoSuchEvent:
             raise CommandError(f"there is no event {key}") from None
         except DatabaseError as error:
             raise CommandError(f"the payload was not erased: {str(error).splitlines()[0]}") from None

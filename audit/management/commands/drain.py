@@ -13,8 +13,8 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from audit import taking_over
-from audit.drainer import Drainer
+from audit.drain.drainer import Drainer
+from audit.redaction import loading
 
 PR_SET_PDEATHSIG = 1
 PARENT_SECONDS = 0.5
@@ -35,7 +35,7 @@ class Command(BaseCommand):
         """Run."""
         drainer = Drainer.from_settings()
         if options["once"]:
-            taking_over.ensure()
+            loading.ensure()
             drainer.take_lock()
             try:
                 if not drainer.finish(60.0):
@@ -53,7 +53,7 @@ class Command(BaseCommand):
         gc.freeze()
         gc.set_threshold(100_000)
         # A journal that waited may be older than the rules.
-        taking_over.follow(settings.SENTINEL.dsn, stop)
+        loading.follow(settings.SENTINEL.dsn, stop)
         drainer.run(stop)
 
 

@@ -11,9 +11,9 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
-from audit.acts import Actor
+from core.access.actors import Actor
+from core.durations import parse_duration
 from policies import services, vocabulary
-from policies.durations import parse_duration
 from policies.models import ApiKey
 
 

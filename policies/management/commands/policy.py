@@ -18,15 +18,17 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError
 from django.utils import timezone
 
-from audit.acts import Actor
-from policies import cases, exact, schemas, services, vocabulary
-from policies.compiled import PolicySet
-from policies.document import Document, DocumentError, parse
-from policies.durations import parse_duration
-from policies.engine import ABSENT, Context, Principal, Target
-from policies.explain import Explanation, explain
-from policies.planning import text_diff
-from policies.replay import replay
+from core.access.actors import Actor
+from core.durations import parse_duration
+from policies import services, vocabulary
+from policies.documents import cases
+from policies.documents.diff import text_diff
+from policies.documents.reader import Document, DocumentError, parse
+from policies.engine import json_decimals, schemas
+from policies.engine.compiled import PolicySet
+from policies.engine.decide import ABSENT, Context, Principal, Target
+from policies.simulate.explain import Explanation, explain
+from policies.simulate.recorded import replay
 from policies.specs import numbered
 
 MOST_ROWS = 20
@@ -305,7 +307,7 @@ def _told(explanation: Explanation) -> list[str]:
 
 def _parsed(text: str, what: str) -> Any:
     try:
-        value = exact.loads(text)
+        value = json_decimals.loads(text)
     except ValueError as error:
         raise CommandError(f"{what} is not JSON: {error}") from None
     if not isinstance(value, dict):

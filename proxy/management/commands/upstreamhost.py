@@ -10,8 +10,8 @@ import uvloop
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from proxy import host
-from proxy.upstreams import host_folder
+from proxy.upstreams import host
+from proxy.upstreams.registry import host_folder
 
 
 class Command(BaseCommand):

@@ -9,10 +9,13 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
-from audit.acts import Actor
-from proxy import catalogue_services, services, upstream_options, vault
-from proxy.definitions import diff, visible
+from core.access.actors import Actor
+from proxy.mcp.definitions import diff, visible
 from proxy.models import CatalogueItem, Upstream, UpstreamStatus
+from proxy.services import catalogue
+from proxy.services import upstreams as services
+from proxy.upstreams import options as upstream_options
+from proxy.upstreams import vault
 
 KINDS = ("tool", "prompt", "resource", "template")
 
@@ -124,10 +127,10 @@ class Command(BaseCommand):
             )
 
     def _check(self, given: Namespace) -> None:
-        report, changes = catalogue_services.check_upstream(
+        report, changes = catalogue.check_upstream(
             slug=given.slug,
             actor=Actor.system(),
-            seconds=catalogue_services.FIRST_START_SECONDS,
+            seconds=catalogue.FIRST_START_SECONDS,
             told=lambda line: self.stderr.write(f"{given.slug}: {line}", self.style.NOTICE),
         )
         if given.json:
@@ -160,7 +163,7 @@ class Command(BaseCommand):
             if given.all and given.names:
                 raise CommandError("Give names or --all, not both.")
             items = None if given.all else [(given.kind, name) for name in given.names]
-            approved = catalogue_services.approve(actor=Actor.system(), slug=given.slug, items=items)
+            approved = catalogue.approve(actor=Actor.system(), slug=given.slug, items=items)
             if given.json:
                 self._print([{"kind": item.kind, "name": item.name, "hash": item.hash} for item in approved])
             else:

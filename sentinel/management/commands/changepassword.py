@@ -6,7 +6,7 @@ from typing import Any
 
 from django.contrib.auth.management.commands import changepassword
 
-from sentinel.people import recorded
+from sentinel.users.events import recorded
 
 
 class Command(changepassword.Command):

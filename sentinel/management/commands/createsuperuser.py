@@ -6,7 +6,7 @@ from typing import Any
 
 from django.contrib.auth.management.commands import createsuperuser
 
-from sentinel.people import recorded
+from sentinel.users.events import recorded
 
 
 class Command(createsuperuser.Command):

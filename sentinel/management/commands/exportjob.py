@@ -11,8 +11,8 @@ from uuid import UUID
 
 from django.core.management.base import BaseCommand
 
-from audit import export_jobs
-from sentinel import processes
+from audit.export import jobs
+from core import processes
 
 
 class Command(BaseCommand):
@@ -34,4 +34,4 @@ class Command(BaseCommand):
         if options["parent"]:
             processes.end_with_parent(options["parent"])
         os.nice(10)
-        export_jobs.run(options["job"])
+        jobs.run(options["job"])

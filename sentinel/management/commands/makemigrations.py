@@ -8,7 +8,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.commands import makemigrations
 
-from sentinel import migrating
+from sentinel.postgres import migrating
 
 
 class Command(makemigrations.Command):

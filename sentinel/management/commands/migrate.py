@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import CommandParser
 from django.core.management.commands import migrate
 
-from sentinel import migrating
+from sentinel.postgres import migrating
 
 
 class Command(migrate.Command):

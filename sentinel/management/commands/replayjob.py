@@ -9,8 +9,8 @@ from uuid import UUID
 
 from django.core.management.base import BaseCommand
 
-from policies.api import jobs
-from sentinel import processes
+from core import processes
+from policies.simulate import jobs
 
 
 class Command(BaseCommand):

@@ -9,9 +9,10 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
-from audit.acts import Actor, record_act
-from sentinel import second_factor
+from audit.services.acts import record_act
+from core.access.actors import Actor
 from sentinel.models import User
+from sentinel.users import second_factor
 
 
 class Command(BaseCommand):

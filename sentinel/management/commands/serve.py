@@ -9,8 +9,13 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 
-from audit import environment
-from sentinel import checks, cli, conf, demo, migrating, processes, runtime, serve
+from core import processes
+from core.conf import environ
+from core.conf import settings as conf
+from sentinel import checks, cli, demo
+from sentinel.postgres import migrating
+from sentinel.server import runtime
+from sentinel.server import supervisor as serve
 
 
 class Command(BaseCommand):
@@ -48,7 +53,7 @@ class Command(BaseCommand):
         before = settings.SENTINEL
         config = dataclasses.replace(conf.load(), dsn=before.dsn, owner_dsn=before.owner_dsn)
         settings.SENTINEL = config
-        environment.take(conf.SECRETS)
+        environ.take(conf.SECRETS)
         runtime.refuse_unfit(config)
         for name in conf.unknown():
             if name not in checks.NOT_MEANT:

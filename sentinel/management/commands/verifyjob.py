@@ -11,8 +11,8 @@ from uuid import UUID
 
 from django.core.management.base import BaseCommand
 
-from audit import verification
-from sentinel import processes
+from audit.services import verification
+from core import processes
 
 
 class Command(BaseCommand):

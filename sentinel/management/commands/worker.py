@@ -7,7 +7,8 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 
-from sentinel import logs, worker
+from sentinel.observability import logs
+from sentinel.server import worker
 
 
 class Command(BaseCommand):

@@ -1,0 +1,160 @@
+"""What is redacted, in the admin: a list, a form, and a box to try both on a text that is kept nowhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.conf import settings
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.db import transaction
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils.decorators import method_decorator
+from django.views.decorators.debug import sensitive_post_parameters
+
+from audit.redaction.models import RedactionRule
+from audit.redaction.redactor import Redactor
+from audit.redaction.rules import PatternError, Rules
+from audit.services import redaction_rules
+from core.access.actors import actor
+from core.admin.base import Pages
+
+MOST_TRIED = 10_000
+sensitive = method_decorator(sensitive_post_parameters("try"))
+
+
+class RuleForm(forms.ModelForm):  # type: ignore[type-arg]
+    """One rule."""
+
+    class Meta:
+        model = RedactionRule
+        fields = ("kind", "value", "label", "note", "enabled")
+
+
+def tried(text: str, rows: list[tuple[str, str, str]]) -> str:
+    """Show a text as the log would keep it under these rules."""
+    return Redactor(settings.SENTINEL.redaction_key, Rules.of(rows)).text(text[:MOST_TRIED])[0]
+
+
+def rows_but(pk: int | None) -> list[tuple[str, str, str]]:
+    """Give the enabled rules, but for one that is being edited."""
+    others = RedactionRule.objects.filter(enabled=True).exclude(pk=pk or 0).order_by("id")
+    return list(others.values_list("kind", "value", "label"))
+
+
+@admin.register(RedactionRule)
+class RedactionRuleAdmin(Pages):
+    """Names, patterns and personal data that are redacted beside what always is."""
+
+    @sensitive
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """List the rules; try all that are enabled on a text."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        text, shown, problem = request.POST.get("try", ""), "", ""
+        if text:
+            try:
+                shown = tried(text, rows_but(None))
+            except PatternError as error:
+                problem = str(error)
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "Redaction",
+            "rules": list(RedactionRule.objects.order_by("kind", "value")),
+            "may_add": self.has_add_permission(request),
+            "text": text[:MOST_TRIED],
+            "shown": shown,
+            "problem": problem,
+        }
+        return render(request, "admin/audit/redaction.html", context)
+
+    @sensitive
+    def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
+        """Add a rule."""
+        if not self.has_add_permission(request):
+            raise PermissionDenied
+        return self.edit(request, None)
+
+    @sensitive
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        """Show and change a rule."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        return self.edit(request, self.one(object_id))
+
+    def one(self, object_id: str) -> RedactionRule:
+        """Return a rule, or say that there is none."""
+        rule = RedactionRule.objects.filter(pk=int(object_id)).first() if object_id[:18].isdecimal() else None
+        if rule is None:
+            raise Http404
+        return rule
+
+    def edit(self, request: HttpRequest, rule: RedactionRule | None) -> HttpResponse:
+        """Show the form; try it, or save it through the acts."""
+        may = self.has_change_permission(request) if rule else self.has_add_permission(request)
+        if request.method == "POST" and not may:
+            raise PermissionDenied
+        pk = rule.pk if rule else None
+        title = str(rule) if rule else "Add a rule"
+        form = RuleForm(request.POST or None, instance=rule)
+        text, shown = request.POST.get("try", ""), ""
+        if request.method == "POST" and form.is_valid():
+            fields = form.cleaned_data
+            if "save" in request.POST:
+                if self.saved(request, pk, form):
+                    messages.success(
+                        request, f"Saved: {fields['kind']} {fields['value']}. Workers know it within a second."
+                    )
+                    return redirect("admin:audit_redactionrule_changelist")
+            elif text:
+                shown = tried(text, [*rows_but(pk), (fields["kind"], fields["value"], fields["label"])])
+        context = {
+            **self.admin_site.each_context(request),
+            "title": title,
+            "form": form,
+            "pk": pk,
+            "may_change": may,
+            "may_delete": pk is not None and self.has_delete_permission(request),
+            "text": text[:MOST_TRIED],
+            "shown": shown,
+        }
+        return render(request, "admin/audit/redaction_rule.html", context)
+
+    def saved(self, request: HttpRequest, pk: int | None, form: RuleForm) -> bool:
+        """Save a rule, or put into the form why it cannot be."""
+        try:
+            with transaction.atomic():
+                if pk is None:
+                    made = redaction_rules.create_rule(**form.cleaned_data, actor=actor(request))
+                    self.log_addition(request, made, "created")
+                else:
+                    made = redaction_rules.change_rule(pk, actor=actor(request), **form.cleaned_data)
+                    self.log_change(request, made, [{"changed": {"fields": form.changed_data}}])
+        except ValidationError as error:
+            form.add_error(None, error.messages)
+            return False
+        return True
+
+    def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
+        """Ask, then delete."""
+        if not self.has_delete_permission(request):
+            raise PermissionDenied
+        rule = self.one(object_id)
+        if request.method == "POST":
+            with transaction.atomic():
+                self.log_deletions(request, RedactionRule.objects.filter(pk=rule.pk))
+                redaction_rules.delete_rule(rule.pk, actor=actor(request))
+            messages.success(request, f"{rule} is redacted no longer.")
+            return redirect("admin:audit_redactionrule_changelist")
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"Delete the {rule}?",
+            "about": "From now on it is kept in events as it is sent. What was redacted stays redacted.",
+            "problems": [],
+            "back": "admin:audit_redactionrule_changelist",
+        }
+        return render(request, "admin/policies/delete.html", context)

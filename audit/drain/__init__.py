@@ -1,0 +1,1 @@
+"""From the journals into PostgreSQL, exactly once; and whether every number arrived."""

@@ -1,0 +1,1 @@
+"""One event: the value, its row, and the sentence that tells it."""

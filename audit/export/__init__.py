@@ -1,0 +1,1 @@
+"""Events out of the database: formats, streams, and large exports as jobs."""

@@ -1,0 +1,1 @@
+"""Durable before anything happens: the local write-ahead log of each process. It knows neither Django nor the database."""

@@ -1,0 +1,1 @@
+"""Acts on the log, and the way by which every act of an administrator becomes an event."""

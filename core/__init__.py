@@ -1,0 +1,1 @@
+"""The ground floor: what the four packages above share. It knows none of them."""

@@ -1,0 +1,1 @@
+"""What the pages of every model in the admin have in common."""

@@ -1,0 +1,9 @@
+"""Keys, roles, rules, limits and versions in the admin: each file below registers its pages."""
+
+from __future__ import annotations
+
+from policies.admin.keys import ApiKeyAdmin
+from policies.admin.rules import RateLimitAdmin, RoleAdmin, RuleAdmin
+from policies.admin.versions import PolicyVersionAdmin
+
+__all__ = ["ApiKeyAdmin", "PolicyVersionAdmin", "RateLimitAdmin", "RoleAdmin", "RuleAdmin"]

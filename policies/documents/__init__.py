@@ -1,0 +1,1 @@
+"""The policy as a YAML document: read, written, compared, tested."""

@@ -1,0 +1,1 @@
+"""The decision (pure): rules compiled, conditions, names and addresses matched, limits found."""

@@ -1,0 +1,1 @@
+"""API keys: made, recognised and digested; whose a presented one is."""

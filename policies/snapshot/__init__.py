@@ -1,0 +1,1 @@
+"""What every worker decides by, as of one moment, in memory."""

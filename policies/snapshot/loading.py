@@ -1,0 +1,167 @@
+"""Rows to plain values: keys and policy read with bare SQL on a connection of psycopg's own, without Django."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import psycopg
+
+from policies import vocabulary
+from policies.keys.credentials import PREFIX
+from policies.keys.index import KeyRecord, KeySecretRecord
+from policies.specs import AuditSpec, ConditionSpec, LimitSpec, PolicySpec, RoleSpec, RuleSpec, WindowSpec
+
+KEYS = """
+SELECT k.id, k.public_id, k.name, coalesce(r.name, k.former_role) AS role, coalesce(k.duty, '') AS duty, k.owner,
+       extract(epoch FROM k.expires_at)::float8 AS expires_at, extract(epoch FROM k.revoked_at)::float8 AS revoked_at,
+       k.networks::text[] AS networks, k.upstreams::text[] AS upstreams, k.query_allowed,
+       coalesce((SELECT json_agg(json_build_array(s.generation, s.pepper_id, encode(s.digest, 'hex'),
+                                                  extract(epoch FROM s.not_after)::float8) ORDER BY s.generation DESC)
+                 FROM policies_keysecret s WHERE s.key_id = k.id), '[]')::text AS secrets
+FROM policies_apikey k LEFT JOIN policies_role r ON r.id = k.role_id
+"""
+ROLES = "SELECT id, name, description FROM policies_role ORDER BY name"
+RULES = """
+SELECT r.id, r.name, r.effect, r.any_role, r.any_key, r.kinds::text[] AS kinds, r.upstreams::text[] AS upstreams,
+       r.pattern, r.days::text[] AS days, r.from_time, r.to_time, r.time_zone, r.valid_from, r.valid_until,
+       r.networks::text[] AS networks, r.reason, r.note, r.enabled, r.observe,
+       ARRAY(SELECT o.name FROM policies_rule_roles l JOIN policies_role o ON o.id = l.role_id
+             WHERE l.rule_id = r.id) ::text[] AS roles,
+       ARRAY(SELECT k.public_id FROM policies_rule_keys l JOIN policies_apikey k ON k.id = l.apikey_id
+             WHERE l.rule_id = r.id) ::text[] AS keys
+FROM policies_rule r ORDER BY r.id
+"""
+CONDITIONS = """
+SELECT rule_id, subject, path, quantifier, operator, value::text AS value FROM policies_rulecondition ORDER BY id
+"""
+LIMITS = """
+SELECT l.id, l.name, k.public_id AS key, o.name AS role, l.upstream, l.kind, l.pattern, l.is_default,
+       l.per::text[] AS per, l.requests, l.window_seconds, l.burst, l.enabled
+FROM policies_ratelimit l LEFT JOIN policies_apikey k ON k.id = l.key_id LEFT JOIN policies_role o ON o.id = l.role_id
+ORDER BY l.id
+"""
+AUDIT = """
+SELECT a.id, o.name AS role, a.upstream, a.kinds::text[] AS kinds, a.pattern, a.level
+FROM policies_auditlevel a LEFT JOIN policies_role o ON o.id = a.role_id ORDER BY a.id
+"""
+REVISIONS = "SELECT kind, number FROM policies_revision"
+
+Connection = psycopg.Connection[Any]
+
+
+def _rows(connection: Connection, query: str, *parameters: Any) -> list[dict[str, Any]]:
+    cursor = connection.cursor(row_factory=psycopg.rows.dict_row)
+    return cursor.execute(query, parameters or None).fetchall()
+
+
+def revisions(connection: Connection) -> dict[str, int]:
+    """How often each kind has changed."""
+    return {row["kind"]: row["number"] for row in _rows(connection, REVISIONS)}
+
+
+def load_keys(connection: Connection, public_id: str = "") -> dict[str, KeyRecord]:
+    """Every key, live or not (events name revoked ones too), or the one of this public id; by public id."""
+    rows = _rows(connection, f"{KEYS} WHERE k.public_id = %s", public_id) if public_id else _rows(connection, KEYS)
+    return {row["public_id"]: _key(row) for row in rows}
+
+
+def _key(row: Mapping[str, Any]) -> KeyRecord:
+    return KeyRecord(
+        id=row["id"],
+        public_id=row["public_id"],
+        name=row["name"],
+        role=row["role"],
+        duty=row["duty"],
+        owner=row["owner"],
+        expires_at=row["expires_at"],
+        revoked_at=row["revoked_at"],
+        networks=tuple(row["networks"]),
+        upstreams=frozenset(row["upstreams"]),
+        query_allowed=row["query_allowed"],
+        secrets=tuple(
+            KeySecretRecord(generation, pepper_id, bytes.fromhex(digest), not_after)
+            for generation, pepper_id, digest, not_after in json.loads(row["secrets"])
+        ),
+    )
+
+
+def load_policy(connection: Connection, version: int = 0) -> PolicySpec:
+    """The whole of roles, rules, limits and audit levels."""
+    conditions: dict[int, list[ConditionSpec]] = {}
+    for row in _rows(connection, CONDITIONS):
+        conditions.setdefault(row["rule_id"], []).append(
+            ConditionSpec(
+                operator=row["operator"],
+                value=_frozen(json.loads(row["value"])) if row["value"] is not None else None,
+                path=row["path"],
+                subject=row["subject"],
+                quantifier=row["quantifier"],
+            )
+        )
+    return PolicySpec(
+        roles=tuple(RoleSpec(r["name"], r["description"], r["id"]) for r in _rows(connection, ROLES)),
+        rules=tuple(_rule(row, tuple(conditions.get(row["id"], ()))) for row in _rows(connection, RULES)),
+        limits=tuple(_limit(row) for row in _rows(connection, LIMITS)),
+        audit=tuple(
+            AuditSpec(
+                r["level"], _ordered(r["kinds"], vocabulary.KINDS), r["pattern"], r["id"], r["role"], r["upstream"]
+            )
+            for r in _rows(connection, AUDIT)
+        ),
+        version=version,
+    )
+
+
+def _ordered(words: list[str], order: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(word for word in order if word in words)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _rule(row: Mapping[str, Any], conditions: tuple[ConditionSpec, ...]) -> RuleSpec:
+    return RuleSpec(
+        effect=row["effect"],
+        kinds=_ordered(row["kinds"], vocabulary.KINDS),
+        pattern=row["pattern"],
+        roles=None if row["any_role"] else frozenset(row["roles"]),
+        id=row["id"],
+        name=row["name"],
+        keys=None if row["any_key"] else frozenset(PREFIX + key for key in row["keys"]),
+        upstreams=tuple(sorted(row["upstreams"])),
+        conditions=conditions,
+        window=WindowSpec(
+            days=_ordered(row["days"], vocabulary.WEEKDAYS),
+            from_time=row["from_time"],
+            to_time=row["to_time"],
+            zone=row["time_zone"] or "UTC",
+            valid_from=row["valid_from"],
+            valid_until=row["valid_until"],
+        ),
+        networks=tuple(row["networks"]),
+        reason=row["reason"],
+        note=row["note"],
+        enabled=row["enabled"],
+        observe=row["observe"],
+    )
+
+
+def _limit(row: Mapping[str, Any]) -> LimitSpec:
+    return LimitSpec(
+        requests=row["requests"],
+        window_seconds=row["window_seconds"],
+        per=_ordered(row["per"], vocabulary.LIMIT_IDENTITIES),
+        id=row["id"],
+        name=row["name"],
+        key=PREFIX + row["key"] if row["key"] else None,
+        role=row["role"],
+        upstream=row["upstream"],
+        kind=row["kind"],
+        pattern=row["pattern"],
+        is_default=row["is_default"],
+        burst=row["burst"],
+        enabled=row["enabled"],
+    )

@@ -1,0 +1,1 @@
+"""HTTP with clients: the exchange, headers, credentials, origins, sessions, refusals."""

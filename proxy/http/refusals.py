@@ -1,0 +1,35 @@
+"""Refusals of the pipeline's own stages, made from the one table in proxy.http.answers."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from proxy.http.answers import REFUSALS, told
+from proxy.mcp.message import Known, Refused
+
+if TYPE_CHECKING:
+    from proxy.call import Call
+
+
+UNAVAILABLE_SECONDS = 5  # what a caller is told to wait when nothing better is known
+
+
+def refuse(
+    reason: str,
+    *,
+    call: Call | None = None,
+    message: str = "",
+    headers: tuple[tuple[bytes, bytes], ...] = (),
+    retry_after: float | None = None,
+    data: dict[str, Any] | None = None,
+) -> Refused:
+    """Make the refusal for a reason code; `message` replaces the table's words with a rule's own."""
+    row = REFUSALS[told(reason)]
+    known = Known(id_json=call.rpc_id or None) if call is not None else Known()
+    if retry_after is None and row.status == 503:
+        retry_after = UNAVAILABLE_SECONDS
+    refused = Refused(row.status, row.code, reason, message or row.message, known=known, headers=headers, data=data)
+    if retry_after is not None:
+        refused.retry_after = max(1, math.ceil(retry_after))
+    return refused

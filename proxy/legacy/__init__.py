@@ -1,0 +1,1 @@
+"""The older HTTP+SSE transport, for clients that know no other."""

@@ -1,0 +1,1 @@
+"""The protocol (pure): messages, eras, targets, lists, events, definitions. No I/O."""

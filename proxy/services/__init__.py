@@ -1,0 +1,1 @@
+"""Acts on upstreams and on what they define, each with its event."""

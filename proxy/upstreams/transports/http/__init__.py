@@ -1,0 +1,1 @@
+"""Upstreams over HTTP: Streamable HTTP, and the older HTTP+SSE."""

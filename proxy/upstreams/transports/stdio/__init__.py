@@ -1,0 +1,1 @@
+"""Upstreams that are commands: started, confined, spoken with over a pipe."""

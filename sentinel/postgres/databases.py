@@ -1,0 +1,73 @@
+"""Where the database is: Django's DATABASES and the libpq strings, from a URL or from the embedded server."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from psycopg.conninfo import make_conninfo
+
+from core.conf.settings import Config
+from sentinel.postgres.server import DATABASE, OWNER, SERVING, EmbeddedPostgres
+
+# A database that hangs is treated like one that is gone: no connection waits for it without bound.
+PATIENCE = {
+    "connect_timeout": "5",
+    "tcp_user_timeout": "10000",
+    "keepalives": "1",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "application_name": "mcp-sentinel",
+}
+
+
+def embedded(config: Config) -> EmbeddedPostgres | None:
+    """Return the embedded server this configuration uses, if it uses one."""
+    return None if config.database_url else EmbeddedPostgres(config.var, config.instance)
+
+
+def configure(config: Config, server: EmbeddedPostgres | None) -> tuple[Config, dict[str, dict[str, Any]]]:
+    """Return the configuration with its libpq strings, and Django's DATABASES: `default` serves, `owner` migrates."""
+    if server is not None:
+        serving, owner = server.parameters(SERVING), server.parameters(OWNER)
+        engine = "sentinel.postgres.backend"
+    else:
+        serving = from_url(config.database_url)
+        owner = from_url(config.owner_database_url) if config.owner_database_url else serving
+        engine = "django.db.backends.postgresql"
+    serving, owner = {**PATIENCE, **serving}, {**PATIENCE, **owner}
+    config = dataclasses.replace(config, dsn=make_conninfo(**serving), owner_dsn=make_conninfo(**owner))
+    return config, {
+        "default": django_form(serving, engine),
+        "owner": {**django_form(owner, engine), "TEST": {"MIRROR": "default"}},
+    }
+
+
+def from_url(url: str) -> dict[str, str]:
+    """Take a postgresql:// URL apart into libpq's parameters."""
+    parts = urlsplit(url)
+    found = {
+        "host": unquote(parts.hostname or ""),
+        "port": str(parts.port or ""),
+        "user": unquote(parts.username or ""),
+        "password": unquote(parts.password or ""),
+        "dbname": unquote(parts.path.lstrip("/")) or DATABASE,
+        **dict(parse_qsl(parts.query)),
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def django_form(parameters: dict[str, str], engine: str) -> dict[str, Any]:
+    """Turn libpq's parameters into Django's form."""
+    rest = dict(parameters)
+    return {
+        "ENGINE": engine,
+        "NAME": rest.pop("dbname"),
+        "USER": rest.pop("user", ""),
+        "PASSWORD": rest.pop("password", ""),
+        "HOST": rest.pop("host", ""),
+        "PORT": rest.pop("port", ""),
+        "OPTIONS": rest,
+    }

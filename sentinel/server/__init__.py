@@ -1,0 +1,1 @@
+"""The processes of `serve`: supervisor, workers, and the gateway that each worker builds."""

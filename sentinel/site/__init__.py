@@ -1,0 +1,1 @@
+"""The admin as a site: navigation, front page, small pages, middleware."""

@@ -1,0 +1,226 @@
+"""The admin site: its pages, its navigation, and what every template of it may rely on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.contrib.admin import AdminSite
+from django.db.models import Q
+from django.http import HttpRequest, HttpResponseBase
+from django.urls import NoReverseMatch, URLPattern, URLResolver, path, reverse
+
+OWN = ("audit", "policies", "proxy", "sentinel")
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One entry of the navigation."""
+
+    label: str
+    view: str
+    icon: str
+    permission: str
+
+
+NAVIGATION: tuple[tuple[str, tuple[Link, ...]], ...] = (
+    (
+        "Watch",
+        (
+            Link("Overview", "admin:index", "overview", "sentinel.view_overview"),
+            Link("Events", "admin:audit_auditevent_changelist", "events", "audit.view_auditevent"),
+            Link("Live", "admin:audit_live", "live", "audit.view_auditevent"),
+            Link("Integrity", "admin:audit_integrity", "seal", "audit.verify_auditevent"),
+            Link("Redaction", "admin:audit_redactionrule_changelist", "lock", "audit.view_redactionrule"),
+            Link("Health", "admin:health", "limits", "sentinel.view_health"),
+        ),
+    ),
+    (
+        "Access",
+        (
+            Link("Keys", "admin:policies_apikey_changelist", "keys", "policies.view_apikey"),
+            Link("Roles", "admin:policies_role_changelist", "roles", "policies.view_role"),
+            Link("Rules", "admin:policies_rule_changelist", "rules", "policies.view_rule"),
+            Link("Limits", "admin:policies_ratelimit_changelist", "clock", "policies.view_ratelimit"),
+            Link("Explain", "admin:policies_explain", "explain", "policies.explain_policy"),
+            Link("Replay", "admin:policies_replay", "replay", "policies.replay_policy"),
+            Link("Versions", "admin:policies_policyversion_changelist", "policy", "policies.view_policyversion"),
+        ),
+    ),
+    (
+        "Servers",
+        (
+            Link("Upstreams", "admin:proxy_upstream_changelist", "upstreams", "proxy.view_upstream"),
+            Link("Tools", "admin:proxy_catalogueitem_changelist", "tools", "proxy.view_catalogueitem"),
+        ),
+    ),
+    ("People", (Link("Users", "admin:sentinel_user_changelist", "users", "sentinel.view_user"),)),
+)
+
+SUGGESTIONS = """
+(SELECT 'key', id::text, name FROM policies_apikey ORDER BY (revoked_at IS NULL) DESC, name LIMIT 500)
+UNION ALL (SELECT 'role', name, name FROM policies_role ORDER BY name LIMIT 100)
+UNION ALL (SELECT 'upstream', slug, slug FROM proxy_upstream ORDER BY slug LIMIT 100)
+UNION ALL (SELECT 'tool', name, name FROM proxy_catalogueitem WHERE present AND kind = 'tool' GROUP BY name ORDER BY name LIMIT 500)
+"""
+
+
+class SentinelAdminSite(AdminSite):
+    """Django's admin under the product's name, with the overview as its front page."""
+
+    site_header = "MCP Sentinel"
+    site_title = "MCP Sentinel"
+    index_title = "Overview"
+    site_url = None
+    enable_nav_sidebar = False
+    empty_value_display = "–"
+
+    def register(self, model_or_iterable: Any, admin_class: Any = None, **options: Any) -> None:
+        """Take only the project's own pages: other applications' would show secrets, or let groups drift from the duties."""
+        models = [model_or_iterable] if isinstance(model_or_iterable, type) else list(model_or_iterable)
+        own = [model for model in models if model._meta.app_label in OWN]
+        if own:
+            super().register(own, admin_class, **options)
+
+    def get_urls(self) -> list[URLResolver | URLPattern]:
+        """Put the site's own pages before those of the models."""
+        from sentinel.site import pages
+        from sentinel.users import pages as second_factor_pages
+
+        wrap = self.admin_view
+        own = [
+            path("preferences/", wrap(pages.preferences), name="preferences"),
+            path("second-factor/", wrap(second_factor_pages.ask), name="second_factor"),
+            path("second-factor/codes/", wrap(second_factor_pages.codes), name="second_factor_codes"),
+            path("second-factor/codes/file/", wrap(second_factor_pages.codes_file), name="second_factor_codes_file"),
+            path("second-factor/off/", wrap(second_factor_pages.turn_off), name="second_factor_off"),
+            path("components/", wrap(pages.components), name="components"),
+            path("views/", wrap(pages.save_view), name="save_view"),
+            path("health/", wrap(pages.health), name="health"),
+        ]
+        return [*own, *super().get_urls()]
+
+    def each_context(self, request: HttpRequest) -> dict[str, Any]:
+        """Add navigation, theme and zone to what templates get."""
+        context = super().each_context(request)
+        context["navigation"] = navigation(request)
+        context["theme"] = getattr(request.user, "theme", "auto") if request.user.is_authenticated else "auto"
+        return context
+
+    def saved_views(self, user: Any) -> list[tuple[str, str, int]]:
+        """Return somebody's saved views of the log: (name, query, id)."""
+        return list(user.saved_views.values_list("name", "query", "pk")[:50])
+
+    def suggestions(self) -> dict[str, list[tuple[str, str]]]:
+        """Return what filters may be filled with, by parameter: (value, label)."""
+        from django.db import connection
+
+        from audit.events.sentences import REASONS
+
+        with connection.cursor() as cursor:
+            cursor.execute(SUGGESTIONS)
+            rows = cursor.fetchall()
+        found: dict[str, list[tuple[str, str]]] = {"key": [], "role": [], "upstream": [], "tool": []}
+        for kind, value, label in rows:
+            found[kind].append((value, label))
+        return found | {"reason": [(word, word) for word in REASONS]}
+
+    def keys_named(self, names: Sequence[str]) -> list[tuple[str, str, str]]:
+        """Return all keys that have one of these names or prefixes: (id, name, prefix)."""
+        from policies.models import ApiKey
+
+        public = [name.rpartition("_")[2] for name in names]
+        keys = ApiKey.objects.filter(Q(name__in=names) | Q(public_id__in=public))
+        found = [(str(key.pk), key.name, key.prefix) for key in keys.only("pk", "name", "public_id")]
+        return [key for key in found if key[1] in names or key[2] in names]
+
+    def known_tools(self, most: int) -> list[tuple[str, str, Any, bool]]:
+        """Return the tools that upstreams list: (upstream, tool, annotations, waits for approval)."""
+        from proxy.models import CatalogueItem
+
+        tools = CatalogueItem.objects.filter(kind="tool", present=True).order_by("upstream__slug", "name")
+        return [
+            (slug, name, _annotations(definition), status == "quarantined")
+            for slug, name, definition, status in tools.values_list("upstream__slug", "name", "definition", "status")[
+                :most
+            ]
+        ]
+
+    def session_stands(self, session_key: str, permissions: Sequence[str]) -> bool:
+        """Tell whether a session is still good for these permissions."""
+        from sentinel.users import sessions
+
+        return sessions.stands(session_key, permissions)
+
+    def asks_code(self, user: Any) -> bool:
+        """Tell whether a log-in asks this person for a second factor."""
+        from sentinel.users import second_factor
+
+        return second_factor.enrolled(user)
+
+    def give_code(self, request: HttpRequest, code: str) -> str:
+        """Take a code of the second factor; return what is wrong with it."""
+        from sentinel.users import second_factor
+
+        return second_factor.give(request, code).problem
+
+    def password_change(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponseBase:
+        """Let somebody change their own password."""
+        from sentinel.users.pages import OwnPassword
+
+        context = {**self.each_context(request), **(extra_context or {})}
+        return OwnPassword.as_view(extra_context=context)(request)
+
+    def grantable(self, user: Any) -> list[str]:
+        """Return the duties this person may give to others."""
+        from core.access import duties
+
+        return [duty.name for duty in duties.grantable(user)]
+
+    def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponseBase:
+        """Show the overview."""
+        from sentinel.site import overview
+
+        return overview.page(request, self.each_context(request) | (extra_context or {}))
+
+    def app_index(self, request: HttpRequest, app_label: str, extra_context: dict[str, Any] | None = None) -> Any:
+        """Applications are no places people look for; the front page is."""
+        from django.shortcuts import redirect
+
+        return redirect("admin:index")
+
+
+def _annotations(definition: str) -> dict[str, Any] | None:
+    """Return a tool's own hints, as far as they can be read."""
+    try:
+        found = json.loads(definition).get("annotations")
+    except (ValueError, AttributeError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def navigation(request: HttpRequest) -> list[dict[str, Any]]:
+    """Return the groups and links that this person may follow, with the present one marked."""
+    allowed = []
+    for title, links in NAVIGATION:
+        for link in links:
+            if request.user.has_perm(link.permission):
+                try:
+                    allowed.append((title, link, reverse(link.view)))
+                except NoReverseMatch:
+                    continue
+    # A page below another's address belongs to the nearest one.
+    fitting = [
+        url
+        for _, link, url in allowed
+        if request.path == url or (link.view != "admin:index" and request.path.startswith(url))
+    ]
+    here = max(fitting, key=len, default="")
+    groups: list[dict[str, Any]] = []
+    for title, link, url in allowed:
+        if not groups or groups[-1]["title"] != title:
+            groups.append({"title": title, "links": []})
+        groups[-1]["links"].append({"label": link.label, "url": url, "icon": link.icon, "here": url == here})
+    return groups
