@@ -19,7 +19,7 @@ from audit.events import tool_errors
 from audit.filters import INDEXED, Filters
 from core.ids import ts_of
 
-__all__ = ["Found", "Row", "search"]
+__all__ = ["EventLine", "FoundEvents", "search"]
 
 COLUMNS = (
     "id, ts, api_key_id, key_prefix, key_name, role, upstream, method, tool_name, target_kind, outcome, reason, status_code,"
@@ -31,7 +31,7 @@ BUDGET_MS = 55.0
 ATTEMPT_MS = 45
 
 
-class Row(NamedTuple):
+class EventLine(NamedTuple):
     """What a line of the list shows."""
 
     id: UUID
@@ -55,10 +55,10 @@ class Row(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundEvents:
     """One page, newest first, the cursors of its neighbours, and how far was looked when the time ran out."""
 
-    rows: list[Row]
+    rows: list[EventLine]
     older: UUID | None
     newer: UUID | None
     searched_to: datetime | None = None
@@ -71,11 +71,11 @@ def search(
     after: UUID | None = None,
     limit: int = 50,
     budget_ms: float = BUDGET_MS,
-) -> Found:
+) -> FoundEvents:
     """Return one page of events: older than `before`, or the next newer than `after`, or the newest."""
     if filters.problems:
-        return Found([], None, None)
-    walk = _Walk(filters, before, after, limit)
+        return FoundEvents([], None, None)
+    walk = _SearchWalk(filters, before, after, limit)
     rows, reached = walk.run(budget_ms)
     more = len(rows) > limit
     rows = rows[:limit]
@@ -83,17 +83,17 @@ def search(
         rows.reverse()
         newer = rows[0].id if more else reached
         back: UUID | None = rows[-1].id if rows else after
-        return Found(rows, back, newer, _moment(reached) if not more else None)
+        return FoundEvents(rows, back, newer, _moment(reached) if not more else None)
     older = rows[-1].id if more else reached
     newer = (rows[0].id if rows else before) if before is not None else None
-    return Found(rows, older, newer, _moment(reached) if not more else None)
+    return FoundEvents(rows, older, newer, _moment(reached) if not more else None)
 
 
 def _moment(cursor: UUID | None) -> datetime | None:
     return datetime.fromtimestamp(ts_of(cursor) / 1e6, UTC) if cursor is not None else None
 
 
-class _Walk:
+class _SearchWalk:
     """One search in one direction."""
 
     def __init__(self, filters: Filters, before: UUID | None, after: UUID | None, limit: int) -> None:
@@ -110,7 +110,7 @@ class _Walk:
         self.rest = [name for name in filters.values if name != self.driver]
         self.order = "ASC" if self.forward else "DESC"
 
-    def run(self, budget_ms: float) -> tuple[list[Row], UUID | None]:
+    def run(self, budget_ms: float) -> tuple[list[EventLine], UUID | None]:
         """Return up to one row more than a page, and the id the search came to when it had to stop early."""
         start = time.perf_counter()
         if not self.rest and not self.filters.text:
@@ -120,7 +120,7 @@ class _Walk:
                 return self._attempt(), None
             except OperationalError:
                 pass  # too common for an index; what is common is found soon by walking
-        rows: list[Row] = []
+        rows: list[EventLine] = []
         window, cursor = FIRST_WINDOW, None
         while True:
             began = time.perf_counter()
@@ -146,7 +146,7 @@ class _Walk:
             if window < FIRST_WINDOW:
                 return rows, cursor
 
-    def _attempt(self) -> list[Row]:
+    def _attempt(self) -> list[EventLine]:
         """Let the planner choose among the indexes, for a moment only."""
         conditions, params = self._bounds(None)
         own, values = self.filters.where()
@@ -159,7 +159,7 @@ class _Walk:
                 [*params, self.limit + 1],
             )
             cursor.nextset()
-            rows = [Row(*row) for row in cursor.fetchall()]
+            rows = [EventLine(*row) for row in cursor.fetchall()]
             if connection.in_atomic_block and connection.savepoint_ids:
                 cursor.execute("SET LOCAL statement_timeout = DEFAULT")
         return rows
@@ -214,8 +214,8 @@ class _Walk:
         conditions, params = self.filters.where(self.rest)
         return " AND ".join(conditions), params
 
-    def _execute(self, query: tuple[str, list[Any]]) -> list[Row]:
-        return [Row(*row) for row in self._execute_raw(query)]
+    def _execute(self, query: tuple[str, list[Any]]) -> list[EventLine]:
+        return [EventLine(*row) for row in self._execute_raw(query)]
 
     def _execute_raw(self, query: tuple[str, list[Any]]) -> list[tuple[Any, ...]]:
         with connection.cursor() as cursor:

@@ -24,7 +24,7 @@ from django.utils import timezone
 
 from core.conf import environ
 
-__all__ = ["GONE", "STATES", "Cancelled", "Job", "alive", "beating", "claim", "end", "settle", "start", "step"]
+__all__ = ["GONE", "STATES", "Job", "JobCancelled", "alive", "beating", "claim", "end", "settle", "start", "step"]
 
 STATES = ("waiting", "running", "done", "failed")
 GONE = timedelta(seconds=60)  # silence after which whoever worked on it has ended
@@ -32,7 +32,7 @@ BEAT = 5.0
 _children: list[subprocess.Popen[bytes]] = []
 
 
-class Cancelled(Exception):
+class JobCancelled(Exception):
     """Somebody wants no more of it."""
 
 
@@ -101,7 +101,7 @@ def step(kind: type[Job], job_id: UUID, **fields: Any) -> None:
     """Write down how far a job is; raises Cancelled when nobody wants it any more."""
     rows: Any = kind._default_manager
     if not rows.filter(pk=job_id, state="running").update(beat_at=timezone.now(), **fields):
-        raise Cancelled
+        raise JobCancelled
 
 
 def end(kind: type[Job], job_id: UUID, state: str, **fields: Any) -> bool:

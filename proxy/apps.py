@@ -7,7 +7,7 @@ from typing import Any
 
 from django.apps import AppConfig
 
-from policies.engine.schemas import Known
+from policies.engine.schemas import KnownTarget
 
 
 class ProxyConfig(AppConfig):
@@ -36,7 +36,7 @@ def known_schemas() -> Iterator[tuple[str, str, Mapping[str, Any]]]:
             yield slug, name, schema
 
 
-def known_definition(kind: str, upstream: str, name: str) -> Known:
+def known_definition(kind: str, upstream: str, name: str) -> KnownTarget:
     """Give what a worker would know of a target now."""
     from django.db import connection
 
@@ -46,10 +46,10 @@ def known_definition(kind: str, upstream: str, name: str) -> Known:
     connection.ensure_connection()
     spec = load(connection.connection).get(upstream)
     if spec is None or not spec.enabled:
-        return Known(upstream=False)
+        return KnownTarget(upstream=False)
     found = spec.definition(kind, name)
     dispatches = dispatcher_path(spec.dispatchers, name) if kind == "tool" else ""
     alike = spec.tools_alike(name) if kind == "tool" else ()
     if found is None:
-        return Known(dispatches=dispatches, alike=alike)
-    return Known(found.annotations or None, found.blocked, dispatches, alike=alike)
+        return KnownTarget(dispatches=dispatches, alike=alike)
+    return KnownTarget(found.annotations or None, found.blocked, dispatches, alike=alike)

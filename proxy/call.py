@@ -16,9 +16,9 @@ from policies.engine.dispatchers import Inner
 from policies.keys.index import AuthResult
 from proxy.http.credentials import NOTHING, Presented
 from proxy.http.exchange import CANCELLED, Exchange, Headers
-from proxy.legacy.mailbox import Link
+from proxy.legacy.mailbox import MailboxLink
 from proxy.mcp.era import Era
-from proxy.mcp.message import Known, Message, Refused
+from proxy.mcp.message import Message, Readable, Refused
 from proxy.upstreams.registry import UpstreamSpec
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class Call:
         self.message: Message | None = None
         self.era: Era | None = None
         self.rpc_id = b""
-        self.known = Known()
+        self.known = Readable()
         self.spec: UpstreamSpec | None = None
         #: the protocol's own headers for the upstream, written anew
         self.protocol: Headers = []
@@ -127,7 +127,7 @@ class Call:
         #: the id that a client sent and that did not open
         self.session_refused = b""
         #: where answers go when the client reads them from a stream of the older transport
-        self.link: Link | None = None
+        self.link: MailboxLink | None = None
         self.target: Target | None = None
         #: the calls that made the tasks which it names, None for one that is not known
         self.tasks: list[Made | None] = []

@@ -20,7 +20,7 @@ from proxy.follow_ups.in_flight import InFlight
 from proxy.follow_ups.tasks import TaskBook
 from proxy.http.sessions import SessionSealer
 from proxy.legacy.mailboxes import Mailboxes
-from proxy.upstreams.health import Standing
+from proxy.upstreams.health import UpstreamHealth
 from proxy.upstreams.registry import UpstreamRegistry, UpstreamSpec
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Gateway:
         self.stream_count = 0
         #: everything between arrival and recorded outcome, for a clean stop
         self.calls: set[Call] = set()
-        self.standing = Standing()
+        self.standing = UpstreamHealth()
         self.in_flight = InFlight(mailboxes.folder, mailboxes.slot)
         self.stopping = False
         #: called with each finished call; sentinel.observability.metrics listens here

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from audit.events import tool_errors
 from audit.events.event import Event
-from audit.journal.logger import Admission, Refusal
+from audit.journal.logger import Admission, RefusedRequest
 from audit.journal.tickets import AuditUnavailable
 from audit.redaction.json_digits import dumps
 from audit.redaction.sanitizer import MISSING, Payload
@@ -25,7 +25,7 @@ from proxy.http.cors import ORIGIN
 from proxy.http.exchange import CANCELLED
 from proxy.http.refusals import refuse
 from proxy.legacy import endpoint
-from proxy.mcp.message import Known, Refused
+from proxy.mcp.message import Readable, Refused
 from proxy.mcp.sse import encode
 from proxy.request import cancel_upstream, takes_cancels
 from proxy.upstreams.transports.base import Busy, TimedOut, UpstreamError
@@ -73,7 +73,7 @@ _TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 # -- what the stages report
 
 
-def known(call: Call, what: Known) -> None:
+def known(call: Call, what: Readable) -> None:
     """Note what a message says of itself, also when the rest of it was refused."""
     call.rpc_id = what.id_json or b""
     call.known = what
@@ -84,7 +84,7 @@ def refused(call: Call, error: Refused) -> None:
     if call.known.method == "" and error.known.method:
         known(call, error.known)
     if error.rpc_id is None and call.rpc_id:
-        error.known = Known(call.known.kind, call.rpc_id, call.known.method, call.known.targets)
+        error.known = Readable(call.known.kind, call.rpc_id, call.known.method, call.known.targets)
     call.outcome = _OUTCOME_OF.get(error.reason, "invalid")
     call.reason = error.reason
     _let_go(error)
@@ -164,7 +164,7 @@ def admit(gateway: Gateway, call: Call, reason: str) -> Admission:
         key_id = call.principal.key_id if call.principal is not None else None
         method = call.known.method
         call.admission = gateway.logger.admit(
-            Refusal(
+            RefusedRequest(
                 key_id,
                 call.client_ip,
                 reason,

@@ -44,7 +44,7 @@ from proxy.http.origins import host_allowed, origin_allowed
 from proxy.http.refusals import refuse
 from proxy.legacy import endpoint as legacy_sse
 from proxy.mcp import era
-from proxy.mcp.message import Known, Message, Refused, glance, peek, read
+from proxy.mcp.message import Message, Readable, Refused, glance, peek, read
 from proxy.mcp.mirrors import VERSION, ParamHeader, Sent, protocol_headers
 from proxy.relay import relay
 from proxy.request import upstream_request
@@ -210,7 +210,7 @@ async def _understand(gateway: Gateway, call: Call) -> None:
         await _parse_message(gateway, call)
     if call.spec is None:
         raise refuse("unknown_upstream", call=call)
-    sent = Sent(call.headers, call.message.known if call.message is not None else Known())
+    sent = Sent(call.headers, call.message.known if call.message is not None else Readable())
     call.era = era.classify(call.verb, sent, call.message)
     _same_era(call, call.spec)
     call.protocol = _protocol(call, call.spec, sent)

@@ -69,7 +69,7 @@ async def relay(gateway: Gateway, call: Call, response: UpstreamResponse) -> Non
         )
     call.answer_status = status
     if status == 200 and response.streaming:
-        await _Stream(gateway, call, response).run()
+        await _RelayedStream(gateway, call, response).run()
     else:
         await _plain(gateway, call, response)
 
@@ -233,7 +233,7 @@ def _modern(call: Call) -> bool:
 # -- a stream
 
 
-class _Stream:
+class _RelayedStream:
     """Relays one SSE stream event by event."""
 
     def __init__(self, gateway: Gateway, call: Call, response: UpstreamResponse) -> None:

@@ -39,7 +39,7 @@ class _Pool:
         return found
 
 
-class Flood:
+class RefusedActs:
     """Bounds how many events a flood of refusals may write: beyond a rate they are only counted.
 
     Each kind (who, and why) has a rate of its own, so that nobody's refusals hide another's. Strangers, who can come from

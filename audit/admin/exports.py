@@ -53,7 +53,7 @@ def download(request: HttpRequest) -> HttpResponseBase:
         return stream(request, filters, fmt, actor(request), sessions.of_request(request, PERMISSIONS))
     try:
         job = export_jobs.ask(filters, fmt, actor(request), about)
-    except export_jobs.Busy:
+    except export_jobs.TooManyExports:
         messages.warning(request, f"{export_jobs.MOST} exports are being made; wait for one to end, or cancel it.")
         return redirect(f"{_place('admin:audit_export')}{filters.query()}")
     return redirect("admin:audit_export_job", job.pk)

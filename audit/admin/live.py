@@ -20,7 +20,7 @@ from django.utils import timezone
 
 from audit.filters import Filters
 from audit.models import Outcome
-from audit.search import COLUMNS, Row
+from audit.search import COLUMNS, EventLine
 from core.access import sessions
 from core.ids import uuid7
 
@@ -127,7 +127,7 @@ def uuid7_at(ts_us: int) -> UUID:
     return uuid7_floor(datetime.fromtimestamp(ts_us / 1e6, UTC))
 
 
-def _fetch(filters: Filters, floor: UUID) -> list[Row]:
+def _fetch(filters: Filters, floor: UUID) -> list[EventLine]:
     own, values = filters.where()
     low, high = filters.bounds()
     bounds = [("id > %s", floor), *(("id >= %s", low),) * (low is not None), *(("id < %s", high),) * (high is not None)]
@@ -136,7 +136,7 @@ def _fetch(filters: Filters, floor: UUID) -> list[Row]:
     try:
         with connection.cursor() as cursor:
             cursor.execute(sql, params)
-            return [Row(*row) for row in cursor.fetchall()]
+            return [EventLine(*row) for row in cursor.fetchall()]
     finally:
         if not connection.in_atomic_block:
             connection.close()  # a viewer who listens for hours holds no connection between two looks

@@ -16,7 +16,7 @@ from django.views.decorators.debug import sensitive_post_parameters
 
 from audit.redaction.models import RedactionRule
 from audit.redaction.redactor import Redactor
-from audit.redaction.rules import PatternError, Rules
+from audit.redaction.rules import PatternError, RedactionRuleSet
 from audit.services import redaction_rules
 from core.access.actors import actor
 from core.admin.base import Pages
@@ -25,7 +25,7 @@ MOST_TRIED = 10_000
 sensitive = method_decorator(sensitive_post_parameters("try"))
 
 
-class RuleForm(forms.ModelForm):  # type: ignore[type-arg]
+class RedactionRuleForm(forms.ModelForm):  # type: ignore[type-arg]
     """One rule."""
 
     class Meta:
@@ -35,7 +35,7 @@ class RuleForm(forms.ModelForm):  # type: ignore[type-arg]
 
 def tried(text: str, rows: list[tuple[str, str, str]]) -> str:
     """Show a text as the log would keep it under these rules."""
-    return Redactor(settings.SENTINEL.redaction_key, Rules.of(rows)).text(text[:MOST_TRIED])[0]
+    return Redactor(settings.SENTINEL.redaction_key, RedactionRuleSet.of(rows)).text(text[:MOST_TRIED])[0]
 
 
 def rows_but(pk: int | None) -> list[tuple[str, str, str]]:
@@ -100,7 +100,7 @@ class RedactionRuleAdmin(Pages):
             raise PermissionDenied
         pk = rule.pk if rule else None
         title = str(rule) if rule else "Add a rule"
-        form = RuleForm(request.POST or None, instance=rule)
+        form = RedactionRuleForm(request.POST or None, instance=rule)
         text, shown = request.POST.get("try", ""), ""
         if request.method == "POST" and form.is_valid():
             fields = form.cleaned_data
@@ -124,7 +124,7 @@ class RedactionRuleAdmin(Pages):
         }
         return render(request, "admin/audit/redaction_rule.html", context)
 
-    def saved(self, request: HttpRequest, pk: int | None, form: RuleForm) -> bool:
+    def saved(self, request: HttpRequest, pk: int | None, form: RedactionRuleForm) -> bool:
         """Save a rule, or put into the form why it cannot be."""
         try:
             with transaction.atomic():

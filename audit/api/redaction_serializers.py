@@ -9,10 +9,10 @@ from rest_framework import serializers
 from audit.redaction import rules
 from core.api.fields import Bool, Char, Choice, Pattern, Strict
 
-__all__ = ["RedactionRule", "RedactionRuleChange"]
+__all__ = ["RedactionRuleChangeSerializer", "RedactionRuleSerializer"]
 
 
-class RedactionRuleChange(Strict):
+class RedactionRuleChangeSerializer(Strict):
     """One name, pattern or sort of personal data that is redacted beside what always is."""
 
     kind = Choice(choices=rules.KINDS)
@@ -34,7 +34,7 @@ class RedactionRuleChange(Strict):
     enabled = Bool(required=False)
 
 
-class RedactionRule(serializers.Serializer[Any]):
+class RedactionRuleSerializer(serializers.Serializer[Any]):
     """A redaction rule."""
 
     id = serializers.IntegerField()

@@ -8,10 +8,10 @@ from rest_framework import serializers
 
 from audit.models import Outcome
 
-__all__ = ["Event"]
+__all__ = ["EventSerializer"]
 
 
-class Event(serializers.Serializer[Any]):
+class EventSerializer(serializers.Serializer[Any]):
     """An event, in the names of the export. `request_json` and `response_json` are there for `include=payloads` alone."""
 
     id = serializers.UUIDField(help_text="UUIDv7: its time is when the request started.")

@@ -11,7 +11,7 @@ from django.http import HttpResponseBase, QueryDict
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from audit.api.serializers import Event
+from audit.api.serializers import EventSerializer
 from audit.events import act_kinds
 from audit.export import stream
 from audit.export.formats import FIELDS, column, exported, moment
@@ -88,7 +88,7 @@ class Events(ApiView):
                 INCLUDE,
                 ONLY,
             ),
-            response=Event,
+            response=EventSerializer,
             page=True,
         )
     }
@@ -129,7 +129,7 @@ class OneEvent(ApiView):
             summary="Read one event",
             permissions=("audit.view_auditevent",),
             query=(INCLUDE, ONLY),
-            response=Event,
+            response=EventSerializer,
             problems=(404,),
         )
     }

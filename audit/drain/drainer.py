@@ -72,7 +72,7 @@ class Boot:
 
 
 @dataclass(slots=True)
-class Status:
+class DrainStatus:
     """What the drainer tells of itself; written to `drainer.json` for health and metrics."""
 
     state: str = "starting"
@@ -106,7 +106,7 @@ class Drainer:
         self.root = root
         self.own = f"{instance}-d"
         self.retention_days, self.budget, self.keep_seconds = retention_days, budget, keep_seconds
-        self.status = Status()
+        self.status = DrainStatus()
         self._boots: dict[tuple[str, int], Boot] = {}
         self._connection: psycopg.Connection[Any] | None = None
         self._watchdog = Watchdog(transaction_seconds)
@@ -375,7 +375,7 @@ class Drainer:
         document = {
             "ts": now,
             "pid": os.getpid(),
-            **{name: getattr(status, name) for name in Status.__slots__},
+            **{name: getattr(status, name) for name in DrainStatus.__slots__},
         }
         temporary = self.root / "drainer.json.new"
         with suppress(OSError):

@@ -14,7 +14,7 @@ import orjson
 from audit.journal.frames import Frame, Kind
 from audit.journal.reader import Hole
 
-__all__ = ["Open", "Plan", "Row", "Spoiled", "finish", "parse", "plan", "wanted"]
+__all__ = ["DrainPlan", "Open", "PlannedRow", "Spoiled", "finish", "parse", "plan", "wanted"]
 
 Record = dict[str, Any]
 Parsed = tuple[Frame | Hole, Record | Exception | None]
@@ -22,7 +22,7 @@ ABOUT_CALLS = frozenset((Kind.INTENT, Kind.OUTCOME, Kind.ANSWERED, Kind.COUNTED,
 
 
 @dataclass(slots=True)
-class Row:
+class PlannedRow:
     """One event to insert, and the frame that completed it."""
 
     record: Record
@@ -55,12 +55,12 @@ class Spoiled:
 
 
 @dataclass(slots=True)
-class Plan:
+class DrainPlan:
     """What one transaction does."""
 
     frame: int
     seq: int
-    rows: list[Row] = field(default_factory=list)
+    rows: list[PlannedRow] = field(default_factory=list)
     open: dict[str, Open] = field(default_factory=dict)
     closed: list[str] = field(default_factory=list)  # ids of open calls the database has and should forget
     spoiled: list[Spoiled] = field(default_factory=list)
@@ -106,9 +106,9 @@ def wanted(parsed: Iterable[Parsed]) -> list[str]:
     return list(needed)
 
 
-def plan(parsed: Iterable[Parsed], frame: int, seq: int, known: dict[str, Open]) -> Plan:
+def plan(parsed: Iterable[Parsed], frame: int, seq: int, known: dict[str, Open]) -> DrainPlan:
     """Work out what frames after `frame` mean; `known` are the stored open calls that `wanted` named."""
-    made = Plan(frame, seq)
+    made = DrainPlan(frame, seq)
     for item, value in parsed:
         if isinstance(item, Hole):
             hole(made, item)
@@ -124,11 +124,11 @@ def plan(parsed: Iterable[Parsed], frame: int, seq: int, known: dict[str, Open])
     return made
 
 
-def step(made: Plan, item: Frame, value: Record, known: dict[str, Open]) -> None:
+def step(made: DrainPlan, item: Frame, value: Record, known: dict[str, Open]) -> None:
     """Apply one frame."""
     kind = item.kind
     if kind == Kind.EVENT:
-        made.rows.append(Row(value, item.number, item.seq))
+        made.rows.append(PlannedRow(value, item.number, item.seq))
     elif kind == Kind.INTENT:
         made.open[value["id"]] = Open(value, changed=True)
     elif kind in (Kind.OUTCOME, Kind.ANSWERED):
@@ -166,7 +166,7 @@ def step(made: Plan, item: Frame, value: Record, known: dict[str, Open]) -> None
         made.clean = True
 
 
-def take(made: Plan, known: dict[str, Open], key: str) -> Open | None:
+def take(made: DrainPlan, known: dict[str, Open], key: str) -> Open | None:
     """Find an open call, in this batch or in the database."""
     return made.open.pop(key, None) or known.pop(key, None)
 
@@ -178,14 +178,14 @@ def merge(intent: Record, outcome: Record) -> Record:
     return outcome
 
 
-def close(made: Plan, before: Open | None, record: Record, frame: int) -> None:
+def close(made: DrainPlan, before: Open | None, record: Record, frame: int) -> None:
     """Turn an open call into a row."""
-    made.rows.append(Row(record, frame, int(record.get("seq") or 0)))
+    made.rows.append(PlannedRow(record, frame, int(record.get("seq") or 0)))
     if before is not None and before.stored:
         made.closed.append(str(record["id"]))
 
 
-def hole(made: Plan, item: Hole) -> None:
+def hole(made: DrainPlan, item: Hole) -> None:
     """Tell of frames that cannot be read."""
     if item.torn:
         made.torn = f"{item.place}: {len(item.data)} bytes cut off"
@@ -207,7 +207,7 @@ def hole(made: Plan, item: Hole) -> None:
     made.frame, made.seq = max(made.frame, item.last), max(made.seq, item.last_seq)
 
 
-def finish(made: Plan, left: dict[str, Open], now: int) -> None:
+def finish(made: DrainPlan, left: dict[str, Open], now: int) -> None:
     """End a boot whose process is gone: every call still open becomes its event; `left` are those the database has.
 
     One whose client may come back for its answer waits for that, from `now` (µs) on, as if its stream had just ended.
@@ -240,7 +240,7 @@ def finish(made: Plan, left: dict[str, Open], now: int) -> None:
             record["details"] = orjson.dumps(details).decode()
         else:
             record["outcome"], record["reason"] = "interrupted", "process_died"
-        made.rows.append(Row(record, made.frame, int(record.get("seq") or 0)))
+        made.rows.append(PlannedRow(record, made.frame, int(record.get("seq") or 0)))
         if item.stored:
             made.closed.append(key)
     made.open = waiting

@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 import psycopg
 
-from audit.drain.plan import Row, Spoiled
+from audit.drain.plan import PlannedRow, Spoiled
 from audit.drain.rollups import store_rollups
 from audit.drain.store import save_spoiled, store_own, store_rows
 from audit.events import tool_errors
@@ -100,7 +100,7 @@ def store_waiting(connection: psycopg.Connection[Any], caught_up: bool) -> int:
     for key, record in calls.items():
         others += joined(record, streams.get(key, []))
         spoiled: list[Spoiled] = []
-        rows = [Row(record, 0, record["seq"])]
+        rows = [PlannedRow(record, 0, record["seq"])]
         store_rollups(connection, store_rows(connection, rows, record["writer"], record["boot"], spoiled))
         save_spoiled(connection, record["writer"], record["boot"], spoiled)
     connection.execute("DELETE FROM audit_opencall WHERE id = ANY(%s::uuid[])", (list(calls),))

@@ -14,7 +14,7 @@ import orjson
 import psycopg
 from psycopg import errors
 
-from audit.drain.plan import Open, Plan, Row, Spoiled, finish, parse, plan, wanted
+from audit.drain.plan import DrainPlan, Open, PlannedRow, Spoiled, finish, parse, plan, wanted
 from audit.drain.rollups import store_rollups
 from audit.events.event import Event
 from audit.events.row import COLUMNS, row_of
@@ -65,7 +65,7 @@ def store_batch(
     items: list[Frame | Hole],
     at_end: bool,
     own: str,
-) -> tuple[Plan, Position]:
+) -> tuple[DrainPlan, Position]:
     """Store frames that follow frame `start`; `at_end` says that this boot is over and these are its last.
 
     `own` is the drainer's own writer name, under which gaps are told. Raises Moved when `start` is not where the database is.
@@ -75,7 +75,7 @@ def store_batch(
         if position.frame != start:
             raise Moved
         if position.closed:
-            return Plan(position.frame, position.seq), position
+            return DrainPlan(position.frame, position.seq), position
         parsed = parse(items)
         made = plan(parsed, position.frame, position.seq, load_open(connection, wanted(parsed)))
         if at_end:
@@ -92,7 +92,7 @@ def store_batch(
         return made, position
 
 
-def save_position(connection: psycopg.Connection[Any], position: int, made: Plan, at_end: bool) -> None:
+def save_position(connection: psycopg.Connection[Any], position: int, made: DrainPlan, at_end: bool) -> None:
     """Write down how far a boot is stored, and what is known of its beginning and end."""
     sets = ["frame = %s", "seq = %s", "drained_at = now()"]
     values: list[Any] = [made.frame, made.seq]
@@ -117,10 +117,10 @@ def save_position(connection: psycopg.Connection[Any], position: int, made: Plan
 
 
 def store_rows(
-    connection: psycopg.Connection[Any], rows: list[Row], writer: str, boot: int, spoiled: list[Spoiled]
+    connection: psycopg.Connection[Any], rows: list[PlannedRow], writer: str, boot: int, spoiled: list[Spoiled]
 ) -> list[dict[str, Any]]:
     """Insert events and give those that went in; what cannot become a row joins `spoiled` and never stops the others."""
-    ready: list[tuple[Row, tuple[Any, ...]]] = []
+    ready: list[tuple[PlannedRow, tuple[Any, ...]]] = []
     for row in rows:
         try:
             ready.append((row, row_of(row.record)))
@@ -150,7 +150,7 @@ def store_rows(
     return stored
 
 
-def copy_rows(connection: psycopg.Connection[Any], part: list[tuple[Row, tuple[Any, ...]]]) -> None:
+def copy_rows(connection: psycopg.Connection[Any], part: list[tuple[PlannedRow, tuple[Any, ...]]]) -> None:
     """COPY events into the log."""
     with connection.cursor() as cursor, cursor.copy(COPY) as copy:
         for _, values in part:
@@ -158,8 +158,8 @@ def copy_rows(connection: psycopg.Connection[Any], part: list[tuple[Row, tuple[A
 
 
 def not_stored(
-    connection: psycopg.Connection[Any], part: list[tuple[Row, tuple[Any, ...]]], spoiled: list[Spoiled]
-) -> list[tuple[Row, tuple[Any, ...]]]:
+    connection: psycopg.Connection[Any], part: list[tuple[PlannedRow, tuple[Any, ...]]], spoiled: list[Spoiled]
+) -> list[tuple[PlannedRow, tuple[Any, ...]]]:
     """Leave out the events that are in the log already; an id that another event has is kept aside."""
     found = {
         str(key): identity
@@ -183,7 +183,7 @@ def not_stored(
     return fresh
 
 
-def spoil(row: Row, error: Exception) -> Spoiled:
+def spoil(row: PlannedRow, error: Exception) -> Spoiled:
     """Keep a record that cannot be stored."""
     return Spoiled(row.frame, row.seq, "", orjson.dumps(row.record), f"{type(error).__name__}: {error}"[:1000])
 
@@ -221,7 +221,7 @@ def known(record: str, kind: str, answered: bool, wait: int, until: int) -> Open
     return Open(orjson.loads(record), kind, answered, wait, until, stored=True)
 
 
-def load_open_of(connection: psycopg.Connection[Any], writer: str, boot: int, made: Plan) -> dict[str, Open]:
+def load_open_of(connection: psycopg.Connection[Any], writer: str, boot: int, made: DrainPlan) -> dict[str, Open]:
     """Read what a boot has left open, but for what this batch closes or knows better."""
     rows = connection.execute(
         f"SELECT {KNOWN} FROM audit_opencall WHERE writer = %s AND boot = %s",  # noqa: S608
@@ -231,7 +231,7 @@ def load_open_of(connection: psycopg.Connection[Any], writer: str, boot: int, ma
     return {key: known(*rest) for key, *rest in rows if key not in gone}
 
 
-def save_open(connection: psycopg.Connection[Any], made: Plan) -> None:
+def save_open(connection: psycopg.Connection[Any], made: DrainPlan) -> None:
     """Write down which calls are under way now."""
     if made.closed:
         connection.execute("DELETE FROM audit_opencall WHERE id = ANY(%s::uuid[])", (made.closed,))
@@ -308,7 +308,7 @@ def store_own(connection: psycopg.Connection[Any], own: str, records: list[dict[
         position.seq += 1
         record["writer"], record["boot"], record["seq"] = own, boot, position.seq
     spoiled: list[Spoiled] = []
-    rows = [Row(record, record["seq"], record["seq"]) for record in records]
+    rows = [PlannedRow(record, record["seq"], record["seq"]) for record in records]
     store_rollups(connection, store_rows(connection, rows, own, boot, spoiled))
     save_spoiled(connection, own, boot, spoiled)
     connection.execute(

@@ -17,7 +17,7 @@ import psycopg
 
 from audit.drain.partitions import ISLANDS, id_ranges, listed, within
 
-__all__ = ["Finding", "Report", "check", "holes", "verify"]
+__all__ = ["Finding", "VerificationReport", "check", "holes", "verify"]
 
 Range = tuple[int, int]
 Progress = Callable[[int, int, int], None]
@@ -43,7 +43,7 @@ class Finding:
 
 
 @dataclass(slots=True)
-class Report:
+class VerificationReport:
     """What a verification found."""
 
     events: int = 0
@@ -142,13 +142,13 @@ def verify(
     journal: Path | None = None,
     instance: str = "",
     progress: Progress = lambda done, of, events: None,
-) -> Report:
+) -> VerificationReport:
     """Verify the whole log. `journal` is the journal folder of `instance`: what waits there is not lost.
 
     Journals of other instances are elsewhere; they are believed for as long as somebody reports on them. `progress` is told after
     each partition how many of how many are read, and the events in them.
     """
-    report = Report()
+    report = VerificationReport()
     with connection.transaction():
         # One snapshot, so that what moves from an open call to an event while we look is seen once.
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
@@ -199,7 +199,7 @@ def verify(
 
 
 def read_stored(
-    connection: psycopg.Connection[Any], report: Report, progress: Progress
+    connection: psycopg.Connection[Any], report: VerificationReport, progress: Progress
 ) -> dict[tuple[str, int], list[Range]]:
     """Read which numbers the log has, a partition at a time."""
     stored: dict[tuple[str, int], list[Range]] = {}

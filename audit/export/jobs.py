@@ -33,7 +33,19 @@ from core import jobs
 from core.access.actors import Actor
 from core.ids import ts_of
 
-__all__ = ["LARGE", "LIFE", "MOST", "Busy", "ask", "cancel", "estimate", "forget_old", "path_of", "run", "sweep"]
+__all__ = [
+    "LARGE",
+    "LIFE",
+    "MOST",
+    "TooManyExports",
+    "ask",
+    "cancel",
+    "estimate",
+    "forget_old",
+    "path_of",
+    "run",
+    "sweep",
+]
 
 log = logging.getLogger("sentinel.audit")
 
@@ -47,7 +59,7 @@ LOCK = 0x6578706F7274  # "export": so that two that come at once are counted one
 LEAST_FREE = 2 << 30  # bytes: the journal lies on the same disk, and comes first
 
 
-class Busy(Exception):
+class TooManyExports(Exception):
     """As many exports as may run are running."""
 
 
@@ -79,7 +91,7 @@ def ask(filters: Filters, fmt: str, who: Actor, about: int) -> ExportJob:
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
         if jobs.alive(ExportJob) >= MOST:
-            raise Busy
+            raise TooManyExports
         job = ExportJob.objects.create(
             created_by=who.name[:150], user_id=who.user_id or 0, actor=_kept(who), format=fmt, filter=filters.describe(),
             since=since, until=until, about=about,
@@ -110,7 +122,7 @@ def run(job_id: UUID) -> None:
             work.write(gone)
         os.replace(part, path)
         complete, error = True, ""
-    except jobs.Cancelled:
+    except jobs.JobCancelled:
         error = "Cancelled."
     except NoRoom:
         error = "The disk has not enough room for this file. Narrow the view, or take it as a stream."
@@ -190,7 +202,7 @@ class _Work:
                     looked = self.bytes
                     _demand_room(self.part.parent)
                 if gone.is_set():
-                    raise jobs.Cancelled
+                    raise jobs.JobCancelled
             file.flush()
             os.fsync(descriptor)
 
@@ -210,7 +222,7 @@ class _Work:
                 yield row
             # Where nothing matches nothing is written: cancelling must not have to wait for the next event.
             if gone.is_set():
-                raise jobs.Cancelled
+                raise jobs.JobCancelled
             self.reached = end
 
 

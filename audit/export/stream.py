@@ -73,7 +73,7 @@ def matching(filters: Filters) -> Any:
     return events.extra(where=conditions, params=params)  # noqa: S610 - constants of audit.filters
 
 
-class Ended(Exception):
+class StreamEnded(Exception):
     """Whoever takes a stream may no longer: it is cut, so that the file does not look complete."""
 
 
@@ -102,7 +102,7 @@ class _Counted:
 
     def __next__(self) -> bytes:
         if not self.stands():
-            raise Ended
+            raise StreamEnded
         try:
             chunk = next(self.chunks)
         except StopIteration:

@@ -15,7 +15,7 @@ from django.conf import settings
 from django.db import DatabaseError, connections, transaction
 
 from audit.redaction import sanitizer
-from audit.redaction.rules import PatternError, Rules
+from audit.redaction.rules import PatternError, RedactionRuleSet
 
 __all__ = ["ensure", "follow", "load", "take"]
 
@@ -27,13 +27,13 @@ _lock = threading.Lock()
 _known = False
 
 
-def load(connection: psycopg.Connection[Any]) -> Rules:
+def load(connection: psycopg.Connection[Any]) -> RedactionRuleSet:
     """Read the rules on a connection of psycopg's own, and redact by them from now on. Raises PatternError."""
     cursor = connection.cursor(row_factory=psycopg.rows.tuple_row)
-    return take(Rules.of(cursor.execute(ROWS).fetchall()))
+    return take(RedactionRuleSet.of(cursor.execute(ROWS).fetchall()))
 
 
-def take(rules: Rules) -> Rules:
+def take(rules: RedactionRuleSet) -> RedactionRuleSet:
     """Make rules this process's own."""
     global _known
     with _lock:
@@ -51,7 +51,7 @@ def ensure(using: str = "default") -> None:
         with transaction.atomic(using=using), connections[using].cursor() as cursor:
             cursor.execute(ROWS)
             rows = cursor.fetchall()
-        take(Rules.of(rows))
+        take(RedactionRuleSet.of(rows))
     except (DatabaseError, PatternError) as error:
         log.warning("what administrators want redacted is not known here: %s", str(error).splitlines()[0])
 

@@ -16,17 +16,17 @@ from collections.abc import Callable
 from typing import Any
 
 from audit.redaction.detect import prefilter
-from audit.redaction.rules import PatternError, Rules, check_pattern
+from audit.redaction.rules import PatternError, RedactionRuleSet, check_pattern
 from audit.redaction.values import MAX_DEPTH, Walk
 
-__all__ = ("MAX_DEPTH", "PatternError", "Redactor", "Rules", "check_pattern")
+__all__ = ("MAX_DEPTH", "PatternError", "RedactionRuleSet", "Redactor", "check_pattern")
 
 
 class Redactor:
     """Replaces secrets in values and texts, under one key and one set of rules."""
 
-    def __init__(self, key: bytes, rules: Rules | None = None) -> None:
-        self.rules = rules or Rules()
+    def __init__(self, key: bytes, rules: RedactionRuleSet | None = None) -> None:
+        self.rules = rules or RedactionRuleSet()
         self._key = hmac.digest(key, b"fingerprint", "sha256")
         self.more = self.rules.more
 

@@ -14,10 +14,19 @@ import re2
 from audit.redaction.detect import pii
 from audit.redaction.detect.budget import Effort
 from audit.redaction.detect.context import lexical
-from audit.redaction.detect.matching import UNANCHORED, Found
+from audit.redaction.detect.matching import UNANCHORED, SecretPlace
 from audit.redaction.detect.names import Name, fold, judge
 
-__all__ = ("KINDS", "MAX_PATTERN", "PatternError", "Rules", "check", "check_name", "check_pattern", "label_of")
+__all__ = (
+    "KINDS",
+    "MAX_PATTERN",
+    "PatternError",
+    "RedactionRuleSet",
+    "check",
+    "check_name",
+    "check_pattern",
+    "label_of",
+)
 
 KINDS = ("name", "pattern", "personal")
 MAX_PATTERN = 1_000
@@ -100,7 +109,7 @@ def _folded(name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class RedactionRuleSet:
     """What an installation redacts beside what is always redacted."""
 
     names: tuple[str, ...] = ()
@@ -122,7 +131,7 @@ class Rules:
         put(self, "_hint", _together([pattern for _, pattern in self.patterns]))
 
     @classmethod
-    def of(cls, rows: Iterable[tuple[str, str, str]]) -> Rules:
+    def of(cls, rows: Iterable[tuple[str, str, str]]) -> RedactionRuleSet:
         """Make rules of (kind, value, label); raises PatternError naming the row that cannot be used."""
         names, patterns, kinds, labels = [], [], set(), []
         for kind, value, label in rows:
@@ -172,13 +181,13 @@ class Rules:
         folded = _folded_text(text)
         return any(name in folded for name in self._judged)
 
-    def find(self, raw: bytes, effort: Effort) -> list[Found]:
+    def find(self, raw: bytes, effort: Effort) -> list[SecretPlace]:
         """Find what these rules alone make a secret. Raises TooDear."""
-        found: list[Found] = []
+        found: list[SecretPlace] = []
         for label, pattern in self._compiled:
             for match in pattern.finditer(raw):
                 begin, end = match.span()
-                found.append(Found(begin, end, label))
+                found.append(SecretPlace(begin, end, label))
         for kind in self.kinds:
             found += pii.KINDS[kind](raw)
         if self._judged:

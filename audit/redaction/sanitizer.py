@@ -22,7 +22,7 @@ import orjson
 
 from audit.redaction import escapes, json_digits, truncation
 from audit.redaction.blobs import blob_in, described
-from audit.redaction.redactor import Redactor, Rules
+from audit.redaction.redactor import RedactionRuleSet, Redactor
 
 __all__ = ("MISSING", "Payload", "Sanitizer", "current", "install", "redact_check")
 
@@ -70,7 +70,7 @@ EMPTY: Final = Payload(None, 0, "")
 class Sanitizer:
     """Redacts, escapes, bounds, counts and digests, under one key and one set of rules."""
 
-    def __init__(self, key: bytes, rules: Rules | None = None) -> None:
+    def __init__(self, key: bytes, rules: RedactionRuleSet | None = None) -> None:
         self.redactor = Redactor(key, rules)
         # Copied for each digest: the key's own blocks are hashed once.
         self._hmac = hmac.new(hmac.digest(key, b"digest", "sha256"), digestmod="sha256")
@@ -500,7 +500,7 @@ def _first() -> Sanitizer:
         return _current if _current is not None else install(settings.SENTINEL.redaction_key)
 
 
-def install(key: bytes, rules: Rules | None = None) -> Sanitizer:
+def install(key: bytes, rules: RedactionRuleSet | None = None) -> Sanitizer:
     """Make a sanitizer the process's own; called again when administrators change what is redacted."""
     global _current
     _current = Sanitizer(key, rules)

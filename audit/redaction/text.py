@@ -19,10 +19,10 @@ from audit.redaction.detect.budget import Effort, TooDear
 from audit.redaction.detect.context import lexical
 from audit.redaction.detect.context.spans import merge
 from audit.redaction.detect.heuristics import TOKEN
-from audit.redaction.detect.matching import Found
+from audit.redaction.detect.matching import SecretPlace
 from audit.redaction.detect.prefilter import hinted
 from audit.redaction.detect.randomness import looks_random, mixed
-from audit.redaction.rules import Rules
+from audit.redaction.rules import RedactionRuleSet
 
 __all__ = ("Texts", "as_bytes", "keep")
 
@@ -38,7 +38,7 @@ class Texts:
 
     def __init__(
         self,
-        rules: Rules,
+        rules: RedactionRuleSet,
         fingerprint: Callable[[bytes], str],
         again: bool = False,
         escape: Callable[[str], str] | None = None,
@@ -165,12 +165,12 @@ class Texts:
             self.count = before
         return self.base64(raw, wrapped)
 
-    def found(self, raw: bytes, cut: bool) -> list[Found]:
+    def found(self, raw: bytes, cut: bool) -> list[SecretPlace]:
         """Find the secrets in a text as it stands."""
         found = lexical.find(raw, cut=cut, effort=self.effort)
         return merge(raw, [*found, *self.rules.find(raw, self.effort)]) if self.rules.more else found
 
-    def spans(self, raw: bytes, found: list[Found]) -> bytes:
+    def spans(self, raw: bytes, found: list[SecretPlace]) -> bytes:
         """Put replacements where secrets were found."""
         if not found:
             return raw

@@ -15,10 +15,10 @@ from django.db import connections, transaction
 
 from audit.drain import partitions
 from audit.drain.partitions import Partition
-from audit.drain.plan import Row, Spoiled
+from audit.drain.plan import PlannedRow, Spoiled
 from audit.drain.rollups import store_rollups
 from audit.drain.store import store_rows
-from audit.drain.verify import Report, verify
+from audit.drain.verify import VerificationReport, verify
 from audit.services.acts import record_act
 from core.access.actors import Actor
 from core.watchdog import connect, connection_parameters
@@ -41,7 +41,7 @@ def database(using: str = "default") -> Iterator[psycopg.Connection[Any]]:
         yield connection
 
 
-def verified() -> Report:
+def verified() -> VerificationReport:
     """Verify the whole log, and what waits in this machine's journal."""
     with database() as connection:
         return verify(connection, settings.SENTINEL.var / "journal", settings.SENTINEL.instance)
@@ -109,7 +109,7 @@ def retry(connection: psycopg.Connection[Any], number: int) -> str:
         if not isinstance(record, dict):
             return "its bytes are no event"
         spoiled: list[Spoiled] = []
-        stored = store_rows(connection, [Row(record, frame, seq or 0)], writer, boot, spoiled)
+        stored = store_rows(connection, [PlannedRow(record, frame, seq or 0)], writer, boot, spoiled)
         if spoiled:
             return spoiled[0].error
         store_rollups(connection, stored)

@@ -11,7 +11,7 @@ from django.core.exceptions import ValidationError
 from django.db import connection, transaction
 
 from audit.redaction.models import RedactionRule
-from audit.redaction.rules import PatternError, Rules
+from audit.redaction.rules import PatternError, RedactionRuleSet
 from audit.services.acts import record_act
 from core.access.actors import Actor
 
@@ -91,7 +91,7 @@ def _keep(rule: RedactionRule) -> None:
     if rule.enabled and len(rows) >= MOST_RULES:
         raise RuleRefused(f"There are {MOST_RULES} rules already; more would make every payload slow.")
     try:
-        Rules.of([*rows, (rule.kind, rule.value, rule.label)])
+        RedactionRuleSet.of([*rows, (rule.kind, rule.value, rule.label)])
     except PatternError as error:
         raise RuleRefused(str(error)) from None
     rule.save()

@@ -15,7 +15,7 @@ from uuid import UUID
 from django.conf import settings
 from django.db import connection, transaction
 
-from audit.drain.verify import Report, verify
+from audit.drain.verify import VerificationReport, verify
 from audit.models import AuditEvent, VerifyJob
 from audit.services.acts import record_act
 from core import jobs
@@ -91,7 +91,7 @@ def run(job_id: UUID) -> None:
         )
 
 
-def kept(report: Report) -> dict[str, Any]:
+def kept(report: VerificationReport) -> dict[str, Any]:
     """Return a report as it is kept: its numbers whole, of its findings the gravest."""
     findings = sorted(report.findings, key=lambda finding: finding.explained)
     lost = sum(not finding.explained for finding in findings)

@@ -11,7 +11,7 @@ from pathlib import Path
 _KNOWN = ("change", "secret", "insecure", "password", "example", "default", "sentinel", "0123456789")
 
 
-class Unusable(Exception):
+class UnusableSecret(Exception):
     """A kept secret cannot be used; the text is one line that names its file, and holds nothing of it."""
 
 
@@ -26,7 +26,7 @@ def kept(folder: Path, name: str, length: int = 32) -> str:
             _make(place, length)
         return _read(place, length)
     except OSError as error:
-        raise Unusable(f"{place} cannot be used: {error.strerror or error}") from None
+        raise UnusableSecret(f"{place} cannot be used: {error.strerror or error}") from None
 
 
 def _make(place: Path, length: int) -> None:
@@ -64,7 +64,7 @@ def _read(place: Path, length: int) -> str:
     elif length >= 16:
         what = weak_pepper(bytes.fromhex(text))
     if what:
-        raise Unusable(f"{place} {what}; put it back from a backup, or remove it if nothing was made with it yet")
+        raise UnusableSecret(f"{place} {what}; put it back from a backup, or remove it if nothing was made with it yet")
     return text
 
 

@@ -337,7 +337,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         if "key_peppers" in generated:
             values["key_peppers"] = {1: bytes.fromhex(secrets.kept(folder, "key-pepper-1"))}
         values["instance"] = secrets.kept(folder, "instance", 4)
-    except secrets.Unusable as error:
+    except secrets.UnusableSecret as error:
         raise ConfigError(f"SENTINEL_VAR: {error}.") from None
     for name in ("redaction_key", "data_key"):
         if name not in values:

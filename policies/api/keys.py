@@ -105,7 +105,7 @@ class Keys(_KeyView):
                 ),
                 Parameter(name="name", description="Only keys of this name.", longest=100),
             ),
-            response=forms.Key,
+            response=forms.KeySerializer,
             page=True,
         ),
         "post": Operation(
@@ -115,8 +115,8 @@ class Keys(_KeyView):
             description="Say a role (for an agent) or a duty (an administrative key, for this API). Nobody gives a duty that "
             "holds more than they hold.",
             permissions=("policies.add_apikey",),
-            request=forms.KeyCreation,
-            response=forms.NewKey,
+            request=forms.KeyCreationSerializer,
+            response=forms.NewKeySerializer,
             status=201,
             creates=True,
         ),
@@ -137,7 +137,7 @@ class Keys(_KeyView):
 
     def post(self, request: Request) -> Response:
         """Create one."""
-        asked = read(forms.KeyCreation, request.data)
+        asked = read(forms.KeyCreationSerializer, request.data)
         duty, role = asked.pop("duty", None), asked.pop("role", None)
         if bool(duty) == bool(role):
             raise invalid(wrong("role", "A key holds a role or an administrative duty, and not both."))
@@ -160,7 +160,7 @@ class OneKey(_KeyView):
             summary="Read one key, without its secret",
             permissions=("policies.view_apikey",),
             query=(FIELDS,),
-            response=forms.Key,
+            response=forms.KeySerializer,
             problems=(404,),
         ),
         "patch": Operation(
@@ -168,8 +168,8 @@ class OneKey(_KeyView):
             tag="keys",
             summary="Change what may be changed of a live key",
             permissions=("policies.change_apikey",),
-            request=forms.KeyChange,
-            response=forms.Key,
+            request=forms.KeyChangeSerializer,
+            response=forms.KeySerializer,
             problems=(404, 409),
             conditional=True,
         ),
@@ -182,7 +182,7 @@ class OneKey(_KeyView):
     @transaction.atomic
     def patch(self, request: Request, key_id: UUID) -> Response:
         """Change it."""
-        asked = read(forms.KeyChange, request.data, partial=True)
+        asked = read(forms.KeyChangeSerializer, request.data, partial=True)
         key = self.live(key_id)
         services.update_key(key.pk, actor=actor_of(request), **asked)
         return self.one(shown(find(key_id)))
@@ -198,8 +198,8 @@ class KeyRotation(_KeyView):
             summary="Give a key a new secret and show it this once",
             description="The old secret stays good for the overlap, at most seven days.",
             permissions=("policies.revoke_apikey",),
-            request=forms.Rotation,
-            response=forms.NewKey,
+            request=forms.RotationSerializer,
+            response=forms.NewKeySerializer,
             problems=(404, 409),
             creates=True,
             conditional=True,
@@ -208,7 +208,7 @@ class KeyRotation(_KeyView):
 
     def post(self, request: Request, key_id: UUID) -> Response:
         """Rotate it."""
-        asked = read(forms.Rotation, request.data)
+        asked = read(forms.RotationSerializer, request.data)
 
         def act() -> Response:
             key = self.live(key_id)
@@ -228,8 +228,8 @@ class KeyRevocation(_KeyView):
             summary="Revoke a key for good",
             description="Workers stop accepting it within a second; its open streams end within five. Doing it again changes nothing.",
             permissions=("policies.revoke_apikey",),
-            request=forms.Revocation,
-            response=forms.Key,
+            request=forms.RevocationSerializer,
+            response=forms.KeySerializer,
             problems=(404,),
             conditional=True,
         )
@@ -238,7 +238,7 @@ class KeyRevocation(_KeyView):
     @transaction.atomic
     def post(self, request: Request, key_id: UUID) -> Response:
         """Revoke it."""
-        asked = read(forms.Revocation, request.data)
+        asked = read(forms.RevocationSerializer, request.data)
         key = find(key_id, lock=True)
         self.may_hold(key.duty)
         self.check_match(shown(key))

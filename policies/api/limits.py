@@ -22,7 +22,7 @@ from policies.specs import LimitSpec, PolicySpec
 __all__ = ["Limits", "OneLimit"]
 
 _LIMITS, _LIMIT = operations(
-    "Limit", "Limits", "a limit", forms.LimitChange, forms.Limit, model="ratelimit",
+    "Limit", "Limits", "a limit", forms.LimitChangeSerializer, forms.LimitSerializer, model="ratelimit",
 )  # fmt: skip
 
 
@@ -86,7 +86,7 @@ class Limits(ApiView):
 
     def post(self, request: Request) -> Response:
         """Add one."""
-        asked = read(forms.LimitChange, request.data)
+        asked = read(forms.LimitChangeSerializer, request.data)
 
         def act() -> Response:
             services.lock_policy()
@@ -108,7 +108,7 @@ class OneLimit(ApiView):
     @transaction.atomic
     def patch(self, request: Request, pk: int) -> Response:
         """Change it in place; what it has counted stays."""
-        asked = read(forms.LimitChange, request.data, partial=True)
+        asked = read(forms.LimitChangeSerializer, request.data, partial=True)
         services.lock_policy()
         policy = services.current_spec()
         before: LimitSpec = pick(policy.limits, pk, "limit")

@@ -81,7 +81,7 @@ class Policy(PolicyView):
             description="Its ETag goes with `If-Match` of `applyPolicy`, so that nobody's change is overwritten unseen.",
             permissions=SEE,
             query=(FIELDS,),
-            response=forms.Policy,
+            response=forms.PolicySerializer,
         ),
         "put": Operation(
             id="putPolicy",
@@ -92,9 +92,9 @@ class Policy(PolicyView):
             query=(
                 Parameter(name="dry_run", description="Only say what would change.", kind="boolean", default=False),
             ),
-            request=forms.Draft,
+            request=forms.DraftSerializer,
             request_types=YAML,
-            response=forms.Applied,
+            response=forms.AppliedSerializer,
             problems=(409,),
             conditional=True,
         ),
@@ -123,9 +123,9 @@ class Apply(PolicyView):
             query=(
                 Parameter(name="dry_run", description="Only say what would change.", kind="boolean", default=False),
             ),
-            request=forms.Draft,
+            request=forms.DraftSerializer,
             request_types=YAML,
-            response=forms.Applied,
+            response=forms.AppliedSerializer,
             problems=(409,),
             creates=True,
             conditional=True,
@@ -140,7 +140,7 @@ class Apply(PolicyView):
 @transaction.atomic
 def apply(view: ApiView, request: Request) -> Response:
     """Apply the document of a request."""
-    document = read_document(read(forms.Draft, request.data)["document"])
+    document = read_document(read(forms.DraftSerializer, request.data)["document"])
     services.lock_policy()
     view.check_match(policy_form())
     try:
@@ -173,15 +173,15 @@ class Check(PolicyView):
             summary="Check a document",
             description="Reads and compiles it, and holds its conditions against the tools' schemas.",
             permissions=SEE,
-            request=forms.Draft,
+            request=forms.DraftSerializer,
             request_types=YAML,
-            response=forms.Checked,
+            response=forms.CheckedSerializer,
         )
     }
 
     def post(self, request: Request) -> Response:
         """Check it."""
-        spec = read_document(read(forms.Draft, request.data)["document"]).spec
+        spec = read_document(read(forms.DraftSerializer, request.data)["document"]).spec
         try:
             PolicySet(numbered(spec))
         except PolicyError as error:
@@ -204,15 +204,15 @@ class Diff(PolicyView):
             tag="policy",
             summary="Compare a document with the stored policy",
             permissions=SEE,
-            request=forms.Draft,
+            request=forms.DraftSerializer,
             request_types=YAML,
-            response=forms.Applied,
+            response=forms.AppliedSerializer,
         )
     }
 
     def post(self, request: Request) -> Response:
         """Compare it."""
-        document = read_document(read(forms.Draft, request.data)["document"])
+        document = read_document(read(forms.DraftSerializer, request.data)["document"])
         present = services.current_spec()
         return Response(applied_form(services.Applied(plan(present, document.spec), present.version, True)))
 
@@ -228,14 +228,14 @@ class Explain(ApiView):
             description="The gateway's own decision about a call, the rules that came close, and the limits that count it. "
             "Nothing is executed.",
             permissions=("policies.explain_policy",),
-            request=forms.Question,
-            response=forms.Explanation,
+            request=forms.QuestionSerializer,
+            response=forms.ExplanationSerializer,
         )
     }
 
     def post(self, request: Request) -> Response:
         """Explain it."""
-        asked = read(forms.Question, request.data)
+        asked = read(forms.QuestionSerializer, request.data)
         policy = PolicySet(services.current_spec())
         principal, notes = _principal(asked, policy)
         arguments = asked.get("arguments", ABSENT)

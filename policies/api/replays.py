@@ -61,7 +61,7 @@ class Replays(PolicyView):
             summary="List replays, the newest first",
             permissions=("policies.replay_policy",),
             query=(LIMIT, FIELDS),
-            response=forms.Replay,
+            response=forms.ReplaySerializer,
             page=True,
         ),
         "post": Operation(
@@ -71,9 +71,9 @@ class Replays(PolicyView):
             description=f"Answers at once; `Location` tells how far it is and, in the end, what would change. At most {jobs.MOST} "
             f"run at once. Without the permission `{PAYLOADS}` no condition on arguments is asked: what hangs on them is undecidable.",
             permissions=("policies.replay_policy",),
-            request=forms.ReplayRequest,
+            request=forms.ReplayRequestSerializer,
             request_types=YAML,
-            response=forms.Replay,
+            response=forms.ReplaySerializer,
             status=202,
             problems=(409,),
             creates=True,
@@ -89,7 +89,7 @@ class Replays(PolicyView):
 
     def post(self, request: Request) -> Response:
         """Start one."""
-        asked = read(forms.ReplayRequest, request.data)
+        asked = read(forms.ReplayRequestSerializer, request.data)
         read_document(asked["document"])
         until = asked.get("until") or timezone.now()
         since = asked.get("since") or until - timedelta(days=7)
@@ -123,7 +123,7 @@ class OneReplay(ApiView):
             summary="See how far a replay is, or what it found",
             permissions=("policies.replay_policy",),
             query=(FIELDS,),
-            response=forms.Replay,
+            response=forms.ReplaySerializer,
             problems=(404,),
         ),
         "delete": Operation(

@@ -22,7 +22,7 @@ from policies.models import Role
 __all__ = ["OneRole", "Roles"]
 
 _ROLES, _ROLE = operations(
-    "Role", "Roles", "a role", forms.RoleChange, forms.Role, model="role",
+    "Role", "Roles", "a role", forms.RoleChangeSerializer, forms.RoleSerializer, model="role",
 )  # fmt: skip
 
 
@@ -57,7 +57,7 @@ class Roles(ApiView):
 
     def post(self, request: Request) -> Response:
         """Add one."""
-        asked = read(forms.RoleChange, request.data)
+        asked = read(forms.RoleChangeSerializer, request.data)
 
         def act() -> Response:
             made = services.create_role(actor=actor_of(request), **asked)
@@ -79,7 +79,7 @@ class OneRole(ApiView):
     @transaction.atomic
     def patch(self, request: Request, pk: int) -> Response:
         """Change it."""
-        asked = read(forms.RoleChange, request.data, partial=True)
+        asked = read(forms.RoleChangeSerializer, request.data, partial=True)
         services.lock_policy()
         self.check_match(role_form(find_role(pk)))
         services.update_role(pk, actor=actor_of(request), **asked)

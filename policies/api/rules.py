@@ -28,7 +28,7 @@ __all__ = ["OneRule", "Rules"]
 MAX_EXACT = 2**53
 
 _RULES, _RULE = operations(
-    "Rule", "Rules", "a rule", forms.RuleChange, forms.Rule,
+    "Rule", "Rules", "a rule", forms.RuleChangeSerializer, forms.RuleSerializer,
     Parameter(name="effect", description="Only rules with this effect.", choices=vocabulary.EFFECTS),
     Parameter(name="role", description="Only rules that hold for this role.", longest=64),
     model="rule",
@@ -162,7 +162,7 @@ class Rules(ApiView):
 
     def post(self, request: Request) -> Response:
         """Add one."""
-        asked = read(forms.RuleChange, request.data)
+        asked = read(forms.RuleChangeSerializer, request.data)
 
         def act() -> Response:
             services.lock_policy()
@@ -184,7 +184,7 @@ class OneRule(ApiView):
     @transaction.atomic
     def patch(self, request: Request, pk: int) -> Response:
         """Change it in place; its id stays."""
-        asked = read(forms.RuleChange, request.data, partial=True)
+        asked = read(forms.RuleChangeSerializer, request.data, partial=True)
         services.lock_policy()
         policy = services.current_spec()
         before: RuleSpec = pick(policy.rules, pk, "rule")

@@ -34,7 +34,7 @@ class Versions(ApiView):
             summary="List the versions of the policy",
             permissions=("policies.view_policyversion",),
             query=paging(),
-            response=forms.Version,
+            response=forms.VersionSerializer,
             page=True,
         )
     }
@@ -61,7 +61,7 @@ class OneVersion(ApiView):
             summary="Read one version of the policy, and what it changed",
             permissions=("policies.view_policyversion",),
             query=(FIELDS,),
-            response=forms.WholeVersion,
+            response=forms.WholeVersionSerializer,
             problems=(404,),
         )
     }
@@ -82,7 +82,7 @@ class Restore(ApiView):
             summary="Make an earlier version the policy again",
             description="As a new version; refused as `applyPolicy` is.",
             permissions=EDIT,
-            response=forms.Applied,
+            response=forms.AppliedSerializer,
             problems=(404, 409),
             creates=True,
             conditional=True,

@@ -42,7 +42,7 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class CaseOutcome:
     """How one case went; `problem` is empty when it passed."""
 
     case: Case
@@ -115,7 +115,7 @@ def _plain(node: Node) -> Any:
     return int(text) if tag == "int" else float(text) if tag == "float" else text
 
 
-def run(policy: PolicySet, case: Case) -> Outcome:
+def run(policy: PolicySet, case: Case) -> CaseOutcome:
     """Decide one case and compare."""
     principal = Principal(None, case.key, case.key, case.role)
     if case.expect in ("listed", "hidden"):
@@ -127,9 +127,9 @@ def run(policy: PolicySet, case: Case) -> Outcome:
     rule = decision.rule.name if decision.rule else ""
     if got != case.expect:
         by = f" by rule {rule or decision.rule.id}" if decision.rule else ""
-        return Outcome(case, f"expected {case.expect}, got {got} ({decision.reason}{by})")
+        return CaseOutcome(case, f"expected {case.expect}, got {got} ({decision.reason}{by})")
     if case.reason and decision.reason != case.reason:
-        return Outcome(case, f"expected reason {case.reason}, got {decision.reason}")
+        return CaseOutcome(case, f"expected reason {case.reason}, got {decision.reason}")
     if case.rule and rule != case.rule:
-        return Outcome(case, f"expected rule {case.rule}, got {rule or 'none of a name'}")
-    return Outcome(case, "")
+        return CaseOutcome(case, f"expected rule {case.rule}, got {rule or 'none of a name'}")
+    return CaseOutcome(case, "")

@@ -28,7 +28,7 @@ class Edit(Generic[S]):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class PolicyDiff:
     """All changes, in the order in which they can be made."""
 
     roles: tuple[Edit[RoleSpec], ...] = ()
@@ -83,20 +83,20 @@ def _label(spec: Any) -> str:
     return spec.name if isinstance(spec, RoleSpec) else spec.label()
 
 
-def plan(current: PolicySpec, wanted: PolicySpec, *, by_id: bool = False) -> Plan:
+def plan(current: PolicySpec, wanted: PolicySpec, *, by_id: bool = False) -> PolicyDiff:
     """Compare two policies; what is equal keeps its id, what has the same name or scope is changed in place.
 
     `by_id`: both are states of one database, so that ids say what is what.
     """
     if by_id:
-        return Plan(
+        return PolicyDiff(
             roles=_same_ids(current.roles, wanted.roles),
             rules=_same_ids(current.rules, wanted.rules),
             limits=_same_ids(current.limits, wanted.limits),
             audit=_same_ids(current.audit, wanted.audit),
             diff=text_diff(current, wanted),
         )
-    return Plan(
+    return PolicyDiff(
         roles=_roles(current.roles, wanted.roles),
         rules=_rules(current.rules, wanted.rules),
         limits=_match(current.limits, wanted.limits, _limit_scope),

@@ -90,10 +90,10 @@ def parse_short(pattern: str) -> tuple[tuple[str, ...], tuple[str, ...], str]:
 def parse(text: str) -> Document:
     """Read a document; DocumentError tells every mistake with its line and column."""
     with without_collector():
-        return _Walk().document(compose(text))
+        return _DocumentWalk().document(compose(text))
 
 
-class _Walk:
+class _DocumentWalk:
     """One walk over one document."""
 
     def __init__(self) -> None:

@@ -19,7 +19,7 @@ Provider = Callable[[], Iterable[tuple[str, str, Mapping[str, Any]]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownTarget:
     """What is known of one target: its annotations, whether it waits for approval, and, of a tool that calls or describes
     another by name, the argument that names it.
     """
@@ -31,9 +31,9 @@ class Known:
     alike: tuple[str, ...] = ()  # the tools that the catalogue has of this name, or of names that fold alike
 
 
-UNKNOWN = Known()
+UNKNOWN = KnownTarget()
 # Gives what is known of (kind, upstream, name).
-Finder = Callable[[str, str, str], Known]
+Finder = Callable[[str, str, str], KnownTarget]
 _provider: Provider | None = None
 _finder: Finder | None = None
 
@@ -44,7 +44,7 @@ def register(provider: Provider | None, finder: Finder | None = None) -> None:
     _provider, _finder = provider, finder
 
 
-def known(kind: str, upstream: str, name: str) -> Known:
+def known(kind: str, upstream: str, name: str) -> KnownTarget:
     """What the gateway knows of a target when it decides about it."""
     return UNKNOWN if _finder is None else _finder(kind, upstream, name)
 

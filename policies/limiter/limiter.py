@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from policies.limiter.redis import TIMEOUT, RedisDown, RedisWindows
 from policies.limiter.shared import LocalTable, Locked, SharedTable
-from policies.limiter.table import Verdict, Window
+from policies.limiter.table import Window, WindowVerdict
 
 if TYPE_CHECKING:
     from policies.engine.limits import LimitRef
 
-__all__ = ["Admission", "Limiter", "Traffic", "build_limiter"]
+__all__ = ["LimitAnswer", "Limiter", "Traffic", "build_limiter"]
 
 log = logging.getLogger("sentinel.limits")
 
@@ -40,7 +40,7 @@ _TALKING: Final = 4096
 ALARM_SECONDS: Final = 60.0
 
 
-class Admission(NamedTuple):
+class LimitAnswer(NamedTuple):
     """Whether there is room, and if not, in how many seconds."""
 
     allowed: bool
@@ -62,7 +62,7 @@ class Admission(NamedTuple):
         )
 
 
-_ADMITTED: Final = Admission(True)
+_ADMITTED: Final = LimitAnswer(True)
 
 
 class Windows(Protocol):
@@ -71,7 +71,7 @@ class Windows(Protocol):
     #: one word for metrics: redis, machine or process
     name: str
 
-    async def decide(self, windows: Sequence[Window]) -> tuple[Verdict, int]:
+    async def decide(self, windows: Sequence[Window]) -> tuple[WindowVerdict, int]:
         """The verdict, and the time it was made at on the clock of its `free_at`."""
 
     async def close(self) -> None:
@@ -139,7 +139,7 @@ class Limiter:
         if isinstance(self._windows, RedisWindows):
             await self._windows.open()
 
-    async def admit(self, refs: Sequence[LimitRef]) -> Admission:
+    async def admit(self, refs: Sequence[LimitRef]) -> LimitAnswer:
         """Take a place in every window, or in none."""
         if not refs:
             return _ADMITTED
@@ -148,7 +148,7 @@ class Limiter:
             observe(self.backend, admission.reason or "admitted")
         return admission
 
-    async def _admit(self, refs: Sequence[LimitRef]) -> Admission:
+    async def _admit(self, refs: Sequence[LimitRef]) -> LimitAnswer:
         windows: list[Window] = []
         owners: list[LimitRef] = []
         for ref in refs:
@@ -160,21 +160,21 @@ class Limiter:
         except (RedisDown, Locked) as error:
             self._raise_alarm(f"limits cannot be checked: {error or type(error).__name__}")
             if self._fallback is None:
-                return Admission(False, "limiter_unavailable", 1.0)
+                return LimitAnswer(False, "limiter_unavailable", 1.0)
             try:
                 verdict, now = await self._fallback.decide(windows)
             except Locked:
-                return Admission(False, "limiter_unavailable", 1.0)
+                return LimitAnswer(False, "limiter_unavailable", 1.0)
         else:
             if self._alarm:
                 self._raise_alarm("")
         if verdict.which < 0:
             self._raise_alarm("the table of limits is full")
-            return Admission(False, "limiter_unavailable", 1.0)
+            return LimitAnswer(False, "limiter_unavailable", 1.0)
         requests, which = windows[verdict.which].requests, owners[verdict.which]
         if verdict.allowed:
-            return Admission(True, "", 0.0, requests, verdict.remaining, which)
-        return Admission(False, "rate_limited", max(0, verdict.free_at - now) / _SECOND, requests, 0, which)
+            return LimitAnswer(True, "", 0.0, requests, verdict.remaining, which)
+        return LimitAnswer(False, "rate_limited", max(0, verdict.free_at - now) / _SECOND, requests, 0, which)
 
     def _raise_alarm(self, text: str) -> None:
         if text and not self._alarm:

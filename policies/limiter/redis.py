@@ -23,7 +23,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from policies.limiter.table import CELLS, Verdict, Window
+from policies.limiter.table import CELLS, Window, WindowVerdict
 
 __all__ = ["RedisDown", "RedisWindows"]
 
@@ -126,7 +126,7 @@ class RedisWindows:
         if self._sender is not None:
             await asyncio.wait({self._sender}, timeout=self._patience)
 
-    async def decide(self, windows: Sequence[Window]) -> tuple[Verdict, int]:
+    async def decide(self, windows: Sequence[Window]) -> tuple[WindowVerdict, int]:
         """Decide; the verdict, and zero as the time that its `free_at` is counted from. Raises RedisDown."""
         if time.monotonic() < self._resting_until:
             raise RedisDown("Redis is left alone for a moment after a failure")
@@ -143,8 +143,8 @@ class RedisWindows:
         self._start()
         allowed, which, number = await asked.answer
         if allowed:
-            return Verdict(True, which, number, 0), 0
-        return Verdict(False, which, 0, number * 1000), 0
+            return WindowVerdict(True, which, number, 0), 0
+        return WindowVerdict(False, which, 0, number * 1000), 0
 
     def _on_this_loop(self) -> None:
         loop = asyncio.get_running_loop()

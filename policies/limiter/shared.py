@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from policies.limiter.table import Table, Verdict, Window, table_bytes
+from policies.limiter.table import Table, Window, WindowVerdict, table_bytes
 
 __all__ = ["LocalTable", "Locked", "SharedTable"]
 
@@ -65,11 +65,11 @@ class LocalTable:
         """Nanoseconds, on the clock the verdicts speak of."""
         return self._clock()
 
-    async def decide(self, windows: Sequence[Window]) -> tuple[Verdict, int]:
+    async def decide(self, windows: Sequence[Window]) -> tuple[WindowVerdict, int]:
         """Decide; the verdict and the time it was made at."""
         return self.decide_now(windows)
 
-    def decide_now(self, windows: Sequence[Window]) -> tuple[Verdict, int]:
+    def decide_now(self, windows: Sequence[Window]) -> tuple[WindowVerdict, int]:
         """Decide without a loop."""
         with self._mutex:
             now = self._clock()
@@ -157,7 +157,7 @@ class SharedTable:
             return False
         return True
 
-    def _decide(self, windows: Sequence[Window]) -> tuple[Verdict, int]:
+    def _decide(self, windows: Sequence[Window]) -> tuple[WindowVerdict, int]:
         """Decide with the lock held, and let go of it."""
         self._stuck = False
         try:
@@ -171,7 +171,7 @@ class SharedTable:
         finally:
             fcntl.flock(self._file, fcntl.LOCK_UN)
 
-    async def decide(self, windows: Sequence[Window]) -> tuple[Verdict, int]:
+    async def decide(self, windows: Sequence[Window]) -> tuple[WindowVerdict, int]:
         """Decide; the verdict and the time it was made at. Raises Locked."""
         for _ in range(_SPINS):
             with self._mutex:
@@ -188,7 +188,7 @@ class SharedTable:
         self._stuck = True
         raise Locked("another worker keeps the lock of the limits")
 
-    def decide_now(self, windows: Sequence[Window]) -> tuple[Verdict, int]:
+    def decide_now(self, windows: Sequence[Window]) -> tuple[WindowVerdict, int]:
         """Decide without a loop (for threads and commands). Raises Locked."""
         until = time.monotonic() + WAIT
         with self._mutex:

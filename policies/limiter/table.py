@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
-__all__ = ["CELLS", "HEADER_WORDS", "Table", "Verdict", "Window", "table_bytes"]
+__all__ = ["CELLS", "HEADER_WORDS", "Table", "Window", "WindowVerdict", "table_bytes"]
 
 CELLS: Final = 64
 _RING: Final = CELLS + 1
@@ -44,7 +44,7 @@ class Window(NamedTuple):
     makes: int = 0
 
 
-class Verdict(NamedTuple):
+class WindowVerdict(NamedTuple):
     """All admitted, or the first window that is full; -1 as `which` says that the table itself is full."""
 
     allowed: bool
@@ -77,7 +77,7 @@ class Table:
         self.words.release()
         self._cells.release()
 
-    def decide(self, windows: Sequence[Window], now: int) -> Verdict:
+    def decide(self, windows: Sequence[Window], now: int) -> WindowVerdict:
         """Check every window, then take a place in all of them or in none. `now` in nanoseconds never goes back."""
         places: list[int] = []
         remaining = 2**62
@@ -103,20 +103,20 @@ class Table:
                 remaining, tightest = left, number
             places.append(slot)
         if full >= 0:
-            return Verdict(False, full, 0, free_at)
+            return WindowVerdict(False, full, 0, free_at)
         for number, slot in enumerate(places):
             if slot == _ABSENT:
                 bucket, _, window, *_ = windows[number]
                 taken = self._take(self._tag(bucket, window), -(-window // CELLS), now)
                 if taken < 0:
-                    return Verdict(False, -1, 0, now + 1_000_000_000)
+                    return WindowVerdict(False, -1, 0, now + 1_000_000_000)
                 places[number] = taken
         for slot, taken_of in zip(places, windows, strict=True):
             if slot < 0:
                 continue
             word = self._slots_at + slot * _SLOT_WORDS
             self._cells[2 * word + 4 + self.words[word + 1] % _RING] += taken_of.places
-        return Verdict(True, tightest, remaining, 0)
+        return WindowVerdict(True, tightest, remaining, 0)
 
     def used(self, window: Window, now: int) -> int:
         """How many places of a window are taken."""

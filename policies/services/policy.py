@@ -20,7 +20,7 @@ from django.utils import timezone
 
 from audit.services.acts import record_act
 from core.access.actors import Actor
-from policies.documents.diff import Edit, Plan, plan
+from policies.documents.diff import Edit, PolicyDiff, plan
 from policies.documents.reader import Document, parse
 from policies.documents.writer import render, rule_dict
 from policies.engine import schemas
@@ -50,7 +50,7 @@ class PolicyRefused(ValidationError):
 class Editing:
     """What an edit turned out to be, filled in when it is over."""
 
-    plan: Plan = field(default_factory=Plan)
+    plan: PolicyDiff = field(default_factory=PolicyDiff)
     version: int = 0
 
 
@@ -138,7 +138,7 @@ def check(spec: PolicySpec, known: PolicySpec | None = None) -> None:
 class Applied:
     """What applying a document changed, or would change."""
 
-    plan: Plan
+    plan: PolicyDiff
     version: int
     dry_run: bool
 
@@ -204,7 +204,7 @@ def _check_keys(document: Document) -> None:
         raise PolicyRefused(missing)
 
 
-def _check_dropped(steps: Plan) -> None:
+def _check_dropped(steps: PolicyDiff) -> None:
     dropped = [edit.before.name for edit in steps.roles if edit.after is None and edit.before is not None]
     held = holders(dropped)
     if held:
@@ -228,7 +228,7 @@ def holders(roles: Iterable[str]) -> list[tuple[str, list[str]]]:
     return list(found.items())
 
 
-def _carry_out(steps: Plan, actor: Actor) -> None:
+def _carry_out(steps: PolicyDiff, actor: Actor) -> None:
     for role_edit in steps.roles:
         if role_edit.after is not None:
             Role.objects.update_or_create(

@@ -39,7 +39,7 @@ from policies.engine.decide import (
     unless_blocked,
 )
 from policies.engine.dispatchers import inner_calls, refused_within
-from policies.engine.schemas import UNKNOWN, Known
+from policies.engine.schemas import UNKNOWN, KnownTarget
 from policies.specs import ConditionSpec, LimitSpec, RuleSpec
 
 MOST_NEAR = 20
@@ -101,8 +101,8 @@ def explain(
     target: Target,
     context: Context,
     *,
-    known: Known = UNKNOWN,
-    lookup: Callable[[str], Known] = lambda name: UNKNOWN,
+    known: KnownTarget = UNKNOWN,
+    lookup: Callable[[str], KnownTarget] = lambda name: UNKNOWN,
 ) -> Explanation:
     """Decide as the gateway does, and say why; `known` is what the catalogue has of the target, `lookup` gives it of another
     tool of the same upstream, for targets that call others by name.

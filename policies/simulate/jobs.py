@@ -38,7 +38,7 @@ def run(job_id: UUID) -> None:
     try:
         with jobs.beating(ReplayJob, job_id):
             report = decide(job.document, job.since, job.until, progress).as_dict()
-    except jobs.Cancelled:
+    except jobs.JobCancelled:
         return
     except (ValueError, ValidationError) as error:
         words = " ".join(error.messages) if isinstance(error, ValidationError) else str(error)

@@ -14,7 +14,7 @@ from policies.engine.decide import Context, Principal, Target, decide_reference
 from policies.models import ApiKey
 from policies.services.policy import current_spec
 
-__all__ = ["Cell", "Row", "known_tools", "matrix", "policy", "reach_of"]
+__all__ = ["Cell", "PreviewRow", "known_tools", "matrix", "policy", "reach_of"]
 
 MOST = 400
 
@@ -28,7 +28,7 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class PreviewRow:
     """One tool and the answers for each role."""
 
     upstream: str
@@ -48,11 +48,13 @@ def known_tools() -> list[tuple[str, str, Any, bool]]:
     return ask(MOST) if ask else []
 
 
-def matrix(roles: Iterable[str], tools: Iterable[tuple[str, str, Any, bool]], compiled: PolicySet) -> list[Row]:
+def matrix(roles: Iterable[str], tools: Iterable[tuple[str, str, Any, bool]], compiled: PolicySet) -> list[PreviewRow]:
     """Answer for each role and tool."""
     principals = [Principal(None, "", "", role) for role in roles]
     return [
-        Row(upstream, tool, tuple(_cell(compiled, principal, upstream, tool, notes) for principal in principals), waits)
+        PreviewRow(
+            upstream, tool, tuple(_cell(compiled, principal, upstream, tool, notes) for principal in principals), waits
+        )
         for upstream, tool, notes, waits in tools
     ]
 
@@ -76,11 +78,11 @@ def _name(rule: Any) -> str:
     return "" if rule is None else f"rule {rule.id}{f' “{rule.name}”' if rule.name else ''}"
 
 
-def reach_of(key: ApiKey) -> list[Row]:
+def reach_of(key: ApiKey) -> list[PreviewRow]:
     """Return what one key may call of the tools that are known."""
     compiled = policy()
     principal = Principal(key.pk, key.name, key.prefix, key.role.name if key.role else "", frozenset(key.upstreams))
     return [
-        Row(upstream, tool, (_cell(compiled, principal, upstream, tool, notes),), waits)
+        PreviewRow(upstream, tool, (_cell(compiled, principal, upstream, tool, notes),), waits)
         for upstream, tool, notes, waits in known_tools()
     ]

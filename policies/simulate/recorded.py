@@ -15,7 +15,7 @@ from policies.documents.reader import parse
 from policies.engine.compiled import PolicySet
 from policies.models import ApiKey
 from policies.services.policy import current_spec
-from policies.simulate.replay import REPLAYED_REASONS, Group, Replay, Report, Single
+from policies.simulate.replay import REPLAYED_REASONS, CallGroup, Replay, ReplayReport, Single
 from policies.specs import PolicySpec, numbered
 from policies.vocabulary import TASK_METHODS
 
@@ -60,7 +60,7 @@ def replay(
     progress: Progress | None = None,
     *,
     payloads: bool = True,
-) -> Report:
+) -> ReplayReport:
     """Decide every recorded decision from `since` to `until` again under the draft (a document's text, or a policy);
     what it would decide otherwise than the present policy is told apart from what that decides otherwise by now.
     `progress(done, of)` is told as it goes. `payloads` says whether whoever asks may see arguments.
@@ -88,7 +88,7 @@ def _slices(since: datetime, until: datetime) -> list[tuple[datetime, datetime]]
 
 def _slice(again: Replay, start: datetime, end: datetime) -> None:
     span: list[Any] = [uuid7_floor(start), uuid7_floor(end), list(REPLAYED_REASONS)]
-    singles: list[tuple[Group, tuple[Any, ...]]] = []
+    singles: list[tuple[CallGroup, tuple[Any, ...]]] = []
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(MEMORY)
         cursor.execute(GROUPS, span)
@@ -114,6 +114,6 @@ def _stream(query: str, parameters: list[Any]) -> Iterator[tuple[Any, ...]]:
             yield from cursor.stream(query, parameters, binary=True, size=CHUNK)
 
 
-def _group(head: list[Any]) -> Group:
+def _group(head: list[Any]) -> CallGroup:
     key_prefix, key_name, role, upstream, kind, name, allowed, reason = head
-    return Group(key_prefix, key_name, role, upstream, kind, name, allowed == "true", reason)
+    return CallGroup(key_prefix, key_name, role, upstream, kind, name, allowed == "true", reason)

@@ -47,7 +47,7 @@ ANNOTATIONS = "the tool's annotations at that time are not known"
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class CallGroup:
     """Events that share everything but arguments, time and place."""
 
     key_prefix: str
@@ -75,7 +75,7 @@ class Single:
 class GroupPlan:
     """What the events of a group have in common: who, the rules that concern them, and what those look at."""
 
-    group: Group
+    group: CallGroup
     principal: Principal
     candidates: Candidates
     paths: tuple[tuple[Any, ...], ...]
@@ -84,7 +84,7 @@ class GroupPlan:
     members: tuple[str, ...] = ()
     decided: dict[Values, Decision] = field(default_factory=dict)
     #: what has changed so far, by reason, rule and what the present policy says
-    changes: dict[tuple[str, int, bool | None], Change] = field(default_factory=dict)
+    changes: dict[tuple[str, int, bool | None], DecisionChange] = field(default_factory=dict)
     #: the same of the present policy, where a draft is compared with that too
     present: GroupPlan | None = None
 
@@ -95,10 +95,10 @@ class GroupPlan:
 
 
 @dataclass(slots=True)
-class Change:
+class DecisionChange:
     """Events of one group that a draft would decide otherwise than then or than now, and why."""
 
-    group: Group
+    group: CallGroup
     allowed: bool
     reason: str
     rule: str
@@ -127,7 +127,7 @@ class Change:
 
 
 @dataclass(slots=True)
-class Report:
+class ReplayReport:
     """What a replay found."""
 
     decided: int = 0
@@ -142,7 +142,7 @@ class Report:
     present_undecidable: int = 0
     undecidable: int = 0
     because: Counter[str] = field(default_factory=Counter)
-    changes: dict[tuple[Group, bool, str, str, bool | None], Change] = field(default_factory=dict)
+    changes: dict[tuple[CallGroup, bool, str, str, bool | None], DecisionChange] = field(default_factory=dict)
 
     @property
     def groups(self) -> list[dict[str, Any]]:
@@ -201,12 +201,12 @@ class Replay:
         self.draft = draft
         self.present = present
         self.payloads = payloads
-        self.report = Report()
+        self.report = ReplayReport()
         self._upstreams = upstreams or {}
         self._labels = {rule.id: rule.label() for rule in draft.spec.rules}
         self._principals: dict[tuple[str, str], Principal] = {}
 
-    def principal(self, group: Group) -> Principal:
+    def principal(self, group: CallGroup) -> Principal:
         """Who acted, as far as rules can ask."""
         place = (group.key_prefix, group.role)
         found = self._principals.get(place)
@@ -216,7 +216,7 @@ class Replay:
             self._principals[place] = found
         return found
 
-    def settle(self, group: Group, count: int, examples: list[str]) -> bool:
+    def settle(self, group: CallGroup, count: int, examples: list[str]) -> bool:
         """Decide a whole group at once; False when its events must be looked at one by one."""
         decision = self._fixed(self.draft, group)
         now = self._fixed(self.present, group) if self.present is not None else None
@@ -227,19 +227,19 @@ class Replay:
             self._changed(self._change(group, decision, now), count, examples)
         return True
 
-    def _fixed(self, policy: PolicySet, group: Group) -> Decision | None:
+    def _fixed(self, policy: PolicySet, group: CallGroup) -> Decision | None:
         if not self.principal(group).reaches(group.upstream):
             return policy.nothing
         return self._candidates(policy, group).fixed
 
-    def plan(self, group: Group) -> GroupPlan:
+    def plan(self, group: CallGroup) -> GroupPlan:
         """What the events of a group have in common, looked up once."""
         plan = self._plan(self.draft, group)
         if self.present is not None:
             plan.present = self._plan(self.present, group)
         return plan
 
-    def _plan(self, policy: PolicySet, group: Group) -> GroupPlan:
+    def _plan(self, policy: PolicySet, group: CallGroup) -> GroupPlan:
         candidates = self._candidates(policy, group)
         conditions = [c for rule in (*candidates.denies, *candidates.allows) for c in rule.spec.conditions]
         paths = tuple(dict.fromkeys(parse_path(c.path) for c in conditions if c.subject == "arguments"))
@@ -301,27 +301,27 @@ class Replay:
                 plan.decided[values] = decision
         return decision
 
-    def _differs(self, group: Group, decision: Decision, now: Decision | None, count: int) -> bool:
+    def _differs(self, group: CallGroup, decision: Decision, now: Decision | None, count: int) -> bool:
         """Count how a decision differs from what was decided then and from the present policy's."""
         if now is not None:
             self.report.by_draft += count * (decision.allowed != now.allowed)
             self.report.since += count * (now.allowed != group.allowed)
         return decision.allowed != group.allowed or (now is not None and decision.allowed != now.allowed)
 
-    def _candidates(self, policy: PolicySet, group: Group) -> Candidates:
+    def _candidates(self, policy: PolicySet, group: CallGroup) -> Candidates:
         return policy.candidates(group.role, group.key_prefix, group.kind, group.upstream, group.name)
 
-    def _change(self, group: Group, decision: Decision, now: Decision | None) -> Change:
+    def _change(self, group: CallGroup, decision: Decision, now: Decision | None) -> DecisionChange:
         """The change that events of this group come under, so decided."""
         said = now.allowed if now is not None else None
         rule = self._labels.get(decision.rule.id, "") if decision.rule else ""
         place = (group, decision.allowed, decision.reason, rule, said)
         change = self.report.changes.get(place)
         if change is None:
-            change = self.report.changes[place] = Change(group, decision.allowed, decision.reason, rule, said)
+            change = self.report.changes[place] = DecisionChange(group, decision.allowed, decision.reason, rule, said)
         return change
 
-    def _changed(self, change: Change, count: int, examples: Sequence[str]) -> None:
+    def _changed(self, change: DecisionChange, count: int, examples: Sequence[str]) -> None:
         report = self.report
         if change.allowed != change.group.allowed:
             report.changed += count

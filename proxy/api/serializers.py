@@ -19,7 +19,7 @@ PEM: dict[str, Any] = {"required": False, "allow_blank": True, "max_length": 200
 SECONDS: dict[str, Any] = {"required": False, "allow_null": True, "min_value": 0.001, "max_value": 86400}
 
 
-class UpstreamChange(Strict):
+class UpstreamChangeSerializer(Strict):
     """An upstream's settings; those of commands are given from the command line or in the admin alone."""
 
     name = Char(required=False, allow_blank=True, max_length=200)
@@ -63,13 +63,13 @@ class UpstreamChange(Strict):
     enabled = Bool(required=False)
 
 
-class UpstreamCreation(UpstreamChange):
+class UpstreamCreationSerializer(UpstreamChangeSerializer):
     """A new upstream."""
 
     slug = Pattern(SLUG_PATTERN, max_length=63, help_text="Its name in addresses and rules; stays.")
 
 
-class Step(Output):
+class StepSerializer(Output):
     """One step of a check."""
 
     step = serializers.CharField()
@@ -78,7 +78,7 @@ class Step(Output):
     detail = serializers.CharField()
 
 
-class Status(Output):
+class StatusSerializer(Output):
     """What was last seen of an upstream."""
 
     ok = serializers.BooleanField(allow_null=True, help_text="null: never checked.")
@@ -86,7 +86,7 @@ class Status(Output):
     era = serializers.ChoiceField(choices=UpstreamStatus.Era.values)
     versions = serializers.ListField(child=serializers.CharField())
     server_info = serializers.DictField(child=serializers.CharField())
-    steps = Step(many=True)
+    steps = StepSerializer(many=True)
     calls_ok = serializers.BooleanField(
         allow_null=True, help_text="Whether calls are answered, as they last saw it; null: none has failed yet."
     )
@@ -94,7 +94,7 @@ class Status(Output):
     calls_reason = serializers.CharField(help_text="Why they fail.")
 
 
-class UpstreamView(Output):
+class UpstreamViewSerializer(Output):
     """An upstream, without its secrets."""
 
     id = serializers.IntegerField()
@@ -126,10 +126,10 @@ class UpstreamView(Output):
     dispatchers = serializers.DictField(child=serializers.CharField())
     enabled = serializers.BooleanField()
     created_at = serializers.DateTimeField()
-    status = Status(allow_null=True)
+    status = StatusSerializer(allow_null=True)
 
 
-class Changes(Output):
+class ChangesSerializer(Output):
     """What a check changed in the catalogue, by kind of change."""
 
     new = serializers.ListField(child=serializers.CharField(), required=False)
@@ -139,16 +139,16 @@ class Changes(Output):
     back = serializers.ListField(child=serializers.CharField(), required=False)
 
 
-class CheckReport(Output):
+class CheckReportSerializer(Output):
     """What a check found."""
 
     ok = serializers.BooleanField()
     cause = serializers.CharField(help_text="What went wrong first; empty when nothing did.")
-    steps = Step(many=True)
-    changes = Changes()
+    steps = StepSerializer(many=True)
+    changes = ChangesSerializer()
 
 
-class Tool(Output):
+class ToolSerializer(Output):
     """A tool, prompt or resource, without its definition."""
 
     id = serializers.IntegerField()
@@ -167,7 +167,7 @@ class Tool(Output):
     approved_by = serializers.CharField()
 
 
-class WholeTool(Tool):
+class WholeToolSerializer(ToolSerializer):
     """A tool, prompt or resource, with its definition and what changed since it was approved."""
 
     definition = serializers.JSONField()
@@ -175,7 +175,7 @@ class WholeTool(Tool):
     diff = serializers.ListField(child=serializers.CharField())
 
 
-class Approval(Strict):
+class ApprovalSerializer(Strict):
     """Which definition is approved."""
 
     hash = Pattern(
@@ -185,7 +185,7 @@ class Approval(Strict):
     )
 
 
-class Quarantine(Strict):
+class QuarantineSerializer(Strict):
     """Why a definition is withdrawn."""
 
     reason = Char(required=False, allow_blank=True, max_length=500, default="")

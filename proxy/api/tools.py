@@ -80,7 +80,7 @@ class Tools(ApiView):
                 Parameter(name="present", description="Only those that the last list had, or had not.", kind="boolean"),
                 Parameter(name="name", description="Only of this name.", longest=1024),
             ),
-            response=forms.Tool,
+            response=forms.ToolSerializer,
             page=True,
         )
     }
@@ -106,7 +106,7 @@ class OneTool(ApiView):
             summary="Read a definition, and what changed since it was approved",
             permissions=("proxy.view_catalogueitem",),
             query=(FIELDS,),
-            response=forms.WholeTool,
+            response=forms.WholeToolSerializer,
             problems=(404,),
         )
     }
@@ -128,8 +128,8 @@ class ToolApproval(ApiView):
             tag="tools",
             summary="Approve a definition as it now is",
             permissions=("proxy.approve_item",),
-            request=forms.Approval,
-            response=forms.Tool,
+            request=forms.ApprovalSerializer,
+            response=forms.ToolSerializer,
             problems=(404, 409),
             conditional=True,
         )
@@ -138,7 +138,7 @@ class ToolApproval(ApiView):
     @transaction.atomic
     def post(self, request: Request, pk: int) -> Response:
         """Approve it."""
-        asked = read(forms.Approval, request.data)
+        asked = read(forms.ApprovalSerializer, request.data)
         item = _locked(self, pk)
         place = (item.kind, item.name)
         hashes = {place: asked["hash"]} if "hash" in asked else None
@@ -159,8 +159,8 @@ class ToolQuarantine(ApiView):
             summary="Withdraw a definition",
             description="Hidden and refused until somebody approves it, whatever the upstream's policy says.",
             permissions=("proxy.approve_item",),
-            request=forms.Quarantine,
-            response=forms.Tool,
+            request=forms.QuarantineSerializer,
+            response=forms.ToolSerializer,
             problems=(404,),
             conditional=True,
         )
@@ -169,7 +169,7 @@ class ToolQuarantine(ApiView):
     @transaction.atomic
     def post(self, request: Request, pk: int) -> Response:
         """Withdraw it."""
-        asked = read(forms.Quarantine, request.data)
+        asked = read(forms.QuarantineSerializer, request.data)
         item = _locked(self, pk)
         with telling("not_found"):
             catalogue.quarantine(

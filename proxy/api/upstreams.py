@@ -80,7 +80,7 @@ class Upstreams(_UpstreamView):
             summary="List upstreams, without their secrets",
             permissions=("proxy.view_upstream",),
             query=(*paging(), Parameter(name="enabled", description="Only those switched on, or off.", kind="boolean")),
-            response=forms.UpstreamView,
+            response=forms.UpstreamViewSerializer,
             page=True,
         ),
         "post": Operation(
@@ -90,8 +90,8 @@ class Upstreams(_UpstreamView):
             description="By its URL. A stdio upstream is a command that the gateway starts, and is never added here. "
             f"{JUDGED} {HELD.format(act='added')}",
             permissions=("proxy.add_upstream",),
-            request=forms.UpstreamCreation,
-            response=forms.UpstreamView,
+            request=forms.UpstreamCreationSerializer,
+            response=forms.UpstreamViewSerializer,
             status=201,
             creates=True,
         ),
@@ -107,7 +107,7 @@ class Upstreams(_UpstreamView):
     def post(self, request: Request) -> Response:
         """Add one."""
         _refuse_commands(request)
-        asked = read(forms.UpstreamCreation, request.data)
+        asked = read(forms.UpstreamCreationSerializer, request.data)
         may_judge = request.user.has_perm(members.JUDGE)
         beginning = services.describe(services.beginning(may_judge))
         self.demand(*members.demanded("upstream", asked, beginning), "proxy.add_upstream")
@@ -140,7 +140,7 @@ class OneUpstream(_UpstreamView):
             summary="Read one upstream, without its secrets",
             permissions=("proxy.view_upstream",),
             query=(FIELDS,),
-            response=forms.UpstreamView,
+            response=forms.UpstreamViewSerializer,
             problems=(404,),
         ),
         "patch": Operation(
@@ -150,8 +150,8 @@ class OneUpstream(_UpstreamView):
             description=f"Needs the permission `proxy.change_upstream` for all other members. {JUDGED} "
             f"{HELD.format(act='given another URL or transport')}",
             permissions=("proxy.view_upstream",),
-            request=forms.UpstreamChange,
-            response=forms.UpstreamView,
+            request=forms.UpstreamChangeSerializer,
+            response=forms.UpstreamViewSerializer,
             problems=(404,),
             conditional=True,
         ),
@@ -179,7 +179,7 @@ class OneUpstream(_UpstreamView):
             self.demand("proxy.change_upstream")
         upstream = find_upstream(slug, lock=True)
         _refuse_commands(request, upstream.transport)
-        asked = read(forms.UpstreamChange, request.data, partial=True)
+        asked = read(forms.UpstreamChangeSerializer, request.data, partial=True)
         needed = members.demanded("upstream", asked, services.describe(upstream))
         self.demand(*(needed or ["proxy.change_upstream"]))
         self.check_match(self.form(upstream))
@@ -210,7 +210,7 @@ class UpstreamCheck(ApiView):
             tag="upstreams",
             summary="Check an upstream step by step, and read its lists again",
             permissions=("proxy.check_upstream",),
-            response=forms.CheckReport,
+            response=forms.CheckReportSerializer,
             problems=(404,),
         )
     }

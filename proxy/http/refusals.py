@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from proxy.http.answers import REFUSALS, told
-from proxy.mcp.message import Known, Refused
+from proxy.mcp.message import Readable, Refused
 
 if TYPE_CHECKING:
     from proxy.call import Call
@@ -26,7 +26,7 @@ def refuse(
 ) -> Refused:
     """Make the refusal for a reason code; `message` replaces the table's words with a rule's own."""
     row = REFUSALS[told(reason)]
-    known = Known(id_json=call.rpc_id or None) if call is not None else Known()
+    known = Readable(id_json=call.rpc_id or None) if call is not None else Readable()
     if retry_after is None and row.status == 503:
         retry_after = UNAVAILABLE_SECONDS
     refused = Refused(row.status, row.code, reason, message or row.message, known=known, headers=headers, data=data)

@@ -23,8 +23,8 @@ from urllib.parse import parse_qs, urlsplit
 from proxy.http.exchange import CANCELLED, CANCELLING, Exchange, Headers
 from proxy.http.headers import request_headers
 from proxy.http.refusals import refuse
-from proxy.legacy.listener import Cursor, Ended, Resumed, listen
-from proxy.legacy.mailbox import Duplicate, Link, Mailbox, known_by
+from proxy.legacy.listener import Cursor, Resumed, SessionEnded, listen
+from proxy.legacy.mailbox import Duplicate, Mailbox, MailboxLink, known_by
 from proxy.mcp.era import LEGACY_VERSIONS
 from proxy.mcp.mirrors import VERSION
 from proxy.mcp.replies import Reply, spelled
@@ -117,7 +117,7 @@ class StreamResponse(UpstreamResponse):
             cursor = Cursor(limit)
             while piece := await cursor.read(first):
                 await mailbox.offer(piece)
-            raise Ended("The upstream has ended the session.")
+            raise SessionEnded("The upstream has ended the session.")
         except UpstreamError as error:
             mailbox.fail(error.with_traceback(None))
         finally:
@@ -166,7 +166,7 @@ class StreamExchange(Exchange):
 
     __slots__ = ("_accepted", "_asked", "_link", "_post")
 
-    def __init__(self, call: Call, link: Link) -> None:
+    def __init__(self, call: Call, link: MailboxLink) -> None:
         post = call.exchange
         super().__init__(post.scope, post._receive, post._send)
         self._task = asyncio.current_task()
@@ -230,7 +230,7 @@ async def open_endpoint(gateway: Gateway, call: Call) -> None:
         call.protocol = [(VERSION, found.version)]
 
 
-async def _link(gateway: Gateway, call: Call, request: str = "") -> Link | None:
+async def _link(gateway: Gateway, call: Call, request: str = "") -> MailboxLink | None:
     presented = parse_qs(call.exchange.scope.get("query_string", b"").decode("latin-1")).get("session_id", [])
     call.session_refused = (presented or [""])[0].encode()
     if len(presented) != 1:

@@ -139,10 +139,10 @@ async def listen(
             elif response.status < 500:
                 response.abort()
                 if ever and response.status == 404:
-                    raise Ended("The upstream has ended the session.")
+                    raise SessionEnded("The upstream has ended the session.")
                 return
             response.abort()
-        except (Ended, TooLarge):
+        except (SessionEnded, TooLarge):
             raise
         except UpstreamError:
             pass  # it is away: it is asked again, as long as somebody would listen
@@ -151,5 +151,5 @@ async def listen(
         await asyncio.sleep(pause)
 
 
-class Ended(Broken):
+class SessionEnded(Broken):
     """The upstream has ended the session."""

@@ -40,7 +40,7 @@ def known_by(rpc_id: bytes) -> str:
     return sha256(rpc_id).hexdigest()[:32]
 
 
-class Link(ABC):
+class MailboxLink(ABC):
     """A way into one mailbox, of one post."""
 
     def __init__(self, request: str, session: bytes, version: bytes) -> None:

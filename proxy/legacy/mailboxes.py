@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from core.ledger import Hold
-from proxy.legacy.mailbox import GONE, Duplicate, Link, Mailbox
+from proxy.legacy.mailbox import GONE, Duplicate, Mailbox, MailboxLink
 
 log = logging.getLogger("sentinel.proxy")
 
@@ -27,7 +27,7 @@ _FRAME = struct.Struct("!cI")
 _EVENT, _ANSWER, _SESSION, _CANCEL = b"E", b"A", b"S", b"C"
 
 
-class Local(Link):
+class Local(MailboxLink):
     """A mailbox of this worker."""
 
     def __init__(self, mailbox: Mailbox, request: str) -> None:
@@ -55,7 +55,7 @@ class Local(Link):
         self._mailbox.release(self.request, self.end)
 
 
-class Remote(Link):
+class Remote(MailboxLink):
     """A mailbox that another worker of this machine holds."""
 
     def __init__(
@@ -156,7 +156,7 @@ class Mailboxes:
         """Give what reaches a mailbox from any worker (to be sealed)."""
         return f"{self.slot}.{mailbox.name}".encode()
 
-    async def link(self, address: bytes, request: str = "") -> Link | None:
+    async def link(self, address: bytes, request: str = "") -> MailboxLink | None:
         """Reach a mailbox, to wait there for the answer to a request; None when its stream has ended or ends.
 
         Raises Duplicate when a request with that id waits there already.
@@ -172,7 +172,7 @@ class Mailboxes:
             return link
         return await self._remote(slot, name, request) if slot.isalnum() else None
 
-    async def _remote(self, slot: str, name: str, request: str) -> Link | None:
+    async def _remote(self, slot: str, name: str, request: str) -> MailboxLink | None:
         writer = None
         try:
             async with asyncio.timeout(2):

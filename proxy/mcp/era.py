@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Final, Literal, NamedTuple
 
-from proxy.mcp.message import CLIENT_CAPABILITIES, PROTOCOL_VERSION, Known, Message, Refused
+from proxy.mcp.message import CLIENT_CAPABILITIES, PROTOCOL_VERSION, Message, Readable, Refused
 from proxy.mcp.mirrors import SESSION, VERSION, Sent, check_names, mismatch, shown
 
 __all__ = [
@@ -61,7 +61,7 @@ class Era(NamedTuple):
         return self.name == "modern"
 
 
-def _unsupported(requested: str, known: Known, versions: tuple[str, ...] = SUPPORTED_VERSIONS) -> Refused:
+def _unsupported(requested: str, known: Readable, versions: tuple[str, ...] = SUPPORTED_VERSIONS) -> Refused:
     data = {"supported": list(versions), "requested": requested[:64]}
     return Refused(
         400, UNSUPPORTED_VERSION, "unsupported_version", "Unsupported protocol version.", known=known, data=data
@@ -100,7 +100,7 @@ def classify(verb: str, sent: Sent, message: Message | None) -> Era:
     return Era("legacy", version or ASSUMED_VERSION)
 
 
-def _modern(sent: Sent, version: str | None, message: Message, enveloped: bool, known: Known) -> Era:
+def _modern(sent: Sent, version: str | None, message: Message, enveloped: bool, known: Readable) -> Era:
     if message.kind == "response":
         raise Refused(
             400,

@@ -39,8 +39,8 @@ __all__ = [
     "CLIENT_CAPABILITIES",
     "CLIENT_INFO",
     "PROTOCOL_VERSION",
-    "Known",
     "Message",
+    "Readable",
     "Refused",
     "TargetKind",
     "TargetName",
@@ -54,7 +54,7 @@ MAX_ID: Final = 1024  # characters of a string id
 _GLANCE: Final = 2048
 
 
-class Known(NamedTuple):
+class Readable(NamedTuple):
     """As much of a message as could be read, for the event and the answer of one that was refused."""
 
     kind: Kind | Literal[""] = ""
@@ -91,9 +91,9 @@ class Message(NamedTuple):
         return found if isinstance(found, dict) else None
 
     @property
-    def known(self) -> Known:
+    def known(self) -> Readable:
         """The part of the message that a refusal carries on."""
-        return Known(self.kind, self.id_json, self.method, self.targets)
+        return Readable(self.kind, self.id_json, self.method, self.targets)
 
 
 class Refused(Exception):
@@ -109,7 +109,7 @@ class Refused(Exception):
         reason: str,
         message: str,
         *,
-        known: Known = Known(),  # noqa: B008 - an immutable value
+        known: Readable = Readable(),  # noqa: B008 - an immutable value
         data: dict[str, Any] | None = None,
         headers: tuple[tuple[bytes, bytes], ...] = (),
     ) -> None:
@@ -221,7 +221,7 @@ def read(body: bytes) -> Message:
         raise Refused(400, bad.code, bad.reason, bad.message, known=_known(body, bad)) from None
 
 
-def peek(body: bytes) -> Known:
+def peek(body: bytes) -> Readable:
     """What a message says of itself, however wrong the rest of it is; never raises."""
     try:
         return read(body).known
@@ -229,7 +229,7 @@ def peek(body: bytes) -> Known:
         return refused.known
 
 
-def glance(body: bytes) -> Known:
+def glance(body: bytes) -> Readable:
     """What the first bytes of a message say of it; never raises, and costs next to nothing."""
     return _known(body[:_GLANCE], Unreadable(INVALID_REQUEST, "invalid_request", ""))
 
@@ -258,14 +258,14 @@ def _head(body: bytes) -> dict[str, Any]:
     return found
 
 
-def _known(body: bytes, bad: Unreadable) -> Known:
+def _known(body: bytes, bad: Unreadable) -> Readable:
     value: Any
     try:
         value = orjson.loads(body)
     except ValueError:
         value = _head(body)
     if type(value) is not dict:
-        return Known()
+        return Readable()
     method = value.get("method")
     method = method if isinstance(method, str) and SURROGATE.search(method) is None else ""
     id_json = None
@@ -283,4 +283,4 @@ def _known(body: bytes, bad: Unreadable) -> Known:
         except Unreadable:
             targets = ()
     kind: Kind | Literal[""] = "" if not method else "request" if "id" in value else "notification"
-    return Known(kind, id_json, method, targets)
+    return Readable(kind, id_json, method, targets)

@@ -17,7 +17,7 @@ from itertools import product
 from typing import Any, Final, NamedTuple
 
 from policies.engine.folding import varied
-from proxy.mcp.message import Known, Message, Refused
+from proxy.mcp.message import Message, Readable, Refused
 from proxy.upstreams.transports.base import Headers
 
 __all__ = [
@@ -67,7 +67,7 @@ class Sent:
     #: gives a header's value without the space around it, None when absent; Refused when it was sent twice
     get: Callable[[bytes], bytes | None]
 
-    def __init__(self, headers: Iterable[tuple[bytes, bytes]], known: Known) -> None:
+    def __init__(self, headers: Iterable[tuple[bytes, bytes]], known: Readable) -> None:
         #: what a refusal carries on of the message
         self.known = known
         self._found: dict[bytes, bytes] = {}
@@ -95,7 +95,7 @@ class Sent:
         return [(name, self.get(name) or b"") for name in names]
 
 
-def _once(found: dict[bytes, bytes], twice: set[bytes], known: Known, name: bytes) -> bytes | None:
+def _once(found: dict[bytes, bytes], twice: set[bytes], known: Readable, name: bytes) -> bytes | None:
     if name.translate(_FOLD) in twice:
         text = name.decode("latin-1")[:64]
         if name == SESSION:
@@ -138,12 +138,12 @@ def shown(value: object) -> str:
     return ascii(value if isinstance(value, str) else type(value).__name__)[:80]
 
 
-def mismatch(message: str, known: Known) -> Refused:
+def mismatch(message: str, known: Readable) -> Refused:
     """Refuse because a header and the body disagree."""
     return Refused(400, HEADER_MISMATCH, "header_mismatch", message, known=known)
 
 
-def check_names(sent: Sent, message: Message, known: Known, *, required: bool) -> None:
+def check_names(sent: Sent, message: Message, known: Readable, *, required: bool) -> None:
     """Refuse a message whose Mcp-Method or Mcp-Name disagrees with it, or lacks where it is required."""
     header = sent.get(METHOD)
     if header is None:
@@ -237,7 +237,7 @@ def protocol_headers(sent: Sent, message: Message, version: str, expected: Seque
     return written
 
 
-def _name(sent: Sent, message: Message, known: Known) -> str | None:
+def _name(sent: Sent, message: Message, known: Readable) -> str | None:
     """What Mcp-Name says: the body's word; a method's of an extension is its own; where nothing is named, nothing."""
     raw = sent.get(NAME)
     if raw is None:
@@ -252,7 +252,7 @@ def _name(sent: Sent, message: Message, known: Known) -> str | None:
     return said
 
 
-def _expected(param: ParamHeader, message: Message, raw: bytes | None, known: Known) -> str | None:
+def _expected(param: ParamHeader, message: Message, raw: bytes | None, known: Readable) -> str | None:
     """A mirrored argument as its header is to say it, by the body; Refused when the header says otherwise."""
     name = param.header.decode()
     value: Any = message.params.get("arguments") if message.params is not None else None

@@ -21,14 +21,14 @@ from core.access.actors import Actor
 from proxy.mcp.definitions import diff, status_of, visible
 from proxy.models import CatalogueItem, Upstream, UpstreamStatus
 from proxy.services.upstreams import ServiceError, locked
-from proxy.upstreams.catalogue import Found, Report, Step, clean, examine, last_words, lines
+from proxy.upstreams.catalogue import CheckReport, FoundDefinitions, Step, clean, examine, last_words, lines
 from proxy.upstreams.client import TIMEOUT
 from proxy.upstreams.probe import expired
 from proxy.upstreams.registry import build_transport, host_folder
 from proxy.upstreams.specs import UpstreamSpec, spec_of
 from proxy.upstreams.transports.base import Transport, UpstreamError, UpstreamRequest
 from proxy.upstreams.transports.hosted import pool
-from proxy.upstreams.transports.http.streamable_http import Limits
+from proxy.upstreams.transports.http.streamable_http import TransportLimits
 
 log = logging.getLogger("sentinel.proxy")
 
@@ -79,7 +79,7 @@ def spec_for(upstream: Upstream) -> UpstreamSpec:
 
 def check_upstream(
     *, slug: str, actor: Actor | None = None, seconds: float = 0.0, told: Callable[[str], None] | None = None
-) -> tuple[Report, Changes]:
+) -> tuple[CheckReport, Changes]:
     """Connect, discover or initialize, list; keep what was seen. Works for disabled upstreams too; raises ServiceError.
 
     It ends after `seconds`. While a command is waited for, `told` gets a line about it every few seconds.
@@ -91,7 +91,7 @@ def check_upstream(
     return report, keep(slug, report, actor=actor)
 
 
-async def _examine(spec: UpstreamSpec, seconds: float, told: Callable[[str], None] | None) -> Report:
+async def _examine(spec: UpstreamSpec, seconds: float, told: Callable[[str], None] | None) -> CheckReport:
     transport = build_transport(spec)
     telling = asyncio.create_task(_tell(transport, told)) if told is not None and spec.transport == "stdio" else None
     try:
@@ -99,7 +99,7 @@ async def _examine(spec: UpstreamSpec, seconds: float, told: Callable[[str], Non
             return await examine(transport, kind=spec.transport, patience=max(seconds - 2 * TIMEOUT, TIMEOUT))
     except TimeoutError:
         late = f"it did not end within {seconds:.0f} s"
-        return Report([Step("check", False, seconds * 1000, late, lines(last_words(transport)))])
+        return CheckReport([Step("check", False, seconds * 1000, late, lines(last_words(transport)))])
     finally:
         if telling is not None:
             telling.cancel()
@@ -116,7 +116,7 @@ async def _tell(transport: Transport, told: Callable[[str], None]) -> None:
         told(f"waiting for the command, {loop.time() - begun:.0f} s{it_says}")
 
 
-def keep(slug: str, report: Report, *, actor: Actor | None = None) -> Changes:
+def keep(slug: str, report: CheckReport, *, actor: Actor | None = None) -> Changes:
     """Store what a check saw: its steps, the era, the catalogue."""
     now = timezone.now()
     with transaction.atomic():
@@ -229,7 +229,7 @@ def stderr(slug: str) -> list[str]:
     """
 
     async def read() -> list[str]:
-        transport = pool(host_folder(settings.SENTINEL), Limits(connect=0.2, first_byte=2.0))
+        transport = pool(host_folder(settings.SENTINEL), TransportLimits(connect=0.2, first_byte=2.0))
         try:
             response = await transport.send(UpstreamRequest(b"GET"), b"/stderr/" + slug.encode())
             lines: list[str] = orjson.loads(await response.body(1 << 20))
@@ -285,7 +285,9 @@ def apply_policy(slug: str) -> None:
                 item.save(update_fields=["status"])
 
 
-def _store(upstream: Upstream, found: list[Found], kinds: Sequence[str], *, first: bool, now: datetime) -> Changes:
+def _store(
+    upstream: Upstream, found: list[FoundDefinitions], kinds: Sequence[str], *, first: bool, now: datetime
+) -> Changes:
     changes = Changes()
     known = {(item.kind, item.name): item for item in upstream.catalogue.select_for_update()}
     added: list[CatalogueItem] = []

@@ -9,7 +9,7 @@ from typing import Any
 from audit.redaction import sanitizer
 from proxy.mcp.definitions import LISTS, MAX_DEFINITION_BYTES, MAX_NAME_BYTES, canonical, digest, flags
 from proxy.upstreams.client import TIMEOUT, Client, RpcError
-from proxy.upstreams.probe import Verdict, probe
+from proxy.upstreams.probe import EraVerdict, probe
 from proxy.upstreams.transports.base import Transport, UpstreamError
 from proxy.upstreams.transports.http.http_sse import HttpSseTransport
 from proxy.upstreams.transports.http.streamable_http import StreamableHttpTransport
@@ -41,7 +41,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundDefinitions:
     """One listed definition in canonical form."""
 
     kind: str
@@ -52,13 +52,13 @@ class Found:
 
 
 @dataclass(slots=True)
-class Report:
+class CheckReport:
     """What a check found."""
 
     steps: list[Step] = field(default_factory=list)
-    verdict: Verdict = field(default_factory=lambda: Verdict(""))
+    verdict: EraVerdict = field(default_factory=lambda: EraVerdict(""))
     #: what was listed, of the kinds that could be listed; None when the lists could not be read
-    found: list[Found] | None = None
+    found: list[FoundDefinitions] | None = None
     kinds: tuple[str, ...] = ()
 
     @property
@@ -72,12 +72,12 @@ class Report:
         return next((f"{step.name}: {step.detail}" for step in self.steps if not step.ok), "")
 
 
-async def examine(transport: Transport, *, kind: str, patience: float = TIMEOUT) -> Report:
+async def examine(transport: Transport, *, kind: str, patience: float = TIMEOUT) -> CheckReport:
     """Check an upstream: connect, discover or initialize, list. Stops at the first step that fails.
 
     `patience` is how long the first answer of a command may take: it may have to be fetched before it runs.
     """
-    report = Report()
+    report = CheckReport()
     since = time.perf_counter()
 
     def step(name: str, ok: bool, detail: str, own_words: str = "") -> None:
@@ -140,9 +140,9 @@ def clean(text: str) -> str:
     return sanitizer.current().text(text, MAX_WORDS)
 
 
-async def read_lists(client: Client) -> tuple[list[Found], tuple[str, ...]]:
+async def read_lists(client: Client) -> tuple[list[FoundDefinitions], tuple[str, ...]]:
     """Read every list that the server offers, following its pages within bounds."""
-    found: list[Found] = []
+    found: list[FoundDefinitions] = []
     kinds: list[str] = []
     for kind, (method, member, naming) in LISTS.items():
         if _CAPABILITY[kind] not in client.capabilities:
@@ -177,8 +177,8 @@ async def _pages(client: Client, method: str, member: str) -> list[Any]:
     raise RpcError(200, None, f"{method} has no end: over {MAX_ITEMS} items or {MAX_PAGES} pages")
 
 
-def _definitions(kind: str, naming: str, items: list[Any]) -> list[Found]:
-    result: dict[str, Found] = {}
+def _definitions(kind: str, naming: str, items: list[Any]) -> list[FoundDefinitions]:
+    result: dict[str, FoundDefinitions] = {}
     for item in items:
         name = item.get(naming) if isinstance(item, dict) else None
         if not isinstance(name, str) or not storable(name):
@@ -196,7 +196,7 @@ def _definitions(kind: str, naming: str, items: list[Any]) -> list[Found]:
             notes.append(
                 "/: listed twice with different definitions" if result[name].hash != hash_ else "/: listed twice"
             )
-        result[name] = Found(kind, name, text, hash_, tuple(notes))
+        result[name] = FoundDefinitions(kind, name, text, hash_, tuple(notes))
     return list(result.values())
 
 

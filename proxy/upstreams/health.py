@@ -37,7 +37,7 @@ WHERE upstream_id = %s AND calls_ok IS DISTINCT FROM %s AND (calls_at IS NULL OR
 _BEGIN = "INSERT INTO proxy_upstreamstatus (upstream_id, era, versions, server_info, steps) VALUES (%s, '', '[]', '{}', '[]') ON CONFLICT DO NOTHING"
 
 
-class Change(NamedTuple):
+class HealthChange(NamedTuple):
     """An upstream that stands otherwise than is written."""
 
     upstream: int
@@ -55,7 +55,7 @@ class _Seen:
         self.method = self.reason = ""
 
 
-class Standing:
+class UpstreamHealth:
     """What one worker's calls have seen."""
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class Standing:
         else:
             seen.good_at = time.time()
 
-    def changes(self, specs: Mapping[str, UpstreamSpec]) -> list[Change]:
+    def changes(self, specs: Mapping[str, UpstreamSpec]) -> list[HealthChange]:
         """Say which upstreams stand otherwise than their specs have it."""
         found = []
         for slug, seen in list(self._seen.items()):
@@ -89,15 +89,15 @@ class Standing:
                 continue
             well = seen.worked_at if seen.method in WORK else seen.good_at
             if seen.failed_at > max(well, spec.calls_at) and not spec.failing:
-                found.append(Change(spec.id, False, seen.failed_at, seen.method, seen.reason))
+                found.append(HealthChange(spec.id, False, seen.failed_at, seen.method, seen.reason))
             elif spec.failing:
                 well = seen.worked_at if spec.failing in WORK else seen.good_at
                 if well > spec.calls_at:
-                    found.append(Change(spec.id, True, well))
+                    found.append(HealthChange(spec.id, True, well))
         return found
 
 
-def write(dsn: str, changes: list[Change]) -> None:
+def write(dsn: str, changes: list[HealthChange]) -> None:
     """Write down how upstreams stand; what cannot be written now is found again later."""
     try:
         with BoundedConnection.connect(dsn, connect_timeout=2, options="-c statement_timeout=2000") as connection:

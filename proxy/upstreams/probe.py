@@ -19,7 +19,7 @@ _FIRST_MODERN = "2026"
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class EraVerdict:
     """What a probe found; `era` is "" when it found nothing that can be relied on."""
 
     era: str
@@ -43,7 +43,7 @@ def judge(error: RpcError) -> str:
     return "legacy"
 
 
-async def probe(transport: Transport, *, kind: str = "streamable-http", patience: float = TIMEOUT) -> Verdict:
+async def probe(transport: Transport, *, kind: str = "streamable-http", patience: float = TIMEOUT) -> EraVerdict:
     """Find an upstream's eras; the verdict's client is ready to ask in the newest one. Raises UpstreamError.
 
     `patience` is how long the first answer may take, in seconds.
@@ -59,13 +59,13 @@ async def probe(transport: Transport, *, kind: str = "streamable-http", patience
             said = str(error)
             first = judge(error)
             if not first:
-                return Verdict("", f"server/discover: {said}")
+                return EraVerdict("", f"server/discover: {said}")
             if first == "modern":
                 data = error.data if isinstance(error.data, dict) else {}
                 supported = data.get("supported")
                 versions = tuple(str(item) for item in supported) if isinstance(supported, list) else ()
                 if MODERN not in versions:
-                    return Verdict("modern", f"it speaks none of our versions: {said}", versions)
+                    return EraVerdict("modern", f"it speaks none of our versions: {said}", versions)
         except (TimedOut, Broken) as error:
             if kind != "stdio":
                 raise
@@ -76,20 +76,20 @@ async def probe(transport: Transport, *, kind: str = "streamable-http", patience
         await legacy.initialize()
     except RpcError as error:
         if first == "modern":
-            return Verdict("modern", "", tuple(client.versions), client.server_info, client)
+            return EraVerdict("modern", "", tuple(client.versions), client.server_info, client)
         if error.status in (401, 403) or error.status >= 500:
-            return Verdict("", f"initialize: {error}")
-        return Verdict(
+            return EraVerdict("", f"initialize: {error}")
+        return EraVerdict(
             "",
             f"neither server/discover ({said or 'not asked'}) nor initialize ({error}) was understood: is the path right?",
         )
     except UpstreamError:
         if first == "modern":
-            return Verdict("modern", "", tuple(client.versions), client.server_info, client)
+            return EraVerdict("modern", "", tuple(client.versions), client.server_info, client)
         raise
     if first == "modern":
         await legacy.end()
-        return Verdict(
+        return EraVerdict(
             "dual", "", (*client.versions, *legacy.versions), client.server_info or legacy.server_info, client
         )
-    return Verdict("legacy", "", tuple(legacy.versions), legacy.server_info, legacy)
+    return EraVerdict("legacy", "", tuple(legacy.versions), legacy.server_info, legacy)

@@ -22,9 +22,9 @@ from proxy.upstreams.transports.base import Transport, Unreachable, UpstreamErro
 from proxy.upstreams.transports.guard import Guard
 from proxy.upstreams.transports.hosted import HostedTransport, pool
 from proxy.upstreams.transports.http.http_sse import HttpSseTransport
-from proxy.upstreams.transports.http.streamable_http import PATIENCE, Limits, StreamableHttpTransport
+from proxy.upstreams.transports.http.streamable_http import PATIENCE, StreamableHttpTransport, TransportLimits
 from proxy.upstreams.transports.http.tls import BadCertificate, client_context
-from proxy.upstreams.transports.stdio.child import Command
+from proxy.upstreams.transports.stdio.child import CommandLine
 from proxy.upstreams.transports.stdio.transport import StdioTransport
 
 __all__ = ["UpstreamRegistry", "UpstreamSpec", "Way", "build_transport", "host_folder", "ledger_of", "load", "spec_of"]
@@ -39,7 +39,7 @@ HOST_VARIABLE = "SENTINEL_UPSTREAM_HOST"
 TELL_SECONDS = 10.0
 
 
-class Unusable:
+class UnusableUpstream:
     """Stands where a transport cannot be made: every call fails with the cause."""
 
     def __init__(self, cause: str) -> None:
@@ -58,9 +58,9 @@ def host_folder(config: Any) -> Path:
     return Path(config.var) / "run"
 
 
-def limits_of(way: Way, config: Any) -> Limits:
+def limits_of(way: Way, config: Any) -> TransportLimits:
     """Give the limits of a way: its own, or the installation's."""
-    return Limits(
+    return TransportLimits(
         connect=way.connect_timeout or config.connect_timeout,
         first_byte=way.first_byte_timeout
         or way.idle_timeout
@@ -83,12 +83,12 @@ def build_transport(
     config = config or settings.SENTINEL
     way = spec.way
     if spec.problem:
-        return Unusable(spec.problem)
+        return UnusableUpstream(spec.problem)
     limits = limits_of(way, config)
     if hosted and way.transport in ("stdio", "sse"):
         return HostedTransport(spec.slug, spec.mark, host_folder(config), limits)
     if way.transport == "stdio":
-        command = Command(way.argv, dict(way.environment), way.directory, way.memory_bytes, state=str(config.var))
+        command = CommandLine(way.argv, dict(way.environment), way.directory, way.memory_bytes, state=str(config.var))
         return StdioTransport(command, mode=way.process_mode, limits=limits, ledger=ledger)
     try:
         origin = parse_url(way.url)
@@ -101,7 +101,7 @@ def build_transport(
             limits=limits,
         )
     except (BadUrl, BadCertificate, ValueError) as error:
-        return Unusable(str(error))
+        return UnusableUpstream(str(error))
     return HttpSseTransport(pool, ledger=ledger) if way.transport == "sse" else pool
 
 

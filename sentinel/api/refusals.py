@@ -15,12 +15,12 @@ from audit.services.acts import record_act
 from core.access.actors import Actor, client_ip
 from core.api import problems
 from core.api.views import actor_of
-from sentinel.refused_acts import Flood
+from sentinel.refused_acts import RefusedActs
 
 log = logging.getLogger("sentinel.api")
 
 RECORDED = frozenset((401, 403, 429))
-_flood = Flood()
+_flood = RefusedActs()
 
 
 def handle(error: Exception, context: Mapping[str, Any]) -> Response:

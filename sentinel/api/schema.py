@@ -264,13 +264,16 @@ class _Session(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
         return {"type": "apiKey", "in": "cookie", "name": "sentinel_session", "description": words}
 
 
+SUFFIX = "Serializer"  # a class's name has it, a component of the description does not
+
+
 def finished(result: Any, **kwargs: Any) -> Any:
     """Add what no single operation says."""
     result["components"]["schemas"]["Problem"] = PROBLEM
     result["components"]["schemas"] = dict(sorted(result["components"]["schemas"].items()))
     result["tags"] = [{"name": name, "description": words} for name, words in TAGS.items()]
     result["servers"] = [{"url": "/"}]
-    strict = {f"{prefix}{one.__name__}" for one in _all(Strict) for prefix in ("", "Patched")}
+    strict = {f"{prefix}{one.__name__.removesuffix(SUFFIX)}" for one in _all(Strict) for prefix in ("", "Patched")}
     for name, schema in result["components"]["schemas"].items():
         if name in strict:
             schema["additionalProperties"] = False

@@ -60,7 +60,7 @@ COUNTERS = ("requests", "tool_errors", "http_refused", "limiter_decisions")
 HISTOGRAMS = ("gateway_seconds", "upstream_seconds")
 
 
-class State(NamedTuple):
+class ReportedState(NamedTuple):
     """One thing that workers report anew every few seconds, and how theirs make one number."""
 
     together: Callable[[Iterable[int]], int] = sum
@@ -69,17 +69,17 @@ class State(NamedTuple):
 
 
 STATES = {
-    "open_streams": State(),
-    "connections": State(),
-    "requests_in_flight": State(),
-    "snapshot_age_seconds": State(max, scale=1000),
-    "policy_version": State(min),
-    "journal_failing": State(),
-    "unrecorded_events": State(),
-    "limiter_alarm": State(),
-    "limiter_backend": State(labels=("backend",)),
-    "upstream_in_flight": State(labels=("upstream",)),
-    "upstream_circuit_open": State(labels=("upstream",)),
+    "open_streams": ReportedState(),
+    "connections": ReportedState(),
+    "requests_in_flight": ReportedState(),
+    "snapshot_age_seconds": ReportedState(max, scale=1000),
+    "policy_version": ReportedState(min),
+    "journal_failing": ReportedState(),
+    "unrecorded_events": ReportedState(),
+    "limiter_alarm": ReportedState(),
+    "limiter_backend": ReportedState(labels=("backend",)),
+    "upstream_in_flight": ReportedState(labels=("upstream",)),
+    "upstream_circuit_open": ReportedState(labels=("upstream",)),
 }
 SEEN = ("worker_seen",)
 

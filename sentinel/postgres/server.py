@@ -141,7 +141,7 @@ class EmbeddedPostgres:
         """Return the password of one of the three roles."""
         try:
             return secrets.kept(self._secrets, f"postgres-{role}")
-        except secrets.Unusable as error:
+        except secrets.UnusableSecret as error:
             raise PostgresError(f"SENTINEL_VAR: {error}.") from None
 
     def parameters(self, role: str) -> dict[str, str]:

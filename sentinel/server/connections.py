@@ -35,7 +35,7 @@ def raise_limit() -> int:
     return wanted
 
 
-class Connection(Protocol):
+class CountedConnection(Protocol):
     """What is counted."""
 
     @property
@@ -57,7 +57,7 @@ class Connections:
         self._shares = Ledger(most, most_each)
         self._proxies = tuple(proxies)
         #: by source, the oldest first
-        self._open: dict[str, dict[Connection, None]] = {}
+        self._open: dict[str, dict[CountedConnection, None]] = {}
 
     @classmethod
     def fitting(cls, most: int, most_each: int, proxies: Iterable[Network], descriptors: int) -> Connections:
@@ -76,7 +76,7 @@ class Connections:
             return ""
         return source_of(address)
 
-    def admit(self, connection: Connection, source: str) -> bool:
+    def admit(self, connection: CountedConnection, source: str) -> bool:
         """Count a new connection, for which an older one of the same source may have to go; False when there is no room."""
         room = self._shares.room(source) if source else self.total < self._shares.most
         if not room:
@@ -93,7 +93,7 @@ class Connections:
         self._open.setdefault(source, {})[connection] = None
         return True
 
-    def forget(self, connection: Connection, source: str) -> None:
+    def forget(self, connection: CountedConnection, source: str) -> None:
         """Count a connection no more; safe any number of times."""
         known = self._open.get(source)
         if known is None or connection not in known:
@@ -103,6 +103,6 @@ class Connections:
             del self._open[source]
         self._shares.give(source)
 
-    def _dispensable(self, source: str) -> Connection | None:
+    def _dispensable(self, source: str) -> CountedConnection | None:
         known = self._open.get(source, {})
         return next((c for c in known if not c.busy), None) or next((c for c in known if c.sending), None)

@@ -17,7 +17,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class State:
+class Readiness:
     """What readiness depends on. The database is not among it: the gateway serves without."""
 
     started: bool
@@ -33,7 +33,7 @@ def livez() -> tuple[int, dict[str, Any]]:
     return 200, {"status": "ok"}
 
 
-def readyz(state: State) -> tuple[int, dict[str, Any]]:
+def readyz(state: Readiness) -> tuple[int, dict[str, Any]]:
     """Tell whether calls are served, and if not, why."""
     problems = []
     if not state.started:

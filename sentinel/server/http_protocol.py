@@ -43,7 +43,7 @@ _HOST = re.compile(rb"(?:[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_.])?|\[[0-9A-F
 refused: Counter[str] = Counter()
 
 
-class Refused(Exception):
+class RefusedHead(Exception):
     """The bytes are no request that is answered; carries the status and a short reason."""
 
     def __init__(self, status: int, reason: str) -> None:
@@ -144,7 +144,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().__init__(*arguments, **options)
         self._in_head = True
         self._head_size = 0
-        self._refusal: Refused | None = None
+        self._refusal: RefusedHead | None = None
         self._bodied = b""  # how the body is framed of a request that offers to upgrade, until it is read
         self._head_timer: asyncio.TimerHandle | None = None
         self._reader_timer: asyncio.TimerHandle | None = None
@@ -208,8 +208,8 @@ class GuardedProtocol(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
             if self._in_head and self._head_size > HEAD_MOST:
-                raise Refused(431, "head_too_large")
-        except Refused as refusal:
+                raise RefusedHead(431, "head_too_large")
+        except RefusedHead as refusal:
             self._refuse(refusal)
         except httptools.HttpParserUpgrade as paused:
             # Answered as if nothing had been asked for; what follows its body on this connection is not ours to read.
@@ -218,7 +218,7 @@ class GuardedProtocol(HttpToolsProtocol):
             if self._bodied:
                 self._read_on(data[paused.args[0] :])
         except httptools.HttpParserError:
-            self._refuse(self._refusal or Refused(400, "malformed"))
+            self._refuse(self._refusal or RefusedHead(400, "malformed"))
         if self._in_head and self._head_size:
             # A kept-alive connection that has sent the first bytes of its next head is under the same deadline.
             if self._head_timer is None and not self.transport.is_closing():
@@ -235,7 +235,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n\r\n" % framing)
             self.parser.feed_data(data)
         except httptools.HttpParserError:
-            self._refuse(Refused(400, "malformed"))
+            self._refuse(RefusedHead(400, "malformed"))
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
@@ -245,12 +245,12 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head_timer = None
         if self._in_head and not self.transport.is_closing():
             if self._head_size:
-                self._refuse(Refused(408, "head_timeout"))
+                self._refuse(RefusedHead(408, "head_timeout"))
             else:
                 refused["silent"] += 1
                 self.transport.close()
 
-    def _refuse(self, refusal: Refused) -> None:
+    def _refuse(self, refusal: RefusedHead) -> None:
         """Answer, unless an earlier request on this connection still waits for its own answer; close in any case."""
         refused[refusal.reason] += 1
         self._in_head = True
@@ -276,7 +276,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _raise(self, status: int, reason: str) -> None:
         # httptools wraps what a callback raises; the wrapped exception is found here again.
-        self._refusal = Refused(status, reason)
+        self._refusal = RefusedHead(status, reason)
         raise self._refusal
 
     # The parser's callbacks

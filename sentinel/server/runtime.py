@@ -196,13 +196,13 @@ async def _report(gateway: Gateway, counts: metrics.Worker) -> None:
         await asyncio.sleep(REPORT_EVERY)
 
 
-def state() -> health.State:
+def state() -> health.Readiness:
     """Return what readiness depends on."""
     gateway = _gateway
     if gateway is None:
-        return health.State(started=False)
+        return health.Readiness(started=False)
     journal: Any = gateway.logger.journal
-    return health.State(
+    return health.Readiness(
         started=True,
         stopping=gateway.stopping or _leaving,
         journal_usable=journal is None or journal.usable,

@@ -41,11 +41,11 @@ FEW_DESCRIPTORS = 4096
 
 
 @dataclass
-class Child:
+class ChildProcess:
     """One process that is to run, and the one that runs now."""
 
     name: str
-    command: Callable[[Child], list[str]]
+    command: Callable[[ChildProcess], list[str]]
     ready: bool = False
     process: subprocess.Popen[bytes] | None = None
     pipe: int | None = None
@@ -70,8 +70,8 @@ class Supervisor:
         self.host, self.port = host, port
         self.workers = workers
         self.database = database
-        self.children: list[Child] = []
-        self.extra: list[Child] = []
+        self.children: list[ChildProcess] = []
+        self.extra: list[ChildProcess] = []
         self.announce: Callable[[str], None] = lambda address: None
         self._selector = selectors.DefaultSelector()
         self._stop = 0
@@ -122,9 +122,11 @@ class Supervisor:
             self._say(
                 f"only {raise_limit()} files may be open at once (ulimit -n), which bounds connections; raise it."
             )
-        self.children = [Child("drain", lambda child: ["drain", "--parent", str(os.getpid())], ready=True)]
-        self.children += [Child("upstreams", lambda child: ["upstreamhost", "--parent", str(os.getpid())], ready=True)]
-        self.children += [Child(f"worker {slot}", self._worker(slot)) for slot in range(1, self.workers + 1)]
+        self.children = [ChildProcess("drain", lambda child: ["drain", "--parent", str(os.getpid())], ready=True)]
+        self.children += [
+            ChildProcess("upstreams", lambda child: ["upstreamhost", "--parent", str(os.getpid())], ready=True)
+        ]
+        self.children += [ChildProcess(f"worker {slot}", self._worker(slot)) for slot in range(1, self.workers + 1)]
         self.children += self.extra
         try:
             for child in self.children:
@@ -134,8 +136,8 @@ class Supervisor:
             self._shut_down()
         return status
 
-    def _worker(self, slot: int) -> Callable[[Child], list[str]]:
-        def command(child: Child) -> list[str]:
+    def _worker(self, slot: int) -> Callable[[ChildProcess], list[str]]:
+        def command(child: ChildProcess) -> list[str]:
             return [
                 "worker", "--fd", str(self.socket.fileno()), "--slot", str(slot),
                 "--ready-fd", str(child.pipe), "--parent", str(os.getpid()),
@@ -143,7 +145,7 @@ class Supervisor:
 
         return command
 
-    def _spawn(self, child: Child) -> None:
+    def _spawn(self, child: ChildProcess) -> None:
         passed: list[int] = []
         reading = None
         if child.name.startswith("worker"):
@@ -186,7 +188,7 @@ class Supervisor:
         waits = [child.again - time.monotonic() for child in self.children if not child.alive]
         return max(0.0, min([1.0, *waits]))
 
-    def _told(self, descriptor: int, child: Child) -> None:
+    def _told(self, descriptor: int, child: ChildProcess) -> None:
         word = os.read(descriptor, 16)
         self._selector.unregister(descriptor)
         os.close(descriptor)
@@ -258,7 +260,7 @@ class Supervisor:
         os.ftruncate(self._lock, 0)
         os.close(self._lock)
 
-    def _end(self, children: list[Child], patience: float) -> None:
+    def _end(self, children: list[ChildProcess], patience: float) -> None:
         running = [child.process for child in children if child.process is not None and child.process.poll() is None]
         for process in running:
             process.terminate()

@@ -14,7 +14,7 @@ from django.utils import timezone
 from audit.journal.flood import source_of
 from audit.services.acts import record
 from core.access.actors import client_ip
-from sentinel.refused_acts import Flood
+from sentinel.refused_acts import RefusedActs
 from sentinel.users import second_factor
 
 Handler = Callable[[HttpRequest], HttpResponseBase]
@@ -100,7 +100,7 @@ class RefusalsMiddleware:
 
     def __init__(self, get_response: Handler) -> None:
         self.get_response = get_response
-        self._flood = Flood()
+        self._flood = RefusedActs()
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:  # noqa: D102
         response = self.get_response(request)

@@ -16,7 +16,7 @@ OWN = ("audit", "policies", "proxy", "sentinel")
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class NavigationLink:
     """One entry of the navigation."""
 
     label: str
@@ -25,38 +25,40 @@ class Link:
     permission: str
 
 
-NAVIGATION: tuple[tuple[str, tuple[Link, ...]], ...] = (
+NAVIGATION: tuple[tuple[str, tuple[NavigationLink, ...]], ...] = (
     (
         "Watch",
         (
-            Link("Overview", "admin:index", "overview", "sentinel.view_overview"),
-            Link("Events", "admin:audit_auditevent_changelist", "events", "audit.view_auditevent"),
-            Link("Live", "admin:audit_live", "live", "audit.view_auditevent"),
-            Link("Integrity", "admin:audit_integrity", "seal", "audit.verify_auditevent"),
-            Link("Redaction", "admin:audit_redactionrule_changelist", "lock", "audit.view_redactionrule"),
-            Link("Health", "admin:health", "limits", "sentinel.view_health"),
+            NavigationLink("Overview", "admin:index", "overview", "sentinel.view_overview"),
+            NavigationLink("Events", "admin:audit_auditevent_changelist", "events", "audit.view_auditevent"),
+            NavigationLink("Live", "admin:audit_live", "live", "audit.view_auditevent"),
+            NavigationLink("Integrity", "admin:audit_integrity", "seal", "audit.verify_auditevent"),
+            NavigationLink("Redaction", "admin:audit_redactionrule_changelist", "lock", "audit.view_redactionrule"),
+            NavigationLink("Health", "admin:health", "limits", "sentinel.view_health"),
         ),
     ),
     (
         "Access",
         (
-            Link("Keys", "admin:policies_apikey_changelist", "keys", "policies.view_apikey"),
-            Link("Roles", "admin:policies_role_changelist", "roles", "policies.view_role"),
-            Link("Rules", "admin:policies_rule_changelist", "rules", "policies.view_rule"),
-            Link("Limits", "admin:policies_ratelimit_changelist", "clock", "policies.view_ratelimit"),
-            Link("Explain", "admin:policies_explain", "explain", "policies.explain_policy"),
-            Link("Replay", "admin:policies_replay", "replay", "policies.replay_policy"),
-            Link("Versions", "admin:policies_policyversion_changelist", "policy", "policies.view_policyversion"),
+            NavigationLink("Keys", "admin:policies_apikey_changelist", "keys", "policies.view_apikey"),
+            NavigationLink("Roles", "admin:policies_role_changelist", "roles", "policies.view_role"),
+            NavigationLink("Rules", "admin:policies_rule_changelist", "rules", "policies.view_rule"),
+            NavigationLink("Limits", "admin:policies_ratelimit_changelist", "clock", "policies.view_ratelimit"),
+            NavigationLink("Explain", "admin:policies_explain", "explain", "policies.explain_policy"),
+            NavigationLink("Replay", "admin:policies_replay", "replay", "policies.replay_policy"),
+            NavigationLink(
+                "Versions", "admin:policies_policyversion_changelist", "policy", "policies.view_policyversion"
+            ),
         ),
     ),
     (
         "Servers",
         (
-            Link("Upstreams", "admin:proxy_upstream_changelist", "upstreams", "proxy.view_upstream"),
-            Link("Tools", "admin:proxy_catalogueitem_changelist", "tools", "proxy.view_catalogueitem"),
+            NavigationLink("Upstreams", "admin:proxy_upstream_changelist", "upstreams", "proxy.view_upstream"),
+            NavigationLink("Tools", "admin:proxy_catalogueitem_changelist", "tools", "proxy.view_catalogueitem"),
         ),
     ),
-    ("People", (Link("Users", "admin:sentinel_user_changelist", "users", "sentinel.view_user"),)),
+    ("People", (NavigationLink("Users", "admin:sentinel_user_changelist", "users", "sentinel.view_user"),)),
 )
 
 SUGGESTIONS = """

@@ -24,7 +24,7 @@ from django_otp.plugins.otp_totp.models import TOTPDevice
 
 from audit.services.acts import record
 from sentinel.models import RecoveryCode, User
-from sentinel.refused_acts import Flood
+from sentinel.refused_acts import RefusedActs
 
 __all__ = ["CODES", "Given", "enrolled", "forget", "give", "left", "new_codes", "owed", "usable"]
 
@@ -32,7 +32,7 @@ CODES = 10
 ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"  # nothing that is read for something else
 LENGTH = 16  # 79 bits: too many to be guessed from a digest
 NEXT = "sentinel_next"  # where in the session stands what somebody asked for before a code was asked of them
-_failures = Flood(per_second=20)
+_failures = RefusedActs(per_second=20)
 
 
 @dataclass(frozen=True, slots=True)

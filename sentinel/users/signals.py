@@ -11,10 +11,10 @@ from audit.journal.flood import source_of
 from audit.services.acts import record
 from core.access import reauthentication
 from core.access.actors import client_ip
-from sentinel.refused_acts import Flood
+from sentinel.refused_acts import RefusedActs
 from sentinel.users import events, second_factor
 
-_failures = Flood()
+_failures = RefusedActs()
 
 
 def connect() -> None:

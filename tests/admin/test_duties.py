@@ -100,9 +100,9 @@ def places(event, person, monkeypatch):
     from core.access.actors import Actor
     from proxy.services import catalogue
     from proxy.services.catalogue import Changes
-    from proxy.upstreams.catalogue import Report
+    from proxy.upstreams.catalogue import CheckReport
 
-    monkeypatch.setattr(catalogue, "check_upstream", lambda **_: (Report(), Changes()))
+    monkeypatch.setattr(catalogue, "check_upstream", lambda **_: (CheckReport(), Changes()))
     upstream = Upstream.objects.create(slug="crm", url="https://crm.example.com/mcp")
     definition = '{"name":"delete_customer"}'
     item = CatalogueItem.objects.create(

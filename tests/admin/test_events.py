@@ -138,7 +138,7 @@ def test_what_the_planner_may_try_is_bounded_by_a_moment(event, monkeypatch):
         assert [row.id for row in search(filters).rows] == [made.id]
     assert any(f"SET LOCAL statement_timeout = {module.ATTEMPT_MS};" in query["sql"] for query in queries)
     # When the moment passes, the search goes on by walking.
-    monkeypatch.setattr(module._Walk, "_attempt", _late)
+    monkeypatch.setattr(module._SearchWalk, "_attempt", _late)
     assert [row.id for row in search(filters).rows] == [made.id]
 
 

@@ -28,13 +28,13 @@ pytestmark = pytest.mark.django_db
 
 # Every form of a page and every request of the API: which object it changes. "" changes nothing that a duty decides.
 FORMS = {
-    "UpstreamForm": "upstream", "JudgementForm": "upstream", "UpstreamChange": "upstream", "UpstreamCreation": "upstream",
-    "Approval": "catalogueitem", "Quarantine": "catalogueitem",
+    "UpstreamForm": "upstream", "JudgementForm": "upstream", "UpstreamChangeSerializer": "upstream", "UpstreamCreationSerializer": "upstream",
+    "ApprovalSerializer": "catalogueitem", "QuarantineSerializer": "catalogueitem",
     "KeyForm": "apikey", "NewKeyForm": "apikey", "RotateForm": "apikey", "RevokeForm": "apikey",
-    "KeyChange": "apikey", "KeyCreation": "apikey", "Rotation": "apikey", "Revocation": "apikey",
-    "RoleChange": "role", "policies.RuleForm": "rule", "ConditionForm": "rule", "RuleChange": "rule", "LimitForm": "ratelimit",
-    "LimitChange": "ratelimit", "Draft": "policy", "ReplayForm": "replay", "ReplayRequest": "replay", "ExplainForm": "question",
-    "Question": "question", "audit.RuleForm": "redactionrule", "RedactionRuleChange": "redactionrule", "ReasonForm": "payload",
+    "KeyChangeSerializer": "apikey", "KeyCreationSerializer": "apikey", "RotationSerializer": "apikey", "RevocationSerializer": "apikey",
+    "RoleChangeSerializer": "role", "RuleForm": "rule", "ConditionForm": "rule", "RuleChangeSerializer": "rule", "LimitForm": "ratelimit",
+    "LimitChangeSerializer": "ratelimit", "DraftSerializer": "policy", "ReplayForm": "replay", "ReplayRequestSerializer": "replay", "ExplainForm": "question",
+    "QuestionSerializer": "question", "RedactionRuleForm": "redactionrule", "RedactionRuleChangeSerializer": "redactionrule", "ReasonForm": "payload",
     "PersonForm": "user", "NewPersonForm": "user", "PreferencesForm": "", "OwnPasswordForm": "", "ProofForm": "",
 }  # fmt: skip
 MODULES = (
@@ -57,7 +57,7 @@ def changing() -> dict[str, Any]:
 
 def test_every_member_of_every_form_has_an_owner():
     found = changing()
-    nested = {"Condition": "rule", "Window": "rule"}
+    nested = {"ConditionSerializer": "rule", "WindowSerializer": "rule"}
     assert set(found) == set(FORMS) | set(nested)
     for name, kind in found.items():
         thing = {**FORMS, **nested}[name]
@@ -146,10 +146,10 @@ def test_where_it_is_is_not_the_policy_managers(member, upstream, by):
 
 
 def test_every_member_of_the_api_is_tried(upstream):
-    from proxy.api.serializers import UpstreamChange
+    from proxy.api.serializers import UpstreamChangeSerializer
 
     certificates = {"ca_pem", "client_cert_pem", "client_key"}  # need a certificate; the table says whose they are
-    assert set(UpstreamChange().fields) == {*JUDGED, *OPERATED} | certificates
+    assert set(UpstreamChangeSerializer().fields) == {*JUDGED, *OPERATED} | certificates
 
 
 def test_nor_when_an_upstream_is_made(upstream, by):
@@ -172,9 +172,9 @@ FORM = {"transport": "streamable-http", "enabled": "on", "max_concurrent": "5", 
 def listed(slug: str) -> str:
     """Give the state of the one tool that the server at any address lists, after a check of this upstream."""
     from proxy.services import catalogue
-    from proxy.upstreams.catalogue import Found
+    from proxy.upstreams.catalogue import FoundDefinitions
 
-    found = [Found("tool", "delete_customer", "{}", "a" * 64, ())]
+    found = [FoundDefinitions("tool", "delete_customer", "{}", "a" * 64, ())]
     now = timezone.now()
     upstream = Upstream.objects.get(slug=slug)
     catalogue._store(upstream, found, ("tool",), first=not upstream.catalogue.exists(), now=now)

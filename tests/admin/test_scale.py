@@ -54,7 +54,7 @@ def many(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
         """What the planner may try is bounded by a moment on the clock and by nothing else: here that has passed."""
         raise OperationalError
 
-    monkeypatch.setattr(audit.search._Walk, "_attempt", late)
+    monkeypatch.setattr(audit.search._SearchWalk, "_attempt", late)
 
 
 def bound(page: str) -> int:

@@ -401,7 +401,7 @@ def send(client: Client, token: str) -> int:
 
 @pytest.fixture(autouse=True)
 def _no_flood(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    from sentinel.refused_acts import Flood
+    from sentinel.refused_acts import RefusedActs
 
-    monkeypatch.setattr(second_factor, "_failures", Flood(per_second=1000))
+    monkeypatch.setattr(second_factor, "_failures", RefusedActs(per_second=1000))
     yield

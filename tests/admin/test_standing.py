@@ -117,7 +117,7 @@ def test_an_export_that_is_being_sent_is_cut(how, client, quick, event, monkeypa
     pieces = iter(answer.streaming_content)
     assert next(pieces)
     ENDS[how](client)
-    with pytest.raises(exporting.Ended):
+    with pytest.raises(exporting.StreamEnded):
         list(pieces)
     ended = acts("admin.events.export.ended")[0]["details"]
     assert ended["complete"] is False and ended["count"] < 3

@@ -15,7 +15,7 @@ from core.access.actors import Actor
 from core.ids import uuid7
 from policies import services, vocabulary
 from sentinel.api import refusals
-from sentinel.refused_acts import Flood
+from sentinel.refused_acts import RefusedActs
 
 V1 = "/api/v1/"
 
@@ -23,7 +23,7 @@ V1 = "/api/v1/"
 @pytest.fixture(autouse=True)
 def no_flood(monkeypatch: pytest.MonkeyPatch) -> None:
     """Refusals of other tests in the same second do not count."""
-    monkeypatch.setattr(refusals, "_flood", Flood(per_second=10_000))
+    monkeypatch.setattr(refusals, "_flood", RefusedActs(per_second=10_000))
 
 
 class Caller:

@@ -143,9 +143,9 @@ def test_refusals_are_recorded_with_who_was_refused(callers):
 
 def test_a_flood_of_refusals_is_no_flood_of_rows(db, monkeypatch):
     from sentinel.api import refusals
-    from sentinel.refused_acts import Flood
+    from sentinel.refused_acts import RefusedActs
 
-    monkeypatch.setattr(refusals, "_flood", Flood(per_second=5))
+    monkeypatch.setattr(refusals, "_flood", RefusedActs(per_second=5))
     nobody = Caller("nonsense")
     for _ in range(60):
         assert nobody.get("events/").status_code == 401

@@ -12,7 +12,7 @@ from core.access.actors import Actor
 from policies import services
 from policies.models import ApiKey, PolicyVersion, ReplayJob
 from policies.simulate import jobs
-from policies.simulate.replay import Report
+from policies.simulate.replay import ReplayReport
 from proxy.mcp.definitions import canonical, digest
 from proxy.models import CatalogueItem, Upstream
 from tests.api.conftest import Caller, event, recorded
@@ -386,7 +386,7 @@ def test_a_replay_that_looked_at_arguments_is_for_those_who_may_see_them(callers
     blind = callers["policy-manager"].post("policy/replays/", {"document": DOCUMENT})
     assert (seen.data["payloads"], blind.data["payloads"]) == (True, False)
     asked: list[object] = []
-    monkeypatch.setattr(jobs, "replay", lambda *_, **more: asked.append(more) or Report())
+    monkeypatch.setattr(jobs, "replay", lambda *_, **more: asked.append(more) or ReplayReport())
     for job in ReplayJob.objects.order_by("created_at"):
         jobs.run(job.pk)
     assert asked == [{}, {"payloads": False}]
@@ -522,7 +522,7 @@ def test_tools_are_read_approved_and_withdrawn(callers):
 
 def test_what_a_person_withdrew_stays_so_whatever_the_policy_says(admin):
     from proxy.services import catalogue
-    from proxy.upstreams.catalogue import Found
+    from proxy.upstreams.catalogue import FoundDefinitions
 
     upstream = Upstream.objects.create(slug="crm", url="http://127.0.0.1:9/mcp")
     item = tool(upstream)
@@ -530,7 +530,11 @@ def test_what_a_person_withdrew_stays_so_whatever_the_policy_says(admin):
     catalogue.apply_policy("crm")
     text = canonical({"name": "refund", "description": "changed"})
     catalogue._store(
-        upstream, [Found("tool", "refund", text, digest(text), ())], ["tool"], first=False, now=datetime.now(UTC)
+        upstream,
+        [FoundDefinitions("tool", "refund", text, digest(text), ())],
+        ["tool"],
+        first=False,
+        now=datetime.now(UTC),
     )
     item.refresh_from_db()
     assert item.status == "quarantined" and item.held

@@ -122,10 +122,10 @@ def application(monkeypatch: pytest.MonkeyPatch) -> Any:
     from policies.simulate import jobs
     from proxy.services import catalogue, upstreams
     from proxy.services.catalogue import Changes
-    from proxy.upstreams.catalogue import Report
+    from proxy.upstreams.catalogue import CheckReport
 
     monkeypatch.setattr(upstreams, "check_address", lambda *args, **more: None)
-    monkeypatch.setattr(catalogue, "check_upstream", lambda **more: (Report(), Changes()))
+    monkeypatch.setattr(catalogue, "check_upstream", lambda **more: (CheckReport(), Changes()))
     monkeypatch.setattr(jobs, "start", lambda job: None)
     inner, shared = get_wsgi_application(), connections["default"]
 

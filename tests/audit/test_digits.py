@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from audit.events.event import Event
 from audit.redaction import json_digits
-from audit.redaction.redactor import Rules
+from audit.redaction.redactor import RedactionRuleSet
 from audit.redaction.sanitizer import Sanitizer
 
 SANITIZER = Sanitizer(b"k" * 32)
@@ -61,7 +61,7 @@ def test_a_long_body_says_where_digits_are_not_as_sent():
 
 
 def test_a_card_sent_as_a_number_is_still_a_card():
-    sanitizer = Sanitizer(b"k" * 32, Rules(patterns=(("order", "15000000[0-9]+"),)))
+    sanitizer = Sanitizer(b"k" * 32, RedactionRuleSet(patterns=(("order", "15000000[0-9]+"),)))
     assert "[REDACTED:order:" in sanitizer.payload(raw=b'{"n": 1500000000000000000000001}').json
 
 

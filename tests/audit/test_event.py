@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from audit.events.event import _EMPTY, _FIELDS, COLUMNS, NAME_BYTES, OUTCOMES, Event, export_form
 from audit.events.row import row_of
 from audit.models import AuditEvent
-from audit.redaction.rules import Rules
+from audit.redaction.rules import RedactionRuleSet
 from audit.redaction.sanitizer import Payload, Sanitizer
 from core import ids
 from tests.corpus.strategies import ODD_OBJECTS, TEXTS, bodies
@@ -288,7 +288,7 @@ def test_nobody_makes_payloads_or_events_by_hand():
 
 def test_a_decision_is_known_by_all_that_is_not_a_duration():
     """What was clean once is not looked through again: only a duration may differ, and nothing else pass for one."""
-    personal = Sanitizer(b"k" * 32, Rules(kinds=frozenset({"card"})))
+    personal = Sanitizer(b"k" * 32, RedactionRuleSet(kinds=frozenset({"card"})))
 
     def kept(sanitizer, **stage):
         return json.dumps(Event(sanitizer=sanitizer, decision={"allowed": True, "stages": [stage]}).decision)

@@ -14,7 +14,7 @@ from django.db import IntegrityError, connection, transaction
 
 from audit.models import OutboxEvent, RedactionRule
 from audit.redaction import loading, sanitizer
-from audit.redaction.rules import PatternError, Rules
+from audit.redaction.rules import PatternError, RedactionRuleSet
 from audit.services import redaction_rules
 from core.access.actors import Actor
 from policies.snapshot.snapshot import SnapshotHolder
@@ -212,6 +212,6 @@ class TestTakingOver:
 
 
 def test_rules_of_nothing_are_none():
-    assert not Rules.of([]).more
+    assert not RedactionRuleSet.of([]).more
     with pytest.raises(PatternError):
-        Rules.of([("colour", "red", "")])
+        RedactionRuleSet.of([("colour", "red", "")])

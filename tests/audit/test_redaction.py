@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from audit.redaction.detect import names
 from audit.redaction.detect.matching import search_forms
 from audit.redaction.detect.patterns import FORMS
-from audit.redaction.redactor import PatternError, Redactor, Rules, check_pattern
+from audit.redaction.redactor import PatternError, RedactionRuleSet, Redactor, check_pattern
 from audit.redaction.sanitizer import _dumps, _plain
 from tests.corpus import benign, secrets
 from tests.corpus.report import leaks
@@ -334,13 +334,13 @@ def test_hostile_text_takes_bounded_time(unit):
 
 class TestRules:
     def test_names_of_an_administrator(self):
-        redactor = Redactor(KEY, Rules(names=("Employee Number",)))
+        redactor = Redactor(KEY, RedactionRuleSet(names=("Employee Number",)))
         assert "4711" not in shown({"employeeNumber": 4711}, redactor)
         assert "4711" not in shown("employee_number=4711", redactor)
         assert REDACTOR.value({"employeeNumber": 4711})[1] == 0
 
     def test_patterns_of_an_administrator(self):
-        redactor = Redactor(KEY, Rules(patterns=(("badge", r"BDG-\d{6}"),)))
+        redactor = Redactor(KEY, RedactionRuleSet(patterns=(("badge", r"BDG-\d{6}"),)))
         out = shown({"text": "é BDG-123456 and BDG-12"}, redactor)
         assert "BDG-123456" not in out
         assert "BDG-12" in out
@@ -361,10 +361,10 @@ class TestRules:
     @pytest.mark.parametrize("name", ["", " ", "-_-", "x", "n" * 101])
     def test_a_name_that_says_nothing_is_refused(self, name):
         with pytest.raises(PatternError):
-            Rules(names=(name,))
+            RedactionRuleSet(names=(name,))
 
     def test_names_in_every_script(self):
-        redactor = Redactor(KEY, Rules.of([("name", "Табельный номер", "staff"), ("name", "社員番号", "")]))
+        redactor = Redactor(KEY, RedactionRuleSet.of([("name", "Табельный номер", "staff"), ("name", "社員番号", "")]))
         for value in (
             {"табельный_НОМЕР": "47x11"},
             {"社員番号": 4711},
@@ -376,12 +376,12 @@ class TestRules:
         assert "[REDACTED:staff:" in shown({"Табельный номер": 1}, redactor)
 
     def test_a_pattern_in_text_that_is_no_utf8(self):
-        redactor = Redactor(KEY, Rules(patterns=(("badge", r"BDG-\d{6}"),)))
+        redactor = Redactor(KEY, RedactionRuleSet(patterns=(("badge", r"BDG-\d{6}"),)))
         assert "123456" not in redactor.text("\udcff\udcfe é\ud800 BDG-123456 x")[0]
 
     def test_rows_that_cannot_be_used_are_named(self):
         with pytest.raises(PatternError, match="the pattern '\\(' cannot be used"):
-            Rules.of([("name", "badge", ""), ("pattern", "(", "")])
+            RedactionRuleSet.of([("name", "badge", ""), ("pattern", "(", "")])
 
     @given(
         VALUES,
@@ -408,7 +408,7 @@ class TestRules:
             ("personal", "card", ""),
         )
         for more in ((), (("pattern", "^start", ""),)):
-            redactor = Redactor(KEY, Rules.of([*rules, *more]))
+            redactor = Redactor(KEY, RedactionRuleSet.of([*rules, *more]))
             for made in ([value, extra], {extra: value, "x": extra}, f"{value} {extra}=zq9 {extra}"):
                 plain = _plain(made)
                 text = _dumps(plain)
@@ -422,7 +422,7 @@ class TestRules:
     @pytest.mark.parametrize("value", ["4539148803436467", 4539148803436467, "EMP12345", "B-1234", 778899, "7788"])
     def test_a_value_that_is_nothing_else_is_found_however_short(self, value):
         rules = (("pattern", r"EMP\d{5}", "employee"), ("pattern", r"B-\d{4}", ""), ("pattern", r"7788(?:99)?", ""))
-        redactor = Redactor(KEY, Rules.of([*rules, ("personal", "card", "")]))
+        redactor = Redactor(KEY, RedactionRuleSet.of([*rules, ("personal", "card", "")]))
         for made in ({"n": value}, [value], [[value, 1]]):
             assert redactor.suspicious(orjson.dumps(made))
             kept, count = redactor.value(made)
@@ -431,14 +431,14 @@ class TestRules:
         assert REDACTOR.value({"n": value}) == ({"n": value}, 0)
 
     def test_a_catastrophic_pattern_is_harmless(self):
-        redactor = Redactor(KEY, Rules(patterns=(("x", r"(a+)+$"),)))
+        redactor = Redactor(KEY, RedactionRuleSet(patterns=(("x", r"(a+)+$"),)))
         started = time.process_time()
         redactor.text("a" * 8_000 + "b")
         assert time.process_time() - started < 2.0
 
     def test_unknown_kinds_are_refused(self):
         with pytest.raises(PatternError):
-            Rules(kinds=frozenset({"shoe-size"}))
+            RedactionRuleSet(kinds=frozenset({"shoe-size"}))
 
     @pytest.mark.parametrize(
         ("kind", "hit", "miss"),
@@ -450,7 +450,7 @@ class TestRules:
         ],
     )
     def test_personal_data_only_when_asked_for(self, kind, hit, miss):
-        asked = Redactor(KEY, Rules(kinds=frozenset({kind})))
+        asked = Redactor(KEY, RedactionRuleSet(kinds=frozenset({kind})))
         assert REDACTOR.text(hit)[1] == 0
         assert asked.text(hit)[1] == 1
         assert f"[REDACTED:{kind}:" in asked.text(hit)[0]

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from audit.redaction import escapes, warm_up
 from audit.redaction.detect import matching
-from audit.redaction.redactor import Rules
+from audit.redaction.redactor import RedactionRuleSet
 from audit.redaction.sanitizer import MISSING, Payload, Sanitizer
 from tests.corpus import secrets
 from tests.corpus.report import leaks
@@ -386,7 +386,7 @@ def test_the_mutated_corpus():
 def test_what_was_stored_under_older_rules_is_looked_through_again():
     stored = SANITIZER.payload({"badge": "B-1234", "note": "a\u202eb"})
     assert "B-1234" in stored.json
-    newer = Sanitizer(b"k" * 32, Rules(names=("badge",)))
+    newer = Sanitizer(b"k" * 32, RedactionRuleSet(names=("badge",)))
     assert "B-1234" not in newer.restore(stored.json).json
     assert newer.restore(stored.json).value["note"] == "a\\u{202E}b"
     assert SANITIZER.restore('{"password":"hunter2"}').value["password"].startswith("[REDACTED:")

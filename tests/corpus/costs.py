@@ -27,7 +27,7 @@ from audit.events.event import Event
 from audit.redaction.detect import base64_text, heuristics, matching, pii, prefilter
 from audit.redaction.detect import patterns as forms
 from audit.redaction.detect.context import lexical, prose, syntax, tables, values
-from audit.redaction.redactor import Rules
+from audit.redaction.redactor import RedactionRuleSet
 from audit.redaction.sanitizer import Sanitizer
 from core.access.addresses import client_address
 from policies.engine.conditions import compile_condition, normal_path
@@ -44,7 +44,9 @@ MOST = 10.0  # microseconds a byte, on a machine on which `unit()` takes one
 SIZE = 4_000
 KEY = b"k" * 32
 SANITIZER = Sanitizer(KEY)
-OWN = Sanitizer(KEY, Rules(("colour",), (("order", "ORD-[0-9]{6}"),), frozenset(("email", "card", "iban", "phone"))))
+OWN = Sanitizer(
+    KEY, RedactionRuleSet(("colour",), (("order", "ORD-[0-9]{6}"),), frozenset(("email", "card", "iban", "phone")))
+)
 TABLES: tuple[ModuleType, ...] = (
     lexical,
     matching,

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from audit.redaction.detect.pii import KINDS
-from audit.redaction.redactor import Rules
+from audit.redaction.redactor import RedactionRuleSet
 from audit.redaction.sanitizer import Payload, Sanitizer
 from tests.corpus import benign, secrets
 
@@ -42,7 +42,7 @@ def sanitise(sanitizer: Sanitizer, payload: object) -> Payload:
 def kinds(seed: int, count: int) -> int:
     """Count what each opt-in kind redacts in harmless strings that hold none of it (addresses hold e-mail addresses)."""
     for kind in sorted(KINDS):
-        sanitizer = Sanitizer(b"corpus" * 6, Rules(kinds=frozenset({kind})))
+        sanitizer = Sanitizer(b"corpus" * 6, RedactionRuleSet(kinds=frozenset({kind})))
         hits: Counter[str] = Counter()
         total = 0
         for harmless in benign.cases(seed, count):

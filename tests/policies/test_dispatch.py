@@ -6,7 +6,7 @@ from policies.documents.reader import parse
 from policies.engine.compiled import PolicySet
 from policies.engine.decide import Context, Target, decide_unseen
 from policies.engine.dispatchers import PATH, dispatcher_path, inner_calls, inner_names, refused_within
-from policies.engine.schemas import Known
+from policies.engine.schemas import KnownTarget
 from policies.simulate.explain import explain, principal_for_role
 from policies.specs import numbered
 
@@ -79,7 +79,7 @@ def ask(role, tool, arguments, blocked=()):
     outer = Target("tool", "crm", tool, arguments)
     path = dispatcher_path(DISPATCHERS, tool)
     listed = lambda name: LISTED.get(name, ()) or LISTED.get(name.lower(), ())  # noqa: E731
-    known = lambda name: Known(  # noqa: E731
+    known = lambda name: KnownTarget(  # noqa: E731
         dispatches=dispatcher_path(DISPATCHERS, name), alike=listed(name), blocked=name in blocked
     )
     principal = principal_for_role(role)

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from policies.engine.decide import Context, Principal, Target, decide
-from policies.engine.schemas import Known
+from policies.engine.schemas import KnownTarget
 from policies.simulate.explain import explain
 from policies.specs import ConditionSpec, LimitSpec, PolicySpec, RuleSpec
 from tests.policies.world import KEYS, compiled, worlds
@@ -93,16 +93,16 @@ def test_a_tool_that_calls_others_is_explained_with_what_it_names():
             RuleSpec("allow", ("tool",), "list", frozenset({"user"})),
         ]
     )
-    held = {"list": Known(), "held": Known(blocked=True)}
+    held = {"list": KnownTarget(), "held": KnownTarget(blocked=True)}
 
     def told(arguments, **more):
         target = Target("tool", "crm", "call_tool", arguments)
         return explain(
-            policy, USER, target, NOW, known=Known(dispatches="name"), lookup=held.__getitem__, **more
+            policy, USER, target, NOW, known=KnownTarget(dispatches="name"), lookup=held.__getitem__, **more
         ).decision
 
     assert told({"name": "list"}).allowed
-    held["list"] = Known(blocked=True)
+    held["list"] = KnownTarget(blocked=True)
     assert told({"name": "list"}).reason == "tool_definition_changed"
     assert told({"name": "held"}).reason == "no_rule"
     assert not told({}).allowed

@@ -19,7 +19,7 @@ import pytest
 
 from policies.engine.limits import LimitRef
 from policies.limiter import shared
-from policies.limiter.limiter import MOST_NAMES, Admission, Limiter, build_limiter
+from policies.limiter.limiter import MOST_NAMES, LimitAnswer, Limiter, build_limiter
 from policies.limiter.shared import LocalTable, Locked, SharedTable
 from policies.limiter.table import Window, table_bytes
 from policies.specs import LimitSpec
@@ -244,7 +244,7 @@ async def test_admissions_say_what_is_full_and_when(tmp_path: Path) -> None:
     limiter = Limiter.open(tmp_path)
     wide, tight = limit(10, 60, b"wide"), limit(2, 30, b"tight")
     first = await limiter.admit([wide, tight])
-    assert first == Admission(True, "", 0.0, 2, 1, tight)
+    assert first == LimitAnswer(True, "", 0.0, 2, 1, tight)
     assert (await limiter.admit([wide, tight])).remaining == 0
     third = await limiter.admit([wide, tight])
     assert (third.allowed, third.reason, third.which) == (False, "rate_limited", tight)

@@ -11,7 +11,7 @@ import pytest
 from audit.events.sentences import REASONS
 from proxy.http import answers
 from proxy.http.answers import REFUSALS, Answer, refusal
-from proxy.mcp.message import Known, Refused
+from proxy.mcp.message import Readable, Refused
 
 # Every reason of the closed vocabulary that is answered, with the status the contract gives it.
 STATUS = {
@@ -160,7 +160,7 @@ def test_a_refusal_that_was_raised() -> None:
         -32022,
         "unsupported_version",
         "No.",
-        known=Known(id_json=b"9"),
+        known=Readable(id_json=b"9"),
         data={"supported": ["a"], "requested": "b"},
     )
     answer = answers.refused(raised, audit_id="x")

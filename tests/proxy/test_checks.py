@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from proxy.upstreams.catalogue import examine
 from proxy.upstreams.egress import Egress, parse_url
-from proxy.upstreams.transports.http.streamable_http import Limits, StreamableHttpTransport
+from proxy.upstreams.transports.http.streamable_http import StreamableHttpTransport, TransportLimits
 from tests.proxy.upstream import LOOPBACK
 from tests.support.upstream import FakeUpstream, error, result
 
@@ -21,7 +21,7 @@ async def test_a_server_that_says_what_it_was_sent_does_not_show_it() -> None:
         fake.script(error(-32601, "no"), method="server/discover")
         fake.script(result(said), method="initialize")
         transport = StreamableHttpTransport(
-            parse_url(fake.url), Egress(LOOPBACK), limits=Limits(first_byte=30, idle=30, connect=3)
+            parse_url(fake.url), Egress(LOOPBACK), limits=TransportLimits(first_byte=30, idle=30, connect=3)
         )
         try:
             report = await examine(transport, kind="streamable-http")

@@ -16,9 +16,9 @@ import psutil
 import pytest
 
 from proxy.upstreams.transports.base import UpstreamError, UpstreamRequest
-from proxy.upstreams.transports.http.streamable_http import Limits
+from proxy.upstreams.transports.http.streamable_http import TransportLimits
 from proxy.upstreams.transports.stdio import confine
-from proxy.upstreams.transports.stdio.child import Command
+from proxy.upstreams.transports.stdio.child import CommandLine
 from proxy.upstreams.transports.stdio.transport import StdioTransport
 
 SERVER = str(Path(__file__).with_name("hostile_command.py"))
@@ -69,8 +69,8 @@ async def hostile(state):
     started = []
 
     def make(ways=confine.WAYS, **options):
-        command = Command((sys.executable, SERVER), state=str(state), ways=tuple(ways), **options)
-        transport = StdioTransport(command, limits=Limits(first_byte=30, idle=30, connect=3))
+        command = CommandLine((sys.executable, SERVER), state=str(state), ways=tuple(ways), **options)
+        transport = StdioTransport(command, limits=TransportLimits(first_byte=30, idle=30, connect=3))
         started.append(transport)
 
         async def act(do: str):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from proxy.mcp import era
 from proxy.mcp.era import LEGACY_VERSIONS, Era
-from proxy.mcp.message import CLIENT_CAPABILITIES, PROTOCOL_VERSION, Known, Message, Refused, read
+from proxy.mcp.message import CLIENT_CAPABILITIES, PROTOCOL_VERSION, Message, Readable, Refused, read
 from proxy.mcp.mirrors import ParamHeader, Sent, decode_header, encode_header, param_headers, protocol_headers
 
 MODERN = "2026-07-28"
@@ -41,7 +41,7 @@ def headers(
 
 
 def classify(verb: str, sent: Headers, what: Message | None) -> Era:
-    return era.classify(verb, Sent(sent, what.known if what is not None else Known()), what)
+    return era.classify(verb, Sent(sent, what.known if what is not None else Readable()), what)
 
 
 def written(sent: Headers, what: Message, expected: Any = ()) -> Headers:

@@ -8,7 +8,7 @@ import pytest
 from proxy.upstreams.transports import session_table
 from proxy.upstreams.transports.base import Broken, Redirected, TimedOut, UpstreamError, UpstreamRequest
 from proxy.upstreams.transports.http.http_sse import OPEN, HttpSseTransport
-from proxy.upstreams.transports.http.streamable_http import Limits
+from proxy.upstreams.transports.http.streamable_http import TransportLimits
 from tests.proxy.upstream import Peer, upstream
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
@@ -72,7 +72,7 @@ class Server:
 
 def transport_of(state, **limits) -> HttpSseTransport:
     return HttpSseTransport(
-        state.transport(url=state.url(path="/sse"), limits=Limits(**{"first_byte": 2, "idle": 2, **limits}))
+        state.transport(url=state.url(path="/sse"), limits=TransportLimits(**{"first_byte": 2, "idle": 2, **limits}))
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from proxy.mcp.message import ABSENT, Known, Refused, TargetName, peek, read
+from proxy.mcp.message import ABSENT, Readable, Refused, TargetName, peek, read
 
 
 def call(params: str = '{"name":"echo"}', rpc_id: str = "1", method: str = "tools/call", extra: str = "") -> bytes:
@@ -283,15 +283,15 @@ def test_half_a_surrogate_pair_in_a_value_is_no_reason_to_refuse() -> None:
 
 
 def test_what_is_known_of_a_refused_message() -> None:
-    assert peek(call('{"name":"echo","arguments":null}', rpc_id='"r"')) == Known(
+    assert peek(call('{"name":"echo","arguments":null}', rpc_id='"r"')) == Readable(
         "request", b'"r"', "tools/call", (tool({}),)
     )
     assert peek(call('{"name":"echo","Name":"x"}')).targets == (tool(),)
-    assert peek(b'{"jsonrpc":"2.0","id":5,"method":"m","params":' + b"[" * 5000) == Known("request", b"5", "m", ())
+    assert peek(b'{"jsonrpc":"2.0","id":5,"method":"m","params":' + b"[" * 5000) == Readable("request", b"5", "m", ())
     # which id was meant cannot be known; after a parse error JSON-RPC wants none
     assert peek(b'{"jsonrpc":"2.0","id":1,"id":2,"method":"ping"}').id_json is None
-    assert peek(b'{"jsonrpc":"2.0","id":1,"method":"ping",}') == Known("request", None, "ping", ())
-    assert peek(b"\x00") == Known()
+    assert peek(b'{"jsonrpc":"2.0","id":1,"method":"ping",}') == Readable("request", None, "ping", ())
+    assert peek(b"\x00") == Readable()
     assert peek(call()) == read(call()).known
 
 

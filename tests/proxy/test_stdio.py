@@ -14,16 +14,16 @@ import pytest
 
 from proxy.upstreams.transports import session_table
 from proxy.upstreams.transports.base import Broken, Cancelled, TimedOut, Unreachable, UpstreamError, UpstreamRequest
-from proxy.upstreams.transports.http.streamable_http import Limits
+from proxy.upstreams.transports.http.streamable_http import TransportLimits
 from proxy.upstreams.transports.stdio import transport as stdio
-from proxy.upstreams.transports.stdio.child import Command, Ring
+from proxy.upstreams.transports.stdio.child import CommandLine, Ring
 from proxy.upstreams.transports.stdio.transport import StdioTransport
 
 SERVER = str(Path(__file__).with_name("stdio_server.py"))
 
 
-def command(*arguments: str, **options) -> Command:
-    return Command((sys.executable, SERVER, *arguments), **options)
+def command(*arguments: str, **options) -> CommandLine:
+    return CommandLine((sys.executable, SERVER, *arguments), **options)
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ async def start():
 
     def make(*arguments, mode="shared", limits=None, **options) -> StdioTransport:
         transport = StdioTransport(
-            command(*arguments, **options), mode=mode, limits=limits or Limits(first_byte=5, idle=5, connect=3)
+            command(*arguments, **options), mode=mode, limits=limits or TransportLimits(first_byte=5, idle=5, connect=3)
         )
         started.append(transport)
         return transport
@@ -298,9 +298,9 @@ async def test_each_bad_command_fails_within_seconds_with_its_own_cause(start, t
         assert time.monotonic() - started < 4
         return caught.value
 
-    missing = StdioTransport(Command(("no-such-program",)))
+    missing = StdioTransport(CommandLine(("no-such-program",)))
     assert "command not found" in (await cause(missing)).detail
-    folder = StdioTransport(Command((sys.executable,), directory="/nowhere"))
+    folder = StdioTransport(CommandLine((sys.executable,), directory="/nowhere"))
     assert "no such folder" in (await cause(folder)).detail
     failing = start("--fail")
     error = await cause(failing)
@@ -309,7 +309,7 @@ async def test_each_bad_command_fails_within_seconds_with_its_own_cause(start, t
     script = tmp_path / "script"
     script.write_text("#!/no/such/interpreter\n")
     script.chmod(0o755)
-    assert "No such file" in (await cause(StdioTransport(Command((str(script),))))).said
+    assert "No such file" in (await cause(StdioTransport(CommandLine((str(script),))))).said
 
 
 async def test_a_process_that_never_answers_times_out(start, monkeypatch):
@@ -378,7 +378,7 @@ async def test_memory_is_limited(start):
 async def test_a_line_without_end_stops_the_process():
     endless = "import sys\nwhile True: sys.stdout.write('x' * 65536)"
     transport = StdioTransport(
-        Command((sys.executable, "-c", endless)), limits=Limits(answer_bytes=1 << 20, first_byte=5)
+        CommandLine((sys.executable, "-c", endless)), limits=TransportLimits(answer_bytes=1 << 20, first_byte=5)
     )
     with pytest.raises(UpstreamError):
         await ask(transport, call())

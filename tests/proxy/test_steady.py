@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from proxy.legacy import listener
-from proxy.legacy.listener import Cursor, Ended, Resumed, listen
+from proxy.legacy.listener import Cursor, Resumed, SessionEnded, listen
 from proxy.mcp.sse import SseReader, bare
 from proxy.upstreams.transports.base import Broken, BufferedResponse, Unreachable, UpstreamError, UpstreamResponse
 
@@ -117,7 +117,7 @@ async def test_listening_goes_on_until_the_session_is_over() -> None:
         BufferedResponse(404, []),
     ]
     server = Server(*streams)
-    with pytest.raises(Ended):
+    with pytest.raises(SessionEnded):
         await listen(server.open, 1000, lambda _: None, offer)
     assert (heard, server.asked) == ([b"data: a\n\n", b"data: b\n\n"], [b"", b"4", b"4", b"4"])
 

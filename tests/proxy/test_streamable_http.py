@@ -9,7 +9,7 @@ import pytest
 
 from proxy.upstreams.transports.base import Broken, Redirected, TimedOut, TooLarge, Unreachable, UpstreamRequest
 from proxy.upstreams.transports.http.connection import HIGH_WATER
-from proxy.upstreams.transports.http.streamable_http import Limits
+from proxy.upstreams.transports.http.streamable_http import TransportLimits
 from tests.proxy.upstream import Peer, once, upstream
 
 
@@ -158,7 +158,7 @@ async def test_a_redirect_is_named_and_not_followed():
 )
 async def test_what_is_too_large_is_cut(wire):
     async with upstream(once(wire)) as server:
-        transport = server.transport(limits=Limits(answer_bytes=2000))
+        transport = server.transport(limits=TransportLimits(answer_bytes=2000))
         with pytest.raises(TooLarge):
             await call(transport)
         await settled(transport)
@@ -167,13 +167,13 @@ async def test_what_is_too_large_is_cut(wire):
 async def test_a_stream_is_not_bounded_by_the_size_of_answers():
     wire = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n" + b"data: x\n\n" * 1000
     async with upstream(once(wire)) as server:
-        transport = server.transport(limits=Limits(answer_bytes=2000))
+        transport = server.transport(limits=TransportLimits(answer_bytes=2000))
         assert len(await call(transport)) == 9000
 
 
 async def test_no_answer_times_out_and_closes():
     async with upstream(once(hold=5)) as server:
-        transport = server.transport(limits=Limits(first_byte=0.2))
+        transport = server.transport(limits=TransportLimits(first_byte=0.2))
         started = time.monotonic()
         with pytest.raises(TimedOut) as caught:
             await call(transport)
@@ -186,24 +186,24 @@ async def test_a_dripping_head_times_out_all_the_same():
     wire = b"HTTP/1.1 200 OK\r\nx: " + b"y" * 1000
     async with upstream(once(*(bytes([b]) for b in wire), pause=0.02)) as server:
         with pytest.raises(TimedOut):
-            await call(server.transport(limits=Limits(first_byte=0.3)))
+            await call(server.transport(limits=TransportLimits(first_byte=0.3)))
 
 
 async def test_a_dripping_body_times_out_but_a_dripping_stream_goes_on():
     json_head = b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n"
     async with upstream(once(json_head, *[b"x"] * 1000, pause=0.02)) as server:
         with pytest.raises(TimedOut):
-            await call(server.transport(limits=Limits(idle=0.3, answer_seconds=0.5)))
+            await call(server.transport(limits=TransportLimits(idle=0.3, answer_seconds=0.5)))
     sse_head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
     async with upstream(once(sse_head, *[b": x\n\n"] * 40, pause=0.02)) as server:
-        transport = server.transport(limits=Limits(idle=0.3, answer_seconds=0.5))
+        transport = server.transport(limits=TransportLimits(idle=0.3, answer_seconds=0.5))
         assert await call(transport) == b": x\n\n" * 40
 
 
 async def test_an_idle_stream_times_out_unless_told_otherwise():
     wire = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n: hi\n\n"
     async with upstream(once(wire, hold=0.6)) as server:
-        transport = server.transport(limits=Limits(idle=0.2))
+        transport = server.transport(limits=TransportLimits(idle=0.2))
         response = await transport.send(post())
         assert await response.read() == b": hi\n\n"
         with pytest.raises(TimedOut):
@@ -237,7 +237,7 @@ async def test_a_slow_reader_holds_the_upstream_back_with_flat_memory():
             sent += 65536
 
     async with upstream(flood) as server:
-        transport = server.transport(limits=Limits(idle=0.3))
+        transport = server.transport(limits=TransportLimits(idle=0.3))
         response = await transport.send(post())
         await asyncio.sleep(0.6)  # longer than the idle limit: it is the reader who is slow
         assert sent < total / 2
@@ -383,7 +383,7 @@ async def test_an_answer_before_the_request_is_read_is_taken_but_the_connection_
 
 async def test_idle_connections_are_closed_after_a_while_and_the_keep_alive_header_is_heeded():
     async with upstream() as server:
-        transport = server.transport(limits=Limits(keep_alive=0.2))
+        transport = server.transport(limits=TransportLimits(keep_alive=0.2))
         await asyncio.gather(*(call(transport) for _ in range(3)))
         assert transport.counts == (0, 3)
         await asyncio.sleep(0.5)
@@ -425,7 +425,7 @@ async def test_a_connect_that_hangs_times_out():
     from tests.proxy.upstream import LOOPBACK
 
     url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
-    transport = StreamableHttpTransport(parse_url(url), Egress(LOOPBACK), limits=Limits(connect=0.3))
+    transport = StreamableHttpTransport(parse_url(url), Egress(LOOPBACK), limits=TransportLimits(connect=0.3))
     started = time.monotonic()
     with pytest.raises(Unreachable):
         await call(transport)

@@ -12,7 +12,7 @@ from cryptography.x509.oid import NameOID
 
 from proxy.upstreams.egress import Egress, parse_url
 from proxy.upstreams.transports.base import Broken, Unreachable, UpstreamRequest
-from proxy.upstreams.transports.http.streamable_http import Limits, StreamableHttpTransport
+from proxy.upstreams.transports.http.streamable_http import StreamableHttpTransport, TransportLimits
 from proxy.upstreams.transports.http.tls import BadCertificate, client_context
 from tests.proxy.upstream import LOOPBACK, Peer, upstream
 
@@ -82,7 +82,7 @@ def resolve_here(host, port, **_):
 def transport(server, context, host="upstream.example", **limits) -> StreamableHttpTransport:
     origin = parse_url(f"https://{host}:{server.port}/mcp")
     return StreamableHttpTransport(
-        origin, Egress(LOOPBACK, resolver=resolve_here), context=context, limits=Limits(**limits)
+        origin, Egress(LOOPBACK, resolver=resolve_here), context=context, limits=TransportLimits(**limits)
     )
 
 

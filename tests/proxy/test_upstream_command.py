@@ -76,14 +76,14 @@ def test_what_is_said_changes_and_nothing_else(crm, said, setting, value):
 
 def test_every_option_is_there_for_both(crm):
     """What `add` can say, `change` can, and each setting of the model that the API has can be said."""
-    from proxy.api.serializers import UpstreamChange
+    from proxy.api.serializers import UpstreamChangeSerializer
 
     settings = {option.setting for option in (*options.OPTIONS, *options.CHANGES)} | {
         "url",
         "command",
     }
     assert (
-        set(UpstreamChange().fields) | {"environment", "working_directory", "process_mode", "memory_limit_mb"}
+        set(UpstreamChangeSerializer().fields) | {"environment", "working_directory", "process_mode", "memory_limit_mb"}
         <= settings
     )
     for act in ("add", "change"):

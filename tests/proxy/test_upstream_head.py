@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from proxy.http.headers import is_json, is_plain, request_headers
 from proxy.mcp import era
-from proxy.mcp.message import Known, Refused, read
+from proxy.mcp.message import Readable, Refused, read
 from proxy.mcp.mirrors import VERSION, Sent, decode_header, protocol_headers
 from proxy.upstreams.egress import parse_url
 from proxy.upstreams.transports.base import Headers, UpstreamRequest
@@ -69,7 +69,7 @@ GOOD = [(b"mcp-protocol-version", MODERN.encode()), (b"mcp-method", b"tools/call
 def head(verb: str, headers: Headers, body: bytes) -> bytes:
     """The head that goes upstream, as the pipeline has it made; raises Refused."""
     message = read(body) if verb == "POST" else None
-    sent = Sent(headers, message.known if message is not None else Known())
+    sent = Sent(headers, message.known if message is not None else Readable())
     spoken = era.classify(verb, sent, message)
     if message is not None and spoken.modern:
         protocol = protocol_headers(sent, message, spoken.version)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_network
 
 from proxy.upstreams.egress import Egress, parse_url
-from proxy.upstreams.transports.http.streamable_http import Limits, StreamableHttpTransport
+from proxy.upstreams.transports.http.streamable_http import StreamableHttpTransport, TransportLimits
 
 LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 
@@ -67,11 +67,13 @@ class Upstream:
     def url(self, scheme: str = "http", path: str = "/mcp") -> str:
         return f"{scheme}://127.0.0.1:{self.port}{path}"
 
-    def transport(self, *, url: str = "", limits: Limits | None = None, **options: object) -> StreamableHttpTransport:
+    def transport(
+        self, *, url: str = "", limits: TransportLimits | None = None, **options: object
+    ) -> StreamableHttpTransport:
         return StreamableHttpTransport(
             parse_url(url or self.url()),
             Egress(LOOPBACK),
-            limits=limits or Limits(connect=2, first_byte=2, idle=2),
+            limits=limits or TransportLimits(connect=2, first_byte=2, idle=2),
             **options,
         )  # type: ignore[arg-type]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sentinel.refused_acts import Flood
+from sentinel.refused_acts import RefusedActs
 
 
 class Clock:
@@ -14,7 +14,7 @@ class Clock:
 
 
 def test_an_insider_is_not_hidden_behind_strangers() -> None:
-    flood = Flood(clock=Clock())
+    flood = RefusedActs(clock=Clock())
     written = sum(flood.admit("203.0.113.7", "missing_credential") is not None for _ in range(500))
     assert written == 20
     assert [flood.admit(7, "permission_denied", known=True) for _ in range(12)] == [0] * 12
@@ -22,14 +22,14 @@ def test_an_insider_is_not_hidden_behind_strangers() -> None:
 
 
 def test_nor_behind_strangers_from_everywhere() -> None:
-    flood = Flood(clock=Clock())
+    flood = RefusedActs(clock=Clock())
     written = sum(flood.admit(f"2001:db8:{n:x}", "missing_credential") is not None for n in range(5000))
     assert written == 100
     assert [flood.admit(n, "permission_denied", known=True) for n in range(50)] == [0] * 50
 
 
 def test_nor_is_what_one_does_beside_what_one_does_more_loudly() -> None:
-    flood = Flood(clock=Clock())
+    flood = RefusedActs(clock=Clock())
     for _ in range(100):
         flood.admit(7, "rate_limited", known=True)
     assert flood.admit(7, "permission_denied", known=True) == 0
@@ -37,7 +37,7 @@ def test_nor_is_what_one_does_beside_what_one_does_more_loudly() -> None:
 
 def test_what_was_left_out_is_told_by_whoever_comes_next() -> None:
     clock = Clock()
-    flood = Flood(per_second=2, clock=clock)
+    flood = RefusedActs(per_second=2, clock=clock)
     assert [flood.admit("a", "x") for _ in range(5)] == [0, 0, None, None, None]
     assert flood.admit("b", "x") == 0
     clock.now += 1

@@ -12,7 +12,7 @@ from audit.drain.drainer import Drainer
 from sentinel.observability import database_gauges, metrics
 from sentinel.observability.gauges import Facts, drainer_facts, journal_facts
 from sentinel.server import health
-from sentinel.server.health import State, may_scrape, readyz
+from sentinel.server.health import Readiness, may_scrape, readyz
 
 STATE = {(name,): 0 for name, how in metrics.STATES.items() if not how.labels} | {("limiter_backend", "machine"): 1}
 FINE = {"started": True, "journal_usable": True, "snapshot_age": 0.5}
@@ -32,7 +32,7 @@ FINE = {"started": True, "journal_usable": True, "snapshot_age": 0.5}
     ],
 )
 def test_readiness_tells_the_truth(change: dict[str, Any], status: int, word: str) -> None:
-    told, body = readyz(State(**{**FINE, **change}))
+    told, body = readyz(Readiness(**{**FINE, **change}))
     assert told == status
     assert word in str(body)
     assert (body["status"] == "ready") == (status == 200)

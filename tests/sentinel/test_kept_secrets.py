@@ -85,7 +85,7 @@ def test_a_disk_that_is_full_leaves_no_half_secret(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(localsecrets.Unusable, match="No space left"):
+    with pytest.raises(localsecrets.UnusableSecret, match="No space left"):
         localsecrets.kept(tmp_path / "secrets", "secret-key")
     assert list((tmp_path / "secrets").iterdir()) == []
 

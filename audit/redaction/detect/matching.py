@@ -20,7 +20,7 @@ from audit.redaction.detect.patterns import FORMS, RUN, Form
 from audit.redaction.detect.prefixes import opening
 from audit.redaction.detect.randomness import entropy, mixed, only_words
 
-__all__ = ("LOOSE", "OPENINGS", "UNANCHORED", "Found", "compile_bytes", "search_forms")
+__all__ = ("LOOSE", "OPENINGS", "UNANCHORED", "SecretPlace", "compile_bytes", "search_forms")
 
 UNANCHORED, _ANCHORED = re2._Anchor.UNANCHORED, re2._Anchor.ANCHOR_START
 _ESCAPE = r"\\[nrtbfv]|\\u[0-9a-fA-F]{4}"
@@ -28,7 +28,7 @@ _WORD = rf"(?:\b|{_ESCAPE})"
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SecretPlace:
     """A secret's place in a text."""
 
     start: int
@@ -114,7 +114,7 @@ def _trimmed(value: bytes) -> bytes:
     return value.rstrip(b".-") or value
 
 
-def search_forms(text: bytes, effort: Effort | None = None) -> Iterator[Found]:
+def search_forms(text: bytes, effort: Effort | None = None) -> Iterator[SecretPlace]:
     """Find every secret that its own form gives away; what overlaps is left to the caller. Raises TooDear."""
     position, size = 0, len(text)
     effort = effort or Effort(size)
@@ -133,7 +133,7 @@ def search_forms(text: bytes, effort: Effort | None = None) -> Iterator[Found]:
             start, end = spans[1]
             value = _trimmed(text[start:end])
             if _passes(_BEGINNING[index], value):
-                yield Found(start, start + len(value), _BEGINNING[index].kind)
+                yield SecretPlace(start, start + len(value), _BEGINNING[index].kind)
                 position = start + len(value)
                 break
             effort.spend(min(end - start, _READ_IN_VAIN))  # and it is read again from its second byte
@@ -141,23 +141,23 @@ def search_forms(text: bytes, effort: Effort | None = None) -> Iterator[Found]:
         yield from _search_loose(text)
 
 
-def _search_loose(text: bytes) -> Iterator[Found]:
+def _search_loose(text: bytes) -> Iterator[SecretPlace]:
     for form, pattern in _searched():
         if form.needs is not RUN and not any(literal in text for literal in form.needs):
             continue
         for match in pattern.finditer(text):
             value = _trimmed(match.group(1))
             if _passes(form, value):
-                yield Found(match.start(1), match.start(1) + len(value), form.kind)
+                yield SecretPlace(match.start(1), match.start(1) + len(value), form.kind)
     for match in _AWS_SECRET.finditer(text):
         if _is_aws_secret(match[0]):
-            yield Found(*match.span(), "aws-secret")
+            yield SecretPlace(*match.span(), "aws-secret")
     for match in _UNLISTED.finditer(text):
         if _is_unlisted(match["random"]) and (
             before := _UNLISTED_BEFORE.search(text, max(0, match.start() - 60), match.start())
         ):
             if before[0][:3].lower() != b"sha":
-                yield Found(before.start(), match.end(), "token")
+                yield SecretPlace(before.start(), match.end(), "token")
 
 
 # An AWS secret key has no prefix; its length, alphabet and randomness give it away.

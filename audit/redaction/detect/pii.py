@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-from audit.redaction.detect.matching import Found
+from audit.redaction.detect.matching import SecretPlace
 
 __all__ = ("KINDS",)
 
@@ -29,16 +29,16 @@ _PHONE = re.compile(
 )
 
 
-def _emails(text: bytes) -> Iterator[Found]:
+def _emails(text: bytes) -> Iterator[SecretPlace]:
     for match in _EMAIL.finditer(text):
-        yield Found(*match.span(), "email")
+        yield SecretPlace(*match.span(), "email")
 
 
-def _cards(text: bytes) -> Iterator[Found]:
+def _cards(text: bytes) -> Iterator[SecretPlace]:
     for match in _CARD.finditer(text):
         digits = [c - 48 for c in match[0] if 48 <= c <= 57]
         if 13 <= len(digits) <= 19 and len(set(digits)) > 1 and _luhn(digits):
-            yield Found(*match.span(), "card")
+            yield SecretPlace(*match.span(), "card")
 
 
 def _luhn(digits: list[int]) -> bool:
@@ -48,23 +48,23 @@ def _luhn(digits: list[int]) -> bool:
     return total % 10 == 0
 
 
-def _ibans(text: bytes) -> Iterator[Found]:
+def _ibans(text: bytes) -> Iterator[SecretPlace]:
     for match in _IBAN.finditer(text):
         plain = match[0].replace(b" ", b"").decode()
         if (
             _IBAN_LENGTH.get(plain[:2]) == str(len(plain))
             and int("".join(str(int(c, 36)) for c in plain[4:] + plain[:4])) % 97 == 1
         ):
-            yield Found(*match.span(), "iban")
+            yield SecretPlace(*match.span(), "iban")
 
 
-def _phones(text: bytes) -> Iterator[Found]:
+def _phones(text: bytes) -> Iterator[SecretPlace]:
     for match in _PHONE.finditer(text):
         if 9 <= sum(48 <= c <= 57 for c in match[0]) <= 15:
-            yield Found(*match.span(), "phone")
+            yield SecretPlace(*match.span(), "phone")
 
 
-KINDS: dict[str, Callable[[bytes], Iterator[Found]]] = {
+KINDS: dict[str, Callable[[bytes], Iterator[SecretPlace]]] = {
     "email": _emails,
     "card": _cards,
     "iban": _ibans,

@@ -9,7 +9,7 @@ from policies import vocabulary
 from policies.api.serializers.parts import ROLE, Output, networks, slugs
 
 
-class KeyChange(Strict):
+class KeyChangeSerializer(Strict):
     """What may be changed of a live key."""
 
     name = Char(max_length=100, help_text="Shown in every event: who or what calls with it.")
@@ -22,7 +22,7 @@ class KeyChange(Strict):
     query_allowed = Bool(required=False, help_text="Whether it may be sent as ?api_key= to the gateway.")
 
 
-class KeyCreation(KeyChange):
+class KeyCreationSerializer(KeyChangeSerializer):
     """A new key: an agent's with a role, or an administrative one with a duty."""
 
     role = Char(required=False, allow_null=True, **ROLE, help_text="For an agent's key.")
@@ -39,7 +39,7 @@ class KeyCreation(KeyChange):
     )
 
 
-class Rotation(Strict):
+class RotationSerializer(Strict):
     """How a key is rotated."""
 
     overlap_seconds = Whole(
@@ -47,13 +47,13 @@ class Rotation(Strict):
     )
 
 
-class Revocation(Strict):
+class RevocationSerializer(Strict):
     """Why a key is revoked."""
 
     reason = Char(required=False, allow_blank=True, max_length=500, default="")
 
 
-class Secret(Output):
+class SecretSerializer(Output):
     """One generation of a key's secret, without the secret."""
 
     generation = serializers.IntegerField()
@@ -62,7 +62,7 @@ class Secret(Output):
     not_after = serializers.DateTimeField(allow_null=True, help_text="When it stops working; null for the present one.")
 
 
-class Key(Output):
+class KeySerializer(Output):
     """A key, without its secret."""
 
     id = serializers.UUIDField()
@@ -82,12 +82,12 @@ class Key(Output):
     revoked_reason = serializers.CharField()
     created_at = serializers.DateTimeField()
     created_by = serializers.CharField()
-    secrets = Secret(many=True)
+    secrets = SecretSerializer(many=True)
     last_used_at = serializers.DateTimeField(allow_null=True)
     last_ip = serializers.CharField(allow_null=True)
 
 
-class NewKey(Key):
+class NewKeySerializer(KeySerializer):
     """A key and, this once, its secret."""
 
     key = serializers.CharField(allow_null=True, help_text="The secret; null when this answer is a repetition.")

@@ -9,7 +9,7 @@ from policies import vocabulary
 from policies.api.serializers.parts import ROLE, Output
 
 
-class Draft(Strict):
+class DraftSerializer(Strict):
     """A policy as text."""
 
     document = Char(
@@ -17,7 +17,7 @@ class Draft(Strict):
     )
 
 
-class Policy(Output):
+class PolicySerializer(Output):
     """The policy as stored."""
 
     version = serializers.IntegerField(help_text="The version that events carry.")
@@ -27,7 +27,7 @@ class Policy(Output):
     document = serializers.CharField()
 
 
-class Change(Output):
+class ChangeSerializer(Output):
     """One change."""
 
     change = serializers.ChoiceField(choices=("add", "change", "remove"))
@@ -37,17 +37,17 @@ class Change(Output):
     after = serializers.JSONField(allow_null=True)
 
 
-class Applied(Output):
+class AppliedSerializer(Output):
     """What applying a policy changed, or would change."""
 
     changed = serializers.BooleanField()
     dry_run = serializers.BooleanField()
     policy_version = serializers.IntegerField()
-    changes = Change(many=True)
+    changes = ChangeSerializer(many=True)
     diff = serializers.CharField(help_text="The difference of the two documents, line by line.")
 
 
-class Checked(Output):
+class CheckedSerializer(Output):
     """What is in a valid policy."""
 
     valid = serializers.BooleanField()
@@ -57,7 +57,7 @@ class Checked(Output):
     audit = serializers.IntegerField()
 
 
-class Version(Output):
+class VersionSerializer(Output):
     """One version of the policy, without its text."""
 
     version = serializers.IntegerField()
@@ -66,14 +66,14 @@ class Version(Output):
     origin = serializers.CharField()
 
 
-class WholeVersion(Version):
+class WholeVersionSerializer(VersionSerializer):
     """One version of the policy."""
 
     document = serializers.CharField()
     diff = serializers.CharField(help_text="What it changed.")
 
 
-class Question(Strict):
+class QuestionSerializer(Strict):
     """A call that somebody asks about; nothing is executed."""
 
     key = Char(required=False, allow_null=True, max_length=100, help_text="A key: its id, prefix or name.")
@@ -91,7 +91,7 @@ class Question(Strict):
     at = Moment(required=False, allow_null=True, help_text="Not given: now.")
 
 
-class RuleReference(Output):
+class RuleReferenceSerializer(Output):
     """A rule as events name it."""
 
     id = serializers.IntegerField()
@@ -99,21 +99,21 @@ class RuleReference(Output):
     effect = serializers.ChoiceField(choices=vocabulary.EFFECTS)
 
 
-class SettledBy(RuleReference):
+class SettledBySerializer(RuleReferenceSerializer):
     """The rule that settled it."""
 
     label = serializers.CharField()  # type: ignore[assignment]
 
 
-class Near(Output):
+class NearSerializer(Output):
     """A rule that came close, and what kept it from matching."""
 
-    rule = RuleReference()
+    rule = RuleReferenceSerializer()
     label = serializers.CharField()  # type: ignore[assignment]
     why = serializers.ListField(child=serializers.CharField())
 
 
-class Counted(Output):
+class CountedSerializer(Output):
     """A limit that counts such a call."""
 
     id = serializers.IntegerField()
@@ -123,21 +123,21 @@ class Counted(Output):
     per = serializers.ListField(child=serializers.CharField())
 
 
-class Explanation(Output):
+class ExplanationSerializer(Output):
     """The gateway's own decision, and everything around it."""
 
     allowed = serializers.BooleanField()
     reason = serializers.CharField()
-    rule = SettledBy(allow_null=True)
+    rule = SettledBySerializer(allow_null=True)
     message = serializers.CharField(help_text="What the caller would be told.")
     policy_version = serializers.IntegerField()
     listed = serializers.BooleanField(help_text="Whether a list would show it.")
     example = serializers.JSONField(
         allow_null=True, help_text="Arguments that would be allowed, where some were found."
     )
-    errors = RuleReference(many=True)  # type: ignore[assignment]
+    errors = RuleReferenceSerializer(many=True)  # type: ignore[assignment]
     observed = serializers.ListField(child=serializers.CharField())
-    near = Near(many=True)
-    limits = Counted(many=True)
+    near = NearSerializer(many=True)
+    limits = CountedSerializer(many=True)
     audit_level = serializers.CharField(allow_null=True)
     notes = serializers.ListField(child=serializers.CharField(), help_text="What should be said of the key itself.")

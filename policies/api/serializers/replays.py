@@ -10,7 +10,7 @@ from core.api.fields import Char, Moment, Strict
 from policies.api.serializers.parts import Output
 
 
-class ReplayRequest(Strict):
+class ReplayRequestSerializer(Strict):
     """A draft policy to try on past events."""
 
     document = Char(max_length=4_000_000, allow_blank=True, help_text="The policy in YAML.")
@@ -18,7 +18,7 @@ class ReplayRequest(Strict):
     until = Moment(required=False, allow_null=True, help_text="Not given: now.")
 
 
-class Replayed(Output):
+class ReplayedSerializer(Output):
     """Events that would be decided otherwise, of one kind."""
 
     key_prefix = serializers.CharField()
@@ -41,7 +41,7 @@ class Replayed(Output):
         return super().get_fields() | {"from": serializers.ChoiceField(choices=("allowed", "denied"))}
 
 
-class ReplayReport(Output):
+class ReplayReportSerializer(Output):
     """What a replay found."""
 
     decided = serializers.IntegerField()
@@ -61,15 +61,15 @@ class ReplayReport(Output):
         required=False, help_text="How many of those decided the present policy cannot decide."
     )
     undecidable_because = serializers.DictField(child=serializers.IntegerField())
-    groups = Replayed(many=True, help_text="What the draft would decide otherwise than was decided then.")
-    undone = Replayed(
+    groups = ReplayedSerializer(many=True, help_text="What the draft would decide otherwise than was decided then.")
+    undone = ReplayedSerializer(
         many=True,
         required=False,
         help_text="What is decided otherwise by now, and the draft would decide as then again.",
     )
 
 
-class Replay(Output):
+class ReplaySerializer(Output):
     """A replay, and how far it is."""
 
     id = serializers.UUIDField()
@@ -82,4 +82,4 @@ class Replay(Output):
     finished_at = serializers.DateTimeField(allow_null=True)
     error = serializers.CharField()
     payloads = serializers.BooleanField(help_text="Whether conditions on arguments were asked.")
-    report = ReplayReport(allow_null=True)
+    report = ReplayReportSerializer(allow_null=True)

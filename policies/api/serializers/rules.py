@@ -11,14 +11,14 @@ from policies.api.serializers.parts import ROLE, Output, networks, slugs
 # -- roles
 
 
-class RoleChange(Strict):
+class RoleChangeSerializer(Strict):
     """A role's name and what it is for."""
 
     name = Pattern(vocabulary.ROLE_NAME, **ROLE)
     description = Char(required=False, allow_blank=True, max_length=500)
 
 
-class Role(Output):
+class RoleSerializer(Output):
     """A role."""
 
     id = serializers.IntegerField()
@@ -30,7 +30,7 @@ class Role(Output):
 # -- rules
 
 
-class Condition(Strict):
+class ConditionSerializer(Strict):
     """One thing that must hold of a call for its rule to match."""
 
     subject = Choice(choices=vocabulary.SUBJECTS, required=False, default="arguments")
@@ -57,7 +57,7 @@ class Condition(Strict):
     )
 
 
-class Window(Strict):
+class WindowSerializer(Strict):
     """When a rule is in force."""
 
     days = serializers.ListField(child=Choice(choices=vocabulary.WEEKDAYS), required=False, default=list, max_length=7)
@@ -73,7 +73,7 @@ class Window(Strict):
     valid_until = Moment(required=False, allow_null=True, default=None)
 
 
-class RuleChange(Strict):
+class RuleChangeSerializer(Strict):
     """A rule: who, what, when, and what a refused caller is told."""
 
     name = Char(required=False, allow_blank=True, max_length=100, help_text="Shown in events; unique when given.")
@@ -102,8 +102,8 @@ class RuleChange(Strict):
         max_length=vocabulary.MAX_PATTERN, help_text="The whole name, case-sensitive; * and ? are wildcards."
     )
     upstreams = slugs(required=False, help_text="None: every upstream.")
-    conditions = Condition(many=True, required=False, help_text="All must hold.")
-    window = Window(required=False)
+    conditions = ConditionSerializer(many=True, required=False, help_text="All must hold.")
+    window = WindowSerializer(required=False)
     networks = networks(required=False, help_text="None: from anywhere.")
     reason = Char(
         required=False, allow_blank=True, max_length=vocabulary.MAX_REASON, help_text="Told to a refused caller."
@@ -113,7 +113,7 @@ class RuleChange(Strict):
     observe = Bool(required=False, help_text="Decides nothing; what it would do stands in the event.")
 
 
-class RuleWindow(Output):
+class RuleWindowSerializer(Output):
     """When a rule is in force."""
 
     days = serializers.ListField(child=serializers.ChoiceField(choices=vocabulary.WEEKDAYS))
@@ -124,7 +124,7 @@ class RuleWindow(Output):
     valid_until = serializers.DateTimeField(allow_null=True)
 
 
-class RuleCondition(Output):
+class RuleConditionSerializer(Output):
     """One thing that must hold of a call."""
 
     subject = serializers.ChoiceField(choices=vocabulary.SUBJECTS)
@@ -134,7 +134,7 @@ class RuleCondition(Output):
     value = serializers.JSONField(allow_null=True)
 
 
-class Rule(Output):
+class RuleSerializer(Output):
     """A rule."""
 
     id = serializers.IntegerField(help_text="The id that events name.")
@@ -145,8 +145,8 @@ class Rule(Output):
     kinds = serializers.ListField(child=serializers.ChoiceField(choices=vocabulary.KINDS))
     pattern = serializers.CharField()
     upstreams = serializers.ListField(child=serializers.CharField())
-    conditions = RuleCondition(many=True)
-    window = RuleWindow()
+    conditions = RuleConditionSerializer(many=True)
+    window = RuleWindowSerializer()
     networks = serializers.ListField(child=serializers.CharField())
     reason = serializers.CharField()
     note = serializers.CharField()
@@ -158,7 +158,7 @@ class Rule(Output):
 # -- limits
 
 
-class LimitChange(Strict):
+class LimitChangeSerializer(Strict):
     """A limit: at most so many requests in any so many seconds."""
 
     name = Char(required=False, allow_blank=True, max_length=100)
@@ -193,7 +193,7 @@ class LimitChange(Strict):
     enabled = Bool(required=False)
 
 
-class Limit(Output):
+class LimitSerializer(Output):
     """A limit."""
 
     id = serializers.IntegerField()

@@ -18,7 +18,7 @@ from django.conf import settings
 from proxy.upstreams.egress import Origin
 from proxy.upstreams.transports import base
 from proxy.upstreams.transports.base import Broken, Unreachable, UpstreamError, UpstreamRequest, UpstreamResponse
-from proxy.upstreams.transports.http.streamable_http import Limits, StreamableHttpTransport
+from proxy.upstreams.transports.http.streamable_http import StreamableHttpTransport, TransportLimits
 
 SOCKET = "upstreams.sock"
 ANSWER = b"x-upstream-answer"
@@ -49,13 +49,13 @@ def socket_path(folder: Path) -> str:
     return f"/proc/self/fd/{_folders[plain]}/{SOCKET}"
 
 
-def pool(folder: Path, limits: Limits | None = None) -> StreamableHttpTransport:
+def pool(folder: Path, limits: TransportLimits | None = None) -> StreamableHttpTransport:
     """Make the pool of connections to the host."""
     return StreamableHttpTransport(
         Origin("http", "upstreams", 80, "/"),
         None,
         headers=[(KEY, host_key())],
-        limits=limits or Limits(),
+        limits=limits or TransportLimits(),
         unix=socket_path(folder),
     )
 
@@ -69,7 +69,7 @@ def host_key() -> bytes:
 class HostedTransport:
     """One upstream's transport in the host process."""
 
-    def __init__(self, slug: str, mark: str, folder: Path, limits: Limits) -> None:
+    def __init__(self, slug: str, mark: str, folder: Path, limits: TransportLimits) -> None:
         # the host keeps the limits; here only the host itself can be too slow
         slack = replace(limits, connect=max(limits.connect, 5.0), first_byte=0, idle=0, keep_alive=60.0)
         self._pool = pool(folder, slack)

@@ -70,7 +70,7 @@ class Command(BaseCommand):
         shown = None
         if options["demo"]:
             careless, shown = demo.prepare(config)
-            supervisor.extra.append(serve.Child("demo", lambda child: careless, ready=True))
+            supervisor.extra.append(serve.ChildProcess("demo", lambda child: careless, ready=True))
 
         def announce(address: str) -> None:
             count = f"{options['workers']} worker" + ("s" if options["workers"] > 1 else "")

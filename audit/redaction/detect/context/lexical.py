@@ -17,7 +17,7 @@ from audit.redaction.detect.context.syntax import by_place
 from audit.redaction.detect.context.tables import in_columns
 from audit.redaction.detect.context.values import read_value
 from audit.redaction.detect.heuristics import TOKEN, WORDS_NOT_VALUES, accepts, looks_like_our_token
-from audit.redaction.detect.matching import UNANCHORED, Found, compile_bytes, search_forms
+from audit.redaction.detect.matching import UNANCHORED, SecretPlace, compile_bytes, search_forms
 from audit.redaction.detect.names import NOTHING, Name, judge
 from audit.redaction.detect.randomness import looks_random
 
@@ -66,7 +66,7 @@ _ENV_LINE = re.compile(rb"(?:^|[\r\n])[ \t]{0,16}(?:export[ \t]{1,8}|set[ \t]{1,
 _ENV_NAME = re.compile(rb"[A-Z][A-Z0-9_]{1,80}\Z")
 
 
-def find(text: bytes, *, cut: bool = False, effort: Effort | None = None) -> list[Found]:
+def find(text: bytes, *, cut: bool = False, effort: Effort | None = None) -> list[SecretPlace]:
     """Find the secrets in a text, in order and apart from each other. `cut`: the text may end within one. Raises TooDear."""
     effort = effort or Effort(len(text))
     found = list(search_forms(text, effort))
@@ -78,8 +78,8 @@ def find(text: bytes, *, cut: bool = False, effort: Effort | None = None) -> lis
     return merge(text, found)
 
 
-def _by_name(text: bytes, cut: bool, effort: Effort) -> list[Found]:
-    found: list[Found] = []
+def _by_name(text: bytes, cut: bool, effort: Effort) -> list[SecretPlace]:
+    found: list[SecretPlace] = []
     spoken: list[int] = []  # where a sentence speaks of a secret
     position, size = 0, len(text)
     match_at, anchor = _NAME._regexp.Match, UNANCHORED
@@ -131,7 +131,7 @@ def _within_random(text: bytes, start: int, end: int) -> bool:
 _JOINS = (b"+", b"/")
 
 
-def after_name(text: bytes, start: int, end: int, name: Name, cut: bool, effort: Effort) -> Found | None:
+def after_name(text: bytes, start: int, end: int, name: Name, cut: bool, effort: Effort) -> SecretPlace | None:
     """Say what a name at text[start:end] makes a secret."""
     while end > start and text[end - 1 : end] in (b".", b"-"):
         end -= 1
@@ -145,7 +145,7 @@ def after_name(text: bytes, start: int, end: int, name: Name, cut: bool, effort:
         value = xml["value"].strip()
         closed = xml.end() < len(text) or cut or b" " not in value
         if value and closed and not looks_like_our_token(value) and accepts(name, value):
-            return Found(*xml.span("value"), name.kind)
+            return SecretPlace(*xml.span("value"), name.kind)
         return None
     if (yaml := _YAML_PAIR.match(text, end)) and _YAML_NAME.search(text, max(0, start - 40), start):
         return read_value(text, yaml.end(), name, cut, effort, quoted_name=True)
@@ -156,18 +156,18 @@ def after_name(text: bytes, start: int, end: int, name: Name, cut: bool, effort:
             before := _PAIR_BEFORE.search(text, max(0, start - 600), start)
         ):
             effort.spend(600)
-            return Found(*before.span("value"), name.kind) if accepts(name, before["value"]) else None
+            return SecretPlace(*before.span("value"), name.kind) if accepts(name, before["value"]) else None
         written = text[start:end]
         if (part := _PART.match(text, end)) and _FORM_DATA.search(text, max(0, start - 120), start):
             return (
                 None
                 if looks_like_our_token(part["value"]) or not accepts(name, part["value"])
-                else Found(*part.span("value"), name.kind)
+                else SecretPlace(*part.span("value"), name.kind)
             )
         if (two := _TWO.match(text, end)) and _OPENED.search(text, max(0, start - 24), start):
             value = two["value"]
             if accepts(name, value) and not value.istitle() and value.lower() not in WORDS_NOT_VALUES:
-                return Found(*two.span("value"), name.kind)
+                return SecretPlace(*two.span("value"), name.kind)
         header = (
             _CALLED.search(text, max(0, start - 48), start)
             or b"-" in written
@@ -202,7 +202,9 @@ _QUOTES_AND_BACKSLASH = (b'"', b"'", b"`", b"\\")
 _BLANKS = re.compile(rb"[ \t]{1,16}")
 
 
-def _operand(text: bytes, start: int, match: re.Match[bytes], name: Name, cut: bool, effort: Effort) -> Found | None:
+def _operand(
+    text: bytes, start: int, match: re.Match[bytes], name: Name, cut: bool, effort: Effort
+) -> SecretPlace | None:
     quoted_name = bool(match["close"].strip(b"])?"))
     spaced = bool(match["space"] or match["more"])
     line = None
@@ -238,14 +240,14 @@ _URL_PASSWORD = re.compile(rb"://[^\s/?#\"'<>@:]{0,200}:(?P<value>(?![0-9]{1,5}\
 _LAST_WORD = re.compile(rb"[A-Za-z0-9+/_\-=.]{12,4096}\Z")
 
 
-def _unfinished(text: bytes) -> Iterator[Found]:
+def _unfinished(text: bytes) -> Iterator[SecretPlace]:
     """Yield the beginning of a secret at the end of a text that was cut there."""
     base = max(0, len(text) - 600)
     match = _PREFIXES.search(text[base:])
     if match and match.end(1) > match.start(1):
-        yield Found(base + match.start(), base + match.end(), "cut")
+        yield SecretPlace(base + match.start(), base + match.end(), "cut")
     if password := _URL_PASSWORD.search(text, base):
-        yield Found(*password.span("value"), "cut")
+        yield SecretPlace(*password.span("value"), "cut")
     last = _LAST_WORD.search(text, max(0, len(text) - 4096))
     if last and looks_random(last[0], False, 12):
-        yield Found(*last.span(), "cut")
+        yield SecretPlace(*last.span(), "cut")

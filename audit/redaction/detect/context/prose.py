@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from audit.redaction.detect.budget import Effort
 from audit.redaction.detect.heuristics import SAID_OF_PASSWORDS, TRAILING, is_secret_word, is_words
-from audit.redaction.detect.matching import Found
+from audit.redaction.detect.matching import SecretPlace
 from audit.redaction.detect.names import Name
 from audit.redaction.detect.randomness import has_digit, looks_random, mixed
 
@@ -28,7 +28,7 @@ _BARE_TOKEN = re.compile(rb"[^\s\"'`<>]{3,4096}")
 _RANDOM_TOKEN = re.compile(rb"(?<![A-Za-z0-9+/=_\-.~:@%])[A-Za-z0-9+/_\-.~]{16,4096}={0,2}")
 
 
-def read_prose(text: bytes, end: int, name: Name, effort: Effort) -> Found | None:
+def read_prose(text: bytes, end: int, name: Name, effort: Effort) -> SecretPlace | None:
     """Find the secret that a sentence gives after its name, which ends at `end`."""
     while end < len(text) and text[end : end + 1] in b"\"'`*":
         end += 1
@@ -53,7 +53,7 @@ def read_prose(text: bytes, end: int, name: Name, effort: Effort) -> Found | Non
         effort.spend(len(value))
         digits = len(value) >= 8 and has_digit(value)
         if is_secret_word(value, name, True) and (digits or not is_words(value)):
-            return Found(*quoted.span("value"), name.kind)
+            return SecretPlace(*quoted.span("value"), name.kind)
         return None
     bare = _BARE_TOKEN.match(text, direct.end())
     if bare is None or not name.strong:
@@ -64,20 +64,20 @@ def read_prose(text: bytes, end: int, name: Name, effort: Effort) -> Found | Non
         return None
     if is_words(value) and not (name.kind == "password" and _WORD_AND_DIGITS.match(value)):
         return None
-    return Found(bare.start(), bare.start() + len(value), name.kind)
+    return SecretPlace(bare.start(), bare.start() + len(value), name.kind)
 
 
-def _plain_word(text: bytes, end: int, connected: re.Match[bytes]) -> Found | None:
+def _plain_word(text: bytes, end: int, connected: re.Match[bytes]) -> SecretPlace | None:
     """Find a word that is the password: `the password is swordfish`, and not `the password is wrong`."""
     if connected["loose"] or not _SAYS.search(connected[0]):
         return None
     word = _ONE_WORD.match(text, connected.end())
     if word is None or word["word"].lower() in SAID_OF_PASSWORDS or _SUFFIX.search(word["word"].lower()):
         return None
-    return Found(*word.span("word"), "password")
+    return SecretPlace(*word.span("word"), "password")
 
 
-def said_before(text: bytes, start: int, name: Name) -> Found | None:
+def said_before(text: bytes, start: int, name: Name) -> SecretPlace | None:
     """Find a secret that stands in front of its name, as in `use "x" as the password`."""
     match = _SAID_BEFORE.search(text, max(0, start - 160), start)
     if match is None:
@@ -85,7 +85,7 @@ def said_before(text: bytes, start: int, name: Name) -> Found | None:
     value = match["value"].rstrip(TRAILING)
     if is_words(value) or not is_secret_word(value, name, False):
         return None
-    return Found(match.start("value"), match.start("value") + len(value), name.kind)
+    return SecretPlace(match.start("value"), match.start("value") + len(value), name.kind)
 
 
 _SAID_BEFORE = re.compile(
@@ -104,22 +104,22 @@ _DIRECT = re.compile(rb"[ \t]{0,4}[(\[](?=\S)|[ \t]{0,4}[:(\[]?[ \t]{1,4}")
 _WORD_AND_DIGITS = re.compile(rb"[A-Za-z]{3,}[0-9]{1,4}\Z")
 
 
-def _word(text: bytes, at: int, name: Name, effort: Effort) -> Found | None:
+def _word(text: bytes, at: int, name: Name, effort: Effort) -> SecretPlace | None:
     quoted = _QUOTED_TOKEN.match(text, at)
     if quoted:
         effort.spend(len(quoted[0]))
-        return Found(*quoted.span("value"), name.kind) if is_secret_word(quoted["value"], name, True) else None
+        return SecretPlace(*quoted.span("value"), name.kind) if is_secret_word(quoted["value"], name, True) else None
     bare = _BARE_TOKEN.match(text, at)
     if bare is None:
         return None
     effort.spend(len(bare[0]))
     value = bare[0].rstrip(TRAILING)
     if value and is_secret_word(value, name, False):
-        return Found(at, at + len(value), name.kind)
+        return SecretPlace(at, at + len(value), name.kind)
     return None
 
 
-def nearby(text: bytes, spoken: list[int]) -> Iterator[Found]:
+def nearby(text: bytes, spoken: list[int]) -> Iterator[SecretPlace]:
     """Yield words that only a generator writes, within a sentence that speaks of a secret."""
     ahead = 0
     for match in _RANDOM_TOKEN.finditer(text):
@@ -131,7 +131,7 @@ def nearby(text: bytes, spoken: list[int]) -> Iterator[Found]:
             continue
         value = match[0].rstrip(b".-")
         if len(value) >= 20 and value[:8] not in _PUBLIC_KEYS and _MIXED(value) and looks_random(value, False, 20):
-            yield Found(match.start(), match.start() + len(value), "token")
+            yield SecretPlace(match.start(), match.start() + len(value), "token")
 
 
 _MIXED = mixed(2, 2, 2)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from audit.redaction.detect.heuristics import DATE, REFERENCE, TRAILING, is_words, looks_like_our_token
-from audit.redaction.detect.matching import Found, compile_bytes
+from audit.redaction.detect.matching import SecretPlace, compile_bytes
 from audit.redaction.detect.randomness import has_digit, looks_random
 
 __all__ = ("by_place",)
@@ -66,7 +66,7 @@ _LOGIN = re.compile(
 _FILE = re.compile(rb"[A-Za-z0-9]\.[a-z][a-z0-9]{1,3}\Z")
 
 
-def by_place(text: bytes) -> Iterator[Found]:
+def by_place(text: bytes) -> Iterator[SecretPlace]:
     """Secrets told by the syntax around them: URLs, data source names, command lines, SQL."""
     if b"://" in text:
         for match in _USERINFO.finditer(text):
@@ -74,34 +74,34 @@ def by_place(text: bytes) -> Iterator[Found]:
             if password[1] > password[0] >= 0:
                 port = re.match(rb"[0-9]{1,5}/", text[password[0] : password[1]])
                 if not port:
-                    yield Found(password[0], password[1], "password")
+                    yield SecretPlace(password[0], password[1], "password")
             elif user[1] > user[0] and looks_random(text[slice(*user)], least=16):
-                yield Found(user[0], user[1], "credential")
+                yield SecretPlace(user[0], user[1], "credential")
     if b"@" in text:
         for found in _MYSQL_DSN.finditer(text):
             if not found["value"].isdigit():
-                yield Found(*found.span("value"), "password")
+                yield SecretPlace(*found.span("value"), "password")
     if (b"?" in text or b"&" in text or b"#" in text) and (b"=" in text or b"%3" in text):
         for found in _QUERY.finditer(text):
             if found["name"].lower() in _ALWAYS_IN_QUERY or looks_random(found["value"], least=10):
-                yield Found(*found.span("value"), "signature" if b"sig" in found["name"].lower() else "code")
+                yield SecretPlace(*found.span("value"), "signature" if b"sig" in found["name"].lower() else "code")
     if b"-" in text:
         yield from _on_command_lines(text)
     if b"/" in text:
         for found in _ORACLE.finditer(text) if b"@" in text else ():
-            yield Found(*found.span("value"), "password")
+            yield SecretPlace(*found.span("value"), "password")
         for found in _LOGIN.finditer(text) if _SPACED_SLASH.search(text) else ():
             value = found["value"].rstrip(TRAILING)
             if has_digit(value) and not is_words(value) and not DATE.match(value):
-                yield Found(found.start("value"), found.start("value") + len(value), "password")
+                yield SecretPlace(found.start("value"), found.start("value") + len(value), "password")
     lowered = text.lower()
     if b"login" in lowered and b"password" in lowered:
         for found in _NETRC.finditer(text):
             if not looks_like_our_token(found["value"]):
-                yield Found(*found.span("value"), "password")
+                yield SecretPlace(*found.span("value"), "password")
     if b"password" in lowered or b"identified" in lowered:
         for found in _SQL.finditer(text):
-            yield Found(*found.span("value"), "password")
+            yield SecretPlace(*found.span("value"), "password")
 
 
 _SPACED_SLASH = re.compile(rb"[ \t]/[ \t]")
@@ -109,11 +109,11 @@ _USER = re.compile(rb"-[uU]|--(?:user|proxy-user|basic)")
 _PASSWORD_FLAG = re.compile(rb"[\s\"',](?:-[pPwak]|/p:)")
 
 
-def _on_command_lines(text: bytes) -> Iterator[Found]:
+def _on_command_lines(text: bytes) -> Iterator[SecretPlace]:
     found = list(_USER_FLAG.finditer(text)) if _USER.search(text) else []
     if _PASSWORD_FLAG.search(text):
         found += _COMMANDS.finditer(text)
     for one in found:
         value = one["value"]
         if not (REFERENCE.match(value) or _FILE.search(value) or (value.isdigit() and len(value) <= 5)):
-            yield Found(*one.span("value"), "password")
+            yield SecretPlace(*one.span("value"), "password")

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 
 from audit.redaction.detect.heuristics import REFERENCE, WORDS_NOT_VALUES, accepts, is_words, looks_like_our_token
-from audit.redaction.detect.matching import Found
+from audit.redaction.detect.matching import SecretPlace
 from audit.redaction.detect.names import Name, judge
 
 __all__ = ("in_columns",)
@@ -32,7 +32,7 @@ _ROW = re.compile(rb"[ \t\r\n,]{0,16}\((?P<row>(?:'(?:[^'\\]|''|\\.)*+'|[^()'])*
 _SQL_VALUE = re.compile(rb"[ \t\r\n]*+(?P<value>'(?:[^'\\]|''|\\.)*+'|[^,']*+)[^,]*", re.S)
 
 
-def in_columns(text: bytes) -> Iterator[Found]:
+def in_columns(text: bytes) -> Iterator[SecretPlace]:
     """Find the secrets that the head of a table or the columns of an INSERT name."""
     if b"\n" in text or b"\\n" in text:
         yield from _tables(text)
@@ -41,7 +41,7 @@ def in_columns(text: bytes) -> Iterator[Found]:
         yield from _inserts(text)
 
 
-def _tables(text: bytes) -> Iterator[Found]:
+def _tables(text: bytes) -> Iterator[SecretPlace]:
     head: list[tuple[int, Name]] = []
     delimiter, width, before, spoken = b"", 0, (b"", 0), False
     for line in _LINE.finditer(text):
@@ -108,7 +108,7 @@ def _named(line: bytes, cells: list[tuple[int, int]]) -> list[tuple[int, Name]]:
     return named
 
 
-def _cell(text: bytes, start: int, end: int, name: Name) -> Found | None:
+def _cell(text: bytes, start: int, end: int, name: Name) -> SecretPlace | None:
     while start < end and text[start : start + 1] in _AROUND:
         start += 1
     while end > start and text[end - 1 : end] in _AROUND:
@@ -118,13 +118,13 @@ def _cell(text: bytes, start: int, end: int, name: Name) -> Found | None:
         return None
     if not accepts(name, value) or (name.textual and value.isdigit()):
         return None
-    return Found(start, end, name.kind)
+    return SecretPlace(start, end, name.kind)
 
 
 _AROUND = (b" ", b"\t", b'"', b"'", b"`")
 
 
-def _inserts(text: bytes) -> Iterator[Found]:
+def _inserts(text: bytes) -> Iterator[SecretPlace]:
     for match in _INSERT.finditer(text):
         names = [judge(part.strip(b" \t\r\n\"'`[]").decode("utf-8", "replace")) for part in match["names"].split(b",")]
         columns = [(column, name) for column, name in enumerate(names) if name.kind]

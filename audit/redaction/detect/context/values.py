@@ -20,7 +20,7 @@ from audit.redaction.detect.heuristics import (
     is_words,
     looks_like_our_token,
 )
-from audit.redaction.detect.matching import Found
+from audit.redaction.detect.matching import SecretPlace
 from audit.redaction.detect.names import Name
 from audit.redaction.detect.randomness import has_digit, looks_random, only_words
 
@@ -54,7 +54,7 @@ def read_value(
     colon: bool = False,
     written: bytes = b"",
     start: int = -1,
-) -> Found | None:
+) -> SecretPlace | None:
     """Read the value that begins at a place: quoted, bracketed or plain."""
     opener = _OPENER.match(text, at)
     if opener and spaced and not quoted_name and _closes(text, start, opener[0][-1:]):
@@ -67,13 +67,13 @@ def read_value(
     if first in (b"{", b"[") and not TOKEN.match(text, at) and (quoted_name or not spaced):
         if not (name.strong and quoted_name):
             return None
-        return Found(at, _closing(text, at), name.kind)
+        return SecretPlace(at, _closing(text, at), name.kind)
     if name.kind == "cookie" and not quoted_name and (cookies := _COOKIES.match(text, at)):
         effort.spend(len(cookies[0]))
         value = cookies[0].strip()
         if looks_like_our_token(value) or not (b"=" in value or looks_random(value)):
             return None
-        return Found(*cookies.span(), "cookie")
+        return SecretPlace(*cookies.span(), "cookie")
     begin = at
     if scheme := _SCHEME.match(text, at):
         begin = scheme.end()
@@ -81,7 +81,7 @@ def read_value(
         if _WHOLE_LINE_SCHEMES.match(scheme[0]) and (rest := _WHOLE_LINE.match(text, begin)):
             effort.spend(len(rest[0]))
             return (
-                Found(begin, rest.end(), name.kind)
+                SecretPlace(begin, rest.end(), name.kind)
                 if b"=" in rest[0]
                 else _plain(text, begin, name, effort, False, False, colon=False)
             )
@@ -90,7 +90,7 @@ def read_value(
         value = rest[0].rstrip()
         if REFERENCE.match(value) or looks_like_our_token(value) or not accepts(name, value):
             return None
-        return Found(at, at + len(value), name.kind)
+        return SecretPlace(at, at + len(value), name.kind)
     return _plain(
         text, begin, name, effort, spaced and not scheme, quoted_name, colon=colon, written=written, start=start
     )
@@ -113,7 +113,7 @@ def _plain(
     colon: bool,
     written: bytes = b"",
     start: int = -1,
-) -> Found | None:
+) -> SecretPlace | None:
     plain = _PLAIN_VALUE.match(text, at)
     if plain is None or REFERENCE_AT.match(text, at):
         return None
@@ -161,7 +161,7 @@ def _plain(
             return None
     if not accepts(name, stripped):
         return None
-    return Found(at, at + len(stripped), name.kind)
+    return SecretPlace(at, at + len(stripped), name.kind)
 
 
 _ONLY_BRACKETS = re.compile(rb"[(\[{][)\]}]{0,2}\Z")
@@ -174,7 +174,7 @@ def _own_line(text: bytes, end: int) -> bool:
     return text[end : end + 1] in (b"\n", b"\r", b"") or text[end : end + 2] in (b"\\n", b"\\r")
 
 
-def _quoted(text: bytes, opener: re.Match[bytes], name: Name, effort: Effort) -> Found | None:
+def _quoted(text: bytes, opener: re.Match[bytes], name: Name, effort: Effort) -> SecretPlace | None:
     quote, escapes = opener[0][-1:], opener[0].count(b"\\")
     begin = opener.end()
     at = begin
@@ -203,7 +203,7 @@ def _quoted(text: bytes, opener: re.Match[bytes], name: Name, effort: Effort) ->
         if looks_like_our_token(text[begin:at].strip()):
             return None
     if accepts(name, inner):
-        return Found(begin, at, name.kind)
+        return SecretPlace(begin, at, name.kind)
     return None
 
 

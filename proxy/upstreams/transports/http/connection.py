@@ -28,7 +28,7 @@ from proxy.upstreams.transports.base import (
 )
 
 if TYPE_CHECKING:
-    from proxy.upstreams.transports.http.streamable_http import Limits
+    from proxy.upstreams.transports.http.streamable_http import TransportLimits
 
 #: body bytes waiting for a reader: above it, reading from the socket stops until all of them were taken
 HIGH_WATER = 256 * 1024
@@ -38,7 +38,7 @@ _NOT_HTTP = "The upstream's answer is not valid HTTP."
 _TOO_LARGE = "The upstream's answer is larger than this gateway accepts."
 
 
-class Exchange(UpstreamResponse):
+class UpstreamExchange(UpstreamResponse):
     """One request's answer as it comes in; the head first, then the body."""
 
     __slots__ = (
@@ -182,16 +182,16 @@ class Connection(asyncio.Protocol):
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        limits: Limits,
-        released: Callable[[Connection, Exchange], None],
-        closed: Callable[[Connection, Exchange | None], None],
+        limits: TransportLimits,
+        released: Callable[[Connection, UpstreamExchange], None],
+        closed: Callable[[Connection, UpstreamExchange | None], None],
     ) -> None:
         self.loop = loop
         self.limits = limits
         self._released_cb = released
         self._closed_cb = closed
         self.transport: asyncio.Transport | None = None
-        self.exchange: Exchange | None = None
+        self.exchange: UpstreamExchange | None = None
         self.alive = False
         self.expires = 0.0
         self.keep_for = limits.keep_alive
@@ -212,7 +212,7 @@ class Connection(asyncio.Protocol):
 
     # -- for the pool ------------------------------------------------------------------------------------------
 
-    def begin(self, data: bytes, exchange: Exchange) -> None:
+    def begin(self, data: bytes, exchange: UpstreamExchange) -> None:
         """Write a request; the exchange gets its answer."""
         self._reset()
         self.exchange = exchange
@@ -239,7 +239,7 @@ class Connection(asyncio.Protocol):
         if self.alive and self.transport is not None:
             self.transport.resume_reading()
 
-    def time_out(self, exchange: Exchange, now: float) -> None:
+    def time_out(self, exchange: UpstreamExchange, now: float) -> None:
         """End an exchange whose deadline has passed."""
         waited = f"{now - exchange.started:.1f} s"
         if exchange.head_done:
@@ -344,7 +344,7 @@ class Connection(asyncio.Protocol):
         total = inf if streaming else self.limits.answer_seconds
         exchange.take_head(status, fields, self._now, total)
 
-    def _judge(self, exchange: Exchange, status: int, fields: Headers) -> bool:
+    def _judge(self, exchange: UpstreamExchange, status: int, fields: Headers) -> bool:
         streaming = False
         lengths = 0
         for name, value in fields:

@@ -80,7 +80,7 @@ class HttpSseTransport:
     def __init__(self, pool: StreamableHttpTransport, *, ledger: Ledger | None = None) -> None:
         self._pool = pool
         self.ledger = ledger
-        self._sessions: SessionTable[_Stream] = SessionTable(MAX_SESSIONS)
+        self._sessions: SessionTable[_SessionStream] = SessionTable(MAX_SESSIONS)
         self._closed = False
 
     async def connect(self) -> None:
@@ -179,7 +179,7 @@ class HttpSseTransport:
         """Open a session whose first message is still to come; gives its stream."""
         self._sessions.make_room(request.caller)
         headers = [line for line in request.headers if line[0] != OPEN]
-        stream = _Stream(self, await self.open(headers), headers)
+        stream = _SessionStream(self, await self.open(headers), headers)
         token = self._sessions.add(stream, caller=request.caller)
         response = self._sessions.listen(token, request.caller)
         response.headers.append((SESSION, token))
@@ -192,7 +192,7 @@ class HttpSseTransport:
         known = self._sessions.get(session) if session else None
         if known is None and message.get("method") == "initialize" and "id" in message:
             self._sessions.make_room(request.caller)
-            stream = _Stream(self, await self.open(headers), headers)
+            stream = _SessionStream(self, await self.open(headers), headers)
             token = new_token()
             try:
                 response = await stream.request(request, message, token)
@@ -212,7 +212,7 @@ class HttpSseTransport:
         return BufferedResponse(202, [])
 
 
-class _Stream:
+class _SessionStream:
     """A session's stream, and the conversation on it."""
 
     def __init__(self, transport: HttpSseTransport, channel: Channel, headers: Headers) -> None:

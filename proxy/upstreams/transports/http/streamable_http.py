@@ -20,7 +20,7 @@ from math import inf
 from proxy.upstreams.egress import Egress, Origin
 from proxy.upstreams.transports.base import Headers, Unreachable, UpstreamRequest, UpstreamResponse
 from proxy.upstreams.transports.http.coding import decoded
-from proxy.upstreams.transports.http.connection import Connection, Exchange
+from proxy.upstreams.transports.http.connection import Connection, UpstreamExchange
 
 SWEEP_SECONDS = 0.1
 KEPT_HEADS = 256
@@ -30,7 +30,7 @@ PATIENCE = 300.0
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class TransportLimits:
     """How long and how much; seconds and bytes, 0 seconds for no limit."""
 
     connect: float = 5.0
@@ -57,12 +57,12 @@ class StreamableHttpTransport:
         *,
         headers: Headers | None = None,
         context: ssl.SSLContext | None = None,
-        limits: Limits | None = None,
+        limits: TransportLimits | None = None,
         unix: str = "",
     ) -> None:
         self.origin = origin
         self._unix = unix
-        self.limits = limits or Limits()
+        self.limits = limits or TransportLimits()
         self._egress = egress
         self._context = context if origin.secure else None
         self._fixed = b"host: %b\r\naccept-encoding: identity\r\n" % origin.authority.encode()
@@ -72,7 +72,7 @@ class StreamableHttpTransport:
         self._target = origin.target.encode()
         self._heads: dict[tuple[object, ...], bytes] = {}
         self._idle: list[Connection] = []
-        self._running: dict[Exchange, Connection] = {}
+        self._running: dict[UpstreamExchange, Connection] = {}
         self._sweeper: asyncio.TimerHandle | None = None
         self._closing = False
         self._drained: asyncio.Event | None = None
@@ -92,7 +92,7 @@ class StreamableHttpTransport:
         limits = self.limits
         first_byte = limits.first_byte if request.first_byte_timeout is None else request.first_byte_timeout
         idle = limits.idle if request.idle_timeout is None else request.idle_timeout
-        exchange = Exchange(connection, now, first_byte or inf, idle or inf)
+        exchange = UpstreamExchange(connection, now, first_byte or inf, idle or inf)
         self._running[exchange] = connection
         connection.begin(data, exchange)
         if self._sweeper is None:
@@ -231,7 +231,7 @@ class StreamableHttpTransport:
                     raise unreachable(f"{os.path.basename(self._unix)}: {cause_of(error)}") from None
                 await asyncio.sleep(0.05)
 
-    def _released(self, connection: Connection, exchange: Exchange) -> None:
+    def _released(self, connection: Connection, exchange: UpstreamExchange) -> None:
         self._running.pop(exchange, None)
         if self._drained is not None and not self._running:
             self._drained.set()
@@ -243,7 +243,7 @@ class StreamableHttpTransport:
         connection.expires = connection.loop.time() + connection.keep_for
         self._idle.append(connection)
 
-    def _closed(self, connection: Connection, exchange: Exchange | None) -> None:
+    def _closed(self, connection: Connection, exchange: UpstreamExchange | None) -> None:
         if exchange is not None:
             self._running.pop(exchange, None)
             if self._drained is not None and not self._running:

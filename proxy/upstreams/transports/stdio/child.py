@@ -29,7 +29,7 @@ LINGER_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class CommandLine:
     """What to start, and how."""
 
     argv: tuple[str, ...]
@@ -121,7 +121,7 @@ class Child(asyncio.SubprocessProtocol):
     @classmethod
     async def start(
         cls,
-        command: Command,
+        command: CommandLine,
         *,
         received: Callable[[bytes], bool],
         received_large: Callable[[bytes], Awaitable[bool]],

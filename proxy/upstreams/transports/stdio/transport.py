@@ -27,9 +27,9 @@ from proxy.upstreams.transports.base import (
     UpstreamResponse,
 )
 from proxy.upstreams.transports.conversation import JSON_HEADERS, Conversation, is_modern, parse
-from proxy.upstreams.transports.http.streamable_http import Limits
+from proxy.upstreams.transports.http.streamable_http import TransportLimits
 from proxy.upstreams.transports.session_table import SessionTable, new_token
-from proxy.upstreams.transports.stdio.child import Child, Command, Ring
+from proxy.upstreams.transports.stdio.child import Child, CommandLine, Ring
 
 LATEST_LEGACY = "2025-11-25"
 LEGACY_VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
@@ -49,8 +49,8 @@ class Process:
 
     def __init__(
         self,
-        command: Command,
-        limits: Limits,
+        command: CommandLine,
+        limits: TransportLimits,
         ring: Ring,
         *,
         private: bool,
@@ -211,11 +211,16 @@ class StdioTransport:
     """A command as an upstream."""
 
     def __init__(
-        self, command: Command, *, mode: str = "shared", limits: Limits | None = None, ledger: Ledger | None = None
+        self,
+        command: CommandLine,
+        *,
+        mode: str = "shared",
+        limits: TransportLimits | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
         self._command = command
         self._ledger = ledger
-        self._limits = limits or Limits()
+        self._limits = limits or TransportLimits()
         self._per_session = mode == "session"
         self.ring = Ring()
         self._legacy: Process | None = None
