@@ -11,11 +11,12 @@ from audit.events.event import Event
 from audit.journal.logger import Admission
 from core.ids import uuid7
 from core.ledger import SMALL, Hold, Ledger
+from core.types import Headers
 from policies.engine.decide import Decision, Principal, Target
 from policies.engine.dispatchers import Inner
 from policies.keys.index import AuthResult
 from proxy.http.credentials import NOTHING, Presented
-from proxy.http.exchange import CANCELLED, Exchange, Headers
+from proxy.http.exchange import CANCELLED, Exchange
 from proxy.legacy.mailbox import MailboxLink
 from proxy.mcp.era import Era
 from proxy.mcp.message import Message, Readable, Refused

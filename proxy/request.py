@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from core.types import Headers
 from proxy.http.headers import ACCEPT, request_headers
 from proxy.mcp.mirrors import VERSION
-from proxy.upstreams.transports.base import Headers, UpstreamError, UpstreamRequest
+from proxy.upstreams.transports.base import UpstreamError, UpstreamRequest
 
 if TYPE_CHECKING:
     from proxy.call import Call

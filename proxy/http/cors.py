@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 from proxy.http.origins import host_allowed, normal, origin_named
 
 if TYPE_CHECKING:
+    from core.types import Headers
     from proxy.call import Call
-    from proxy.http.exchange import Headers
 
 ORIGIN = b"origin"
 _WANTED_METHOD, _WANTED_HEADERS = b"access-control-request-method", b"access-control-request-headers"

@@ -7,15 +7,11 @@ This class is what replaces that part of it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable
 from typing import Any
 
 from core.ledger import SMALL
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Headers = list[tuple[bytes, bytes]]
+from core.types import Headers, Receive, Scope, Send
 
 #: an answer goes out in pieces of this size, each once the client has read what went before: no more of it is copied
 PIECE = 64 * 1024

@@ -20,7 +20,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
-from proxy.http.exchange import CANCELLED, CANCELLING, Exchange, Headers
+from core.types import Headers
+from proxy.http.exchange import CANCELLED, CANCELLING, Exchange
 from proxy.http.headers import request_headers
 from proxy.http.refusals import refuse
 from proxy.legacy.listener import Cursor, Resumed, SessionEnded, listen

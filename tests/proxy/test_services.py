@@ -24,7 +24,7 @@ from policies.documents.reader import parse
 from proxy.models import CatalogueItem, Upstream, UpstreamStatus
 from proxy.services import catalogue
 from proxy.services import upstreams as services
-from proxy.services.upstreams import ServiceError
+from proxy.services.errors import ServiceError
 from proxy.upstreams import registry, vault
 
 pytestmark = pytest.mark.django_db
