@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from audit.events.event import Event
@@ -15,16 +15,14 @@ from core.types import Headers
 from policies.engine.decide import Decision, Principal, Target
 from policies.engine.dispatchers import Inner
 from policies.keys.index import AuthResult
+from proxy.follow_ups.place import Place
+from proxy.follow_ups.task_book import Made
 from proxy.http.credentials import NOTHING, Presented
-from proxy.http.exchange import CANCELLED, Exchange
+from proxy.http.exchange import CANCELLED, Exchange, RequestHead
 from proxy.legacy.mailbox import MailboxLink
 from proxy.mcp.era import Era
 from proxy.mcp.message import Message, Readable, Refused
-from proxy.upstreams.registry import UpstreamSpec
-
-if TYPE_CHECKING:
-    from proxy.follow_ups.resumption import Place
-    from proxy.follow_ups.tasks import Made
+from proxy.upstreams.specs import UpstreamSpec
 
 
 def nothing() -> int:
@@ -36,7 +34,7 @@ def nothing() -> int:
 FOR_GOOD = frozenset({"revoked_during_stream", "denied_during_stream", CANCELLED})
 
 
-class Call:
+class Call(RequestHead):
     """One request on its way through the pipeline."""
 
     __slots__ = (
@@ -56,7 +54,6 @@ class Call:
         "event",
         "exchange",
         "executed",
-        "headers",
         "held",
         "id",
         "intended",
@@ -66,7 +63,6 @@ class Call:
         "last_write",
         "level",
         "link",
-        "lookup",
         "message",
         "outcome",
         "policy_version",
@@ -92,22 +88,17 @@ class Call:
         "torn",
         "unrecordable",
         "upstream_ns",
-        "verb",
         "waiting",
         "within",
     )
 
     def __init__(self, exchange: Exchange, *, endpoint: str, slug: str) -> None:
-        scope = exchange.scope
+        super().__init__(exchange.scope)
         self.started_ns = time.perf_counter_ns()
         self.id: UUID = uuid7()
         self.exchange = exchange
         self.endpoint = endpoint
         self.slug = slug
-        self.verb: str = scope["method"]
-        self.headers: Headers = scope["headers"]
-        #: first value of each header, names lower-case
-        self.lookup: dict[bytes, bytes] = {name: value for name, value in reversed(self.headers)}
         self.client_ip = ""
         self.presented: Presented = NOTHING
         self.auth: AuthResult | None = None
@@ -189,18 +180,6 @@ class Call:
     def listens(self) -> bool:
         """Whether it waits for what the upstream will say some time, and not for an answer."""
         return self.verb == "GET" or (self.message is not None and self.message.method == "subscriptions/listen")
-
-    def header(self, name: bytes) -> bytes:
-        """Give the first value of a header, b"" when absent."""
-        return self.lookup.get(name, b"")
-
-    def header_values(self, name: bytes) -> list[bytes]:
-        """Give every value of a header, in order."""
-        if name not in self.lookup:
-            return []
-        if len(self.lookup) == len(self.headers):
-            return [self.lookup[name]]
-        return [value for key, value in self.headers if key == name]
 
     def holds(self, ledger: Ledger, size: int) -> bool:
         """Say how many bytes wait on this call's behalf; False when that is more than its key's share."""

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from audit.events import tool_errors
 from audit.events.event import Event
@@ -20,20 +20,18 @@ from audit.redaction.sanitizer import MISSING, Payload
 from audit.redaction.sanitizer import current as current_sanitizer
 from core.ids import uuid7
 from policies.vocabulary import AUDIT_LEVELS, UNSEEN
+from proxy.call import Call
+from proxy.gateway import Gateway
 from proxy.http import answers, trace_context
 from proxy.http.cors import ORIGIN
 from proxy.http.exchange import CANCELLED
 from proxy.http.refusals import refuse
 from proxy.legacy import endpoint
 from proxy.mcp.message import Readable, Refused
+from proxy.mcp.replies import Reply
 from proxy.mcp.sse import encode
 from proxy.request import cancel_upstream, takes_cancels
 from proxy.upstreams.transports.base import Busy, TimedOut, UpstreamError
-
-if TYPE_CHECKING:
-    from proxy.call import Call
-    from proxy.gateway import Gateway
-    from proxy.mcp.replies import Reply
 
 log = logging.getLogger("sentinel.proxy")
 

@@ -81,7 +81,7 @@ async def handle(gateway: Gateway, exchange: Exchange, *, endpoint: str, slug: s
     call = Call(exchange, endpoint=endpoint, slug=slug)
     if cors.ORIGIN in call.lookup:
         config = gateway.config
-        if await cors.answered(call, config.allowed_origins, config.allowed_hosts):
+        if await cors.answered(call, exchange, config.allowed_origins, config.allowed_hosts):
             return
     gateway.calls.add(call)
     try:

@@ -21,6 +21,7 @@ from proxy import outcomes
 from proxy.call import FOR_GOOD, Call, nothing
 from proxy.follow_ups import tasks
 from proxy.follow_ups.resumption import Ids
+from proxy.follow_ups.task_book import of_call
 from proxy.gateway import Gateway
 from proxy.http import answers
 from proxy.http.exchange import PIECE, Departed
@@ -411,7 +412,7 @@ class _RelayedStream:
             await self._flush()
             _note_result(call, reply)
             resumed = call.resumes.call if call.resumes is not None else None
-            await tasks.note(self.gateway, call, reply.result, known_by=tasks.of_call(resumed) if resumed else "")
+            await tasks.note(self.gateway, call, reply.result, known_by=of_call(resumed) if resumed else "")
             await self.ids.record(judged.data, judged.value)
             self.pending += frame(event)
             return

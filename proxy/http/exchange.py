@@ -23,6 +23,30 @@ CANCELLING, CANCELLED = "cancelling", "cancelled"
 LASTING_AFTER = 0.05
 
 
+class RequestHead:
+    """Verb and headers of a request, as every reader of them wants to ask."""
+
+    __slots__ = ("headers", "lookup", "verb")
+
+    def __init__(self, scope: Scope) -> None:
+        self.verb: str = scope["method"]
+        self.headers: Headers = scope["headers"]
+        #: first value of each header, names lower-case
+        self.lookup: dict[bytes, bytes] = {name: value for name, value in reversed(self.headers)}
+
+    def header(self, name: bytes) -> bytes:
+        """Give the first value of a header, b"" when absent."""
+        return self.lookup.get(name, b"")
+
+    def header_values(self, name: bytes) -> list[bytes]:
+        """Give every value of a header, in order."""
+        if name not in self.lookup:
+            return []
+        if len(self.lookup) == len(self.headers):
+            return [self.lookup[name]]
+        return [value for key, value in self.headers if key == name]
+
+
 class Departed(Exception):
     """The exchange is over before its answer: the client left, or it was closed from our side (reason says which)."""
 

@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 from core.types import Headers
+from proxy.call import Call
+from proxy.gateway import Gateway
 from proxy.http.exchange import CANCELLED, CANCELLING, Exchange
 from proxy.http.headers import request_headers
 from proxy.http.refusals import refuse
@@ -34,10 +35,6 @@ from proxy.mcp.sse import encode
 from proxy.request import upstream_request
 from proxy.upstreams.transports.base import Broken, UpstreamError, UpstreamRequest, UpstreamResponse
 from proxy.upstreams.transports.http.http_sse import OPEN
-
-if TYPE_CHECKING:
-    from proxy.call import Call
-    from proxy.gateway import Gateway
 
 MAILBOX = "mailbox"
 _HEADERS = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")]

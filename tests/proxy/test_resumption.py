@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from audit.redaction.sanitizer import Payload
 from proxy import outcomes
-from proxy.follow_ups.resumption import MOST_PRESENTED, Ids, Place
+from proxy.follow_ups.place import Place
+from proxy.follow_ups.resumption import MOST_PRESENTED, Ids
 from proxy.http.sessions import SessionSealer
 from proxy.mcp.replies import same_id, spelled
 from proxy.mcp.sse import SseReader, with_id
