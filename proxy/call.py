@@ -1,9 +1,22 @@
-"""What the stages know of one request: filled in from left to right, read by the event at the end."""
+"""What the stages know of one request: filled in from left to right, read by the event at the end.
+
+How far it got, and what the journal has of its end, are two states; every other way through them is a defect, and raises:
+
+    ARRIVED -> INTENDED -> SENT -+-> (a plain answer)
+                  ^         |    +-> STREAMING -> ANSWERED -> DELIVERED
+                  +- unsent +                                              a request may end at each of them
+
+    OPEN -+-> KEPT       the outcome is in the journal, or counted there
+          +-> LOST       the journal takes none: what can be left of it is left, and its client is told
+
+Nothing is sent without an intent, only an answer that is recorded is delivered, and once its end is known nothing goes on.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from enum import IntEnum
 from typing import Any
 from uuid import UUID
 
@@ -34,29 +47,48 @@ def nothing() -> int:
 FOR_GOOD = frozenset({"revoked_during_stream", "denied_during_stream", CANCELLED})
 
 
+class State(IntEnum):
+    """How far a request got; what is true of one state is true of those after it."""
+
+    ARRIVED = 0
+    #: an intent is with the journal, so an outcome must follow
+    INTENDED = 1
+    #: the upstream may have seen it
+    SENT = 2
+    #: its answer has begun, as a stream
+    STREAMING = 3
+    #: the answer inside the stream is in the journal, the end of the stream is not yet
+    ANSWERED = 4
+    #: that answer has been written: a client that leaves now leaves nothing unanswered
+    DELIVERED = 5
+
+
+class Record(IntEnum):
+    """What the journal has of a request's end."""
+
+    OPEN = 0
+    KEPT = 1
+    LOST = 2
+
+
 class Call(RequestHead):
     """One request on its way through the pipeline."""
 
     __slots__ = (
         "admission",
         "answer_status",
-        "answered",
         "auth",
         "body",
         "brought_failure",
         "client_ip",
-        "completed",
         "decision",
-        "delivered",
         "details",
         "endpoint",
         "era",
         "event",
         "exchange",
-        "executed",
         "held",
         "id",
-        "intended",
         "keep_alive",
         "key_id",
         "known",
@@ -70,6 +102,7 @@ class Call(RequestHead):
         "principal",
         "protocol",
         "reason",
+        "record",
         "refusal",
         "resumable",
         "resumes",
@@ -82,11 +115,10 @@ class Call(RequestHead):
         "spec",
         "stages",
         "started_ns",
-        "streaming",
+        "state",
         "target",
         "tasks",
         "torn",
-        "unrecordable",
         "upstream_ns",
         "waiting",
         "within",
@@ -131,24 +163,14 @@ class Call(RequestHead):
         self.event: Event | None = None
         #: what the log said its refusal leaves; for a stranger before anything is done with the body
         self.admission: Admission | None = None
-        #: an intent is in the journal, so an outcome must follow
-        self.intended = False
-        #: the upstream may have seen it
-        self.executed = False
-        #: the outcome is in the journal
-        self.completed = False
-        #: an answer inside a stream is in the journal, the end of the stream is not yet
-        self.answered = False
-        #: that answer has been written: a client that leaves now leaves nothing unanswered
-        self.delivered = False
+        self.state = State.ARRIVED
+        self.record = Record.OPEN
         #: its client holds an event id with which it may come back for the answer
         self.resumable = False
         #: the place in another stream that this one goes on from
         self.resumes: Place | None = None
         #: whether the answer that it brought to that call says that the tool or the upstream failed
         self.brought_failure = False
-        #: the journal took nothing
-        self.unrecordable = False
         #: how the gateway itself answers, when it does
         self.refusal: Refused | None = None
         self.outcome = ""
@@ -160,16 +182,52 @@ class Call(RequestHead):
         self.details: dict[str, Any] = {}
         #: what the upstream said when it failed
         self.said = ""
-        self.streaming = False
         #: an event of the stream has gone out in part
         self.torn = False
         #: writes a keep-alive comment; set while a stream is open and between two events
-        self.keep_alive: Callable[[], Awaitable[None]] | None = None
+        self.keep_alive: Callable[[], Coroutine[Any, Any, None]] | None = None
         self.last_write = 0.0
         #: how many bytes of an open stream wait for somebody to read them
         self.waiting: Callable[[], int] = nothing
         #: what is counted of that against the key's share of memory, once it is worth counting
         self.held: Hold | None = None
+
+    def reach(self, state: State) -> None:
+        """Go on to the next state."""
+        if state != self.state + 1 or self.record:
+            raise RuntimeError(f"a call that is {self.state.name} ({self.record.name}) cannot become {state.name}")
+        self.state = state
+
+    def unsent(self) -> None:
+        """Go back: the upstream surely has not seen it. Once an answer has begun, it has."""
+        if self.state == State.SENT:
+            self.state = State.INTENDED
+
+    def close(self, record: Record) -> None:
+        """Say what the journal has of the end: once, and nothing goes on after it."""
+        if self.record or not record:
+            raise RuntimeError(f"the record of a call that is {self.record.name} cannot become {record.name}")
+        self.record = record
+
+    @property
+    def intended(self) -> bool:
+        """Whether an intent is with the journal."""
+        return self.state >= State.INTENDED
+
+    @property
+    def executed(self) -> bool:
+        """Whether the upstream may have seen it."""
+        return self.state >= State.SENT
+
+    @property
+    def streaming(self) -> bool:
+        """Whether its answer is a stream, which has begun."""
+        return self.state >= State.STREAMING
+
+    @property
+    def answered(self) -> bool:
+        """Whether the answer inside its stream is recorded."""
+        return self.state >= State.ANSWERED
 
     @property
     def waits(self) -> bool:

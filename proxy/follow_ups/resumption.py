@@ -22,7 +22,7 @@ from uuid import UUID
 
 from audit.events.tool_errors import NOTES
 from proxy import outcomes
-from proxy.call import Call
+from proxy.call import Call, State
 from proxy.follow_ups.place import LEVELS, Place
 from proxy.gateway import Gateway
 from proxy.http.refusals import refuse
@@ -165,4 +165,4 @@ class Ids:
         )
         await gateway.logger.outcome(call.event, final=False)
         await written
-        call.answered = True
+        call.reach(State.ANSWERED)

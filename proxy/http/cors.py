@@ -15,7 +15,7 @@ from contextlib import suppress
 from functools import lru_cache
 
 from core.types import Headers
-from proxy.http.exchange import Exchange, RequestHead
+from proxy.http.exchange import Departed, Exchange, RequestHead
 from proxy.http.origins import host_allowed, normal, origin_named
 
 ORIGIN = b"origin"
@@ -56,7 +56,7 @@ async def answered(head: RequestHead, exchange: Exchange, origins: tuple[str, ..
     exchange.shared = shared(normal(found[0]))
     if not is_preflight(head) or not host_allowed(head.header_values(b"host"), hosts):
         return False
-    with suppress(OSError):
+    with suppress(Departed):
         await exchange.answer(204, permission(head), b"")
     return True
 

@@ -22,7 +22,7 @@ from urllib.parse import parse_qs, urlsplit
 from core.types import Headers
 from proxy.call import Call
 from proxy.gateway import Gateway
-from proxy.http.exchange import CANCELLED, CANCELLING, Exchange
+from proxy.http.exchange import CANCELLED, CANCELLING, AnswerState, Exchange
 from proxy.http.headers import request_headers
 from proxy.http.refusals import refuse
 from proxy.legacy.listener import Cursor, Resumed, SessionEnded, listen
@@ -200,14 +200,14 @@ class StreamExchange(Exchange):
 
     async def finish(self, piece: bytes = b"") -> None:
         """Put the last events into the stream."""
-        self.finished = True
+        self.state = AnswerState.OVER
         if piece:
             await self.write(piece)
         await self.accept()
 
     async def answer(self, status: int, headers: Headers, body: bytes) -> None:
         """Put a whole JSON answer into the stream, as the event that clients of this transport wait for."""
-        self.started = self.finished = True
+        self.state = AnswerState.OVER
         if body and self._asked:
             await self.write(encode(one_line(body), event="message"))
         await self.accept()
