@@ -22,7 +22,7 @@ from core.admin.base import Pages, asked
 from proxy.forms import REACH, JudgementForm, UpstreamForm, pairs_as_text
 from proxy.mcp import definitions
 from proxy.models import CatalogueItem, Upstream, UpstreamStatus
-from proxy.services.upstreams import ServiceError
+from proxy.services.errors import ServiceError
 from proxy.upstreams import vault
 
 PAGE = 50

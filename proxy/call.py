@@ -1,29 +1,41 @@
-"""What the stages know of one request: filled in from left to right, read by the event at the end."""
+"""What the stages know of one request: filled in from left to right, read by the event at the end.
+
+How far it got, and what the journal has of its end, are two states; every other way through them is a defect, and raises:
+
+    ARRIVED -> INTENDED -> SENT -+-> (a plain answer)
+                  ^         |    +-> STREAMING -> ANSWERED -> DELIVERED
+                  +- unsent +                                              a request may end at each of them
+
+    OPEN -+-> KEPT       the outcome is in the journal, or counted there
+          +-> LOST       the journal takes none: what can be left of it is left, and its client is told
+
+Nothing is sent without an intent, only an answer that is recorded is delivered, and once its end is known nothing goes on.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Coroutine
+from enum import IntEnum
+from typing import Any
 from uuid import UUID
 
 from audit.events.event import Event
 from audit.journal.logger import Admission
 from core.ids import uuid7
 from core.ledger import SMALL, Hold, Ledger
+from core.types import Headers
 from policies.engine.decide import Decision, Principal, Target
 from policies.engine.dispatchers import Inner
 from policies.keys.index import AuthResult
+from proxy.follow_ups.place import Place
+from proxy.follow_ups.task_book import Made
 from proxy.http.credentials import NOTHING, Presented
-from proxy.http.exchange import CANCELLED, Exchange, Headers
+from proxy.http.exchange import CANCELLED, Exchange, RequestHead
 from proxy.legacy.mailbox import MailboxLink
 from proxy.mcp.era import Era
 from proxy.mcp.message import Message, Readable, Refused
-from proxy.upstreams.registry import UpstreamSpec
-
-if TYPE_CHECKING:
-    from proxy.follow_ups.resumption import Place
-    from proxy.follow_ups.tasks import Made
+from proxy.upstreams.specs import UpstreamSpec
 
 
 def nothing() -> int:
@@ -35,37 +47,54 @@ def nothing() -> int:
 FOR_GOOD = frozenset({"revoked_during_stream", "denied_during_stream", CANCELLED})
 
 
-class Call:
+class State(IntEnum):
+    """How far a request got; what is true of one state is true of those after it."""
+
+    ARRIVED = 0
+    #: an intent is with the journal, so an outcome must follow
+    INTENDED = 1
+    #: the upstream may have seen it
+    SENT = 2
+    #: its answer has begun, as a stream
+    STREAMING = 3
+    #: the answer inside the stream is in the journal, the end of the stream is not yet
+    ANSWERED = 4
+    #: that answer has been written: a client that leaves now leaves nothing unanswered
+    DELIVERED = 5
+
+
+class Record(IntEnum):
+    """What the journal has of a request's end."""
+
+    OPEN = 0
+    KEPT = 1
+    LOST = 2
+
+
+class Call(RequestHead):
     """One request on its way through the pipeline."""
 
     __slots__ = (
         "admission",
         "answer_status",
-        "answered",
         "auth",
         "body",
         "brought_failure",
         "client_ip",
-        "completed",
         "decision",
-        "delivered",
         "details",
         "endpoint",
         "era",
         "event",
         "exchange",
-        "executed",
-        "headers",
         "held",
         "id",
-        "intended",
         "keep_alive",
         "key_id",
         "known",
         "last_write",
         "level",
         "link",
-        "lookup",
         "message",
         "outcome",
         "policy_version",
@@ -73,6 +102,7 @@ class Call:
         "principal",
         "protocol",
         "reason",
+        "record",
         "refusal",
         "resumable",
         "resumes",
@@ -85,28 +115,22 @@ class Call:
         "spec",
         "stages",
         "started_ns",
-        "streaming",
+        "state",
         "target",
         "tasks",
         "torn",
-        "unrecordable",
         "upstream_ns",
-        "verb",
         "waiting",
         "within",
     )
 
     def __init__(self, exchange: Exchange, *, endpoint: str, slug: str) -> None:
-        scope = exchange.scope
+        super().__init__(exchange.scope)
         self.started_ns = time.perf_counter_ns()
         self.id: UUID = uuid7()
         self.exchange = exchange
         self.endpoint = endpoint
         self.slug = slug
-        self.verb: str = scope["method"]
-        self.headers: Headers = scope["headers"]
-        #: first value of each header, names lower-case
-        self.lookup: dict[bytes, bytes] = {name: value for name, value in reversed(self.headers)}
         self.client_ip = ""
         self.presented: Presented = NOTHING
         self.auth: AuthResult | None = None
@@ -139,24 +163,14 @@ class Call:
         self.event: Event | None = None
         #: what the log said its refusal leaves; for a stranger before anything is done with the body
         self.admission: Admission | None = None
-        #: an intent is in the journal, so an outcome must follow
-        self.intended = False
-        #: the upstream may have seen it
-        self.executed = False
-        #: the outcome is in the journal
-        self.completed = False
-        #: an answer inside a stream is in the journal, the end of the stream is not yet
-        self.answered = False
-        #: that answer has been written: a client that leaves now leaves nothing unanswered
-        self.delivered = False
+        self.state = State.ARRIVED
+        self.record = Record.OPEN
         #: its client holds an event id with which it may come back for the answer
         self.resumable = False
         #: the place in another stream that this one goes on from
         self.resumes: Place | None = None
         #: whether the answer that it brought to that call says that the tool or the upstream failed
         self.brought_failure = False
-        #: the journal took nothing
-        self.unrecordable = False
         #: how the gateway itself answers, when it does
         self.refusal: Refused | None = None
         self.outcome = ""
@@ -168,16 +182,52 @@ class Call:
         self.details: dict[str, Any] = {}
         #: what the upstream said when it failed
         self.said = ""
-        self.streaming = False
         #: an event of the stream has gone out in part
         self.torn = False
         #: writes a keep-alive comment; set while a stream is open and between two events
-        self.keep_alive: Callable[[], Awaitable[None]] | None = None
+        self.keep_alive: Callable[[], Coroutine[Any, Any, None]] | None = None
         self.last_write = 0.0
         #: how many bytes of an open stream wait for somebody to read them
         self.waiting: Callable[[], int] = nothing
         #: what is counted of that against the key's share of memory, once it is worth counting
         self.held: Hold | None = None
+
+    def reach(self, state: State) -> None:
+        """Go on to the next state."""
+        if state != self.state + 1 or self.record:
+            raise RuntimeError(f"a call that is {self.state.name} ({self.record.name}) cannot become {state.name}")
+        self.state = state
+
+    def unsent(self) -> None:
+        """Go back: the upstream surely has not seen it. Once an answer has begun, it has."""
+        if self.state == State.SENT:
+            self.state = State.INTENDED
+
+    def close(self, record: Record) -> None:
+        """Say what the journal has of the end: once, and nothing goes on after it."""
+        if self.record or not record:
+            raise RuntimeError(f"the record of a call that is {self.record.name} cannot become {record.name}")
+        self.record = record
+
+    @property
+    def intended(self) -> bool:
+        """Whether an intent is with the journal."""
+        return self.state >= State.INTENDED
+
+    @property
+    def executed(self) -> bool:
+        """Whether the upstream may have seen it."""
+        return self.state >= State.SENT
+
+    @property
+    def streaming(self) -> bool:
+        """Whether its answer is a stream, which has begun."""
+        return self.state >= State.STREAMING
+
+    @property
+    def answered(self) -> bool:
+        """Whether the answer inside its stream is recorded."""
+        return self.state >= State.ANSWERED
 
     @property
     def waits(self) -> bool:
@@ -188,18 +238,6 @@ class Call:
     def listens(self) -> bool:
         """Whether it waits for what the upstream will say some time, and not for an answer."""
         return self.verb == "GET" or (self.message is not None and self.message.method == "subscriptions/listen")
-
-    def header(self, name: bytes) -> bytes:
-        """Give the first value of a header, b"" when absent."""
-        return self.lookup.get(name, b"")
-
-    def header_values(self, name: bytes) -> list[bytes]:
-        """Give every value of a header, in order."""
-        if name not in self.lookup:
-            return []
-        if len(self.lookup) == len(self.headers):
-            return [self.lookup[name]]
-        return [value for key, value in self.headers if key == name]
 
     def holds(self, ledger: Ledger, size: int) -> bool:
         """Say how many bytes wait on this call's behalf; False when that is more than its key's share."""

@@ -11,8 +11,9 @@ from typing import Any
 
 from channels.consumer import AsyncConsumer
 
+from core.types import Receive, Scope, Send
 from proxy.gateway import current
-from proxy.http.exchange import Exchange, Receive, Scope, Send
+from proxy.http.exchange import Exchange
 from proxy.pipeline import handle
 
 _PATH = re.compile(r"/(mcp|sse|messages)(?:/([^/]*))?/?\Z")

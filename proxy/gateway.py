@@ -1,50 +1,42 @@
-"""What one worker process shares between its requests: the snapshot, the audit logger, limits, upstreams, open streams."""
+"""What one worker process shares between its requests: the snapshot, the audit logger, limits, upstreams, open streams.
+
+It is state alone, and knows no stage: what minds open streams (proxy.watch) and what happens to a request (proxy.pipeline) know it.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from audit.journal.logger import AuditLogger
 from audit.redaction.sanitizer import MISSING, Payload
 from audit.redaction.sanitizer import current as current_sanitizer
+from core.conf.settings import Config
 from core.heavy import Heavy
 from policies.limiter.limiter import Limiter, Traffic
 from policies.snapshot.snapshot import Snapshot, SnapshotHolder
-from proxy.follow_ups import resumption
+from proxy.call import Call
 from proxy.follow_ups.in_flight import InFlight
-from proxy.follow_ups.tasks import TaskBook
+from proxy.follow_ups.task_book import TaskBook
 from proxy.http.sessions import SessionSealer
 from proxy.legacy.mailboxes import Mailboxes
 from proxy.upstreams.health import UpstreamHealth
-from proxy.upstreams.registry import UpstreamRegistry, UpstreamSpec
+from proxy.upstreams.registry import UpstreamRegistry
+from proxy.upstreams.specs import UpstreamSpec
 
-if TYPE_CHECKING:
-    from proxy.call import Call
-
-log = logging.getLogger("sentinel.proxy")
-
-#: how often streams are looked at: keep-alive comments, what they hold, expiry of their keys
-TICK = 1.0
-#: how often streams are judged again although nothing was changed: hours of rules begin and end
-JUDGE_SECONDS = 30.0
 #: how long before the end of the grace what still waits is told that it is over
 LAST_WORD_SECONDS = 0.5
-#: so many are judged before others get their turn
-JUDGED_AT_ONCE = 50
 
 
 class Gateway:
-    """The worker's state; built once per process by sentinel.asgi and handed to every call."""
+    """The worker's state; built once per process (sentinel.server.wiring) and handed to every call."""
 
     def __init__(
         self,
         *,
-        config: Any,
+        config: Config,
         holder: SnapshotHolder,
         logger: AuditLogger,
         limiter: Limiter,
@@ -76,24 +68,21 @@ class Gateway:
         self.stopping = False
         #: called with each finished call; sentinel.observability.metrics listens here
         self.observers: list[Callable[[Call], None]] = []
-        self._ticker: asyncio.Task[None] | None = None
-        self._judge: asyncio.Task[None] | None = None
-        self._changed = asyncio.Event()
-        self._changed_ns = 0
+        #: set when keys, policy or upstreams have changed, and when that last was (time.perf_counter_ns)
+        self.changed = asyncio.Event()
+        self.changed_ns = 0
+        self._tending: list[asyncio.Task[None]] = []
         self._background: set[asyncio.Task[Any]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     # -- life
 
     async def start(self) -> None:
-        """Begin: the mailboxes of older streams, and the ticker that minds open streams."""
+        """Begin: the mailboxes of older streams, and the ways on which other workers tell this one of a cancel."""
         await self.mailboxes.start()
         self.in_flight.start()
         self.spawn(asyncio.to_thread(self.tasks.sweep))  # a folder may hold many, and nobody waits for it
         self._loop = asyncio.get_running_loop()
-        self.holder.subscribe(self._snapshot_changed)
-        self._ticker = self._loop.create_task(self._tick())
-        self._judge = self._loop.create_task(self._judge_streams())
 
     async def stop(self) -> None:
         """End: close what is still open, once its outcome is recorded."""
@@ -101,9 +90,8 @@ class Gateway:
         deadline = time.monotonic() + 5
         while self.calls and time.monotonic() < deadline:  # noqa: ASYNC110 - a bounded wait at the very end
             await asyncio.sleep(0.02)
-        for task in (self._ticker, self._judge):
-            if task is not None:
-                task.cancel()
+        for task in self._tending:
+            task.cancel()
         await self.mailboxes.stop()
         self.in_flight.stop()
         await self.registry.close()
@@ -124,7 +112,11 @@ class Gateway:
         for call in list(self.calls):
             call.exchange.end("server_stopping")
 
-    def spawn(self, coroutine: Any) -> None:
+    def tend(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run something for as long as the gateway does."""
+        self._tending.append(asyncio.get_running_loop().create_task(coroutine))
+
+    def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         """Run something beside the request that asked for it, and keep hold of it until it is done."""
         task: asyncio.Task[Any] = asyncio.get_running_loop().create_task(coroutine)
         self._background.add(task)
@@ -167,8 +159,8 @@ class Gateway:
 
     def sent(self, call: Call) -> None:
         """Note that a call goes to its upstream: from here on it is judged again whenever something has changed."""
-        if call.started_ns < self._changed_ns:  # it was let in by what has changed since
-            self._changed.set()
+        if call.started_ns < self.changed_ns:  # it was let in by what has changed since
+            self.changed.set()
 
     def stream_closed(self, call: Call) -> None:
         """Forget a stream."""
@@ -182,66 +174,6 @@ class Gateway:
     def streams_of(self, key_id: str) -> int:
         """How many streams a key has open on this worker."""
         return len(self.streams.get(key_id, ()))
-
-    def _snapshot_changed(self, *_: object) -> None:
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._look_again)
-
-    def _look_again(self) -> None:
-        self._changed_ns = time.perf_counter_ns()
-        self._close_revoked()
-        self._changed.set()
-
-    def _close_revoked(self) -> None:
-        snapshot = self.snapshot
-        if snapshot is None:
-            return
-        now = time.time()
-        for call in list(self.calls):
-            if call.executed and not snapshot.key_is_live(
-                call.key_id, now, call.auth.generation if call.auth is not None else None
-            ):
-                call.exchange.end("revoked_during_stream")
-
-    async def _judge_streams(self) -> None:
-        """Judge all that waits for an upstream again, whenever keys, policy or upstreams have changed, and now and then."""
-        from proxy.rejudging import judge  # which knows the pipeline, as that knows this module
-
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(JUDGE_SECONDS):
-                    await self._changed.wait()
-            self._changed.clear()
-            for number, call in enumerate([call for call in self.calls if call.executed], 1):
-                try:
-                    reason = judge(self, call)
-                except Exception:
-                    log.exception("an open stream could not be judged again", extra={"audit_id": str(call.id)})
-                    reason = "denied_during_stream"
-                if reason:
-                    call.exchange.end(reason)
-                if not number % JUDGED_AT_ONCE:
-                    await asyncio.sleep(0)
-
-    async def _tick(self) -> None:
-        while True:
-            await asyncio.sleep(TICK)
-            try:
-                self._look_at_streams()
-            except Exception:  # else one defect would end keep-alives and the expiry of streams for good
-                log.exception("open streams could not be looked at")
-
-    def _look_at_streams(self) -> None:
-        self.logger.give_up()
-        self._close_revoked()
-        now = time.monotonic()
-        for calls in list(self.streams.values()):
-            for call in list(calls):
-                resumption.hold(self, call, now)
-                if not call.holds(self.ledger, call.waiting()):
-                    call.exchange.end("too_much_waiting")
-                elif call.keep_alive is not None and now - call.last_write >= self.config.keepalive_interval:
-                    self.spawn(call.keep_alive())
 
 
 _current: Gateway | None = None

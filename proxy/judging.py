@@ -10,19 +10,18 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from audit.redaction.sanitizer import MISSING
 from policies.engine.decide import ABSENT, Context, Target, may_list
-from proxy.follow_ups.tasks import Mine, owner
+from proxy.call import Call
+from proxy.follow_ups.task_book import Mine
+from proxy.follow_ups.tasks import owner
+from proxy.gateway import Gateway
 from proxy.mcp import replies
 from proxy.mcp.listing import ItemKind, Unfilterable, filter_result, holds_list
 from proxy.mcp.replies import Reply, Unreadable
 from proxy.upstreams.transports.base import Broken
-
-if TYPE_CHECKING:
-    from proxy.call import Call
-    from proxy.gateway import Gateway
 
 #: how much of an answer that is refused the event is made from
 HEAD_BYTES = 64 * 1024

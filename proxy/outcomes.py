@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from audit.events import tool_errors
 from audit.events.event import Event
@@ -20,20 +20,18 @@ from audit.redaction.sanitizer import MISSING, Payload
 from audit.redaction.sanitizer import current as current_sanitizer
 from core.ids import uuid7
 from policies.vocabulary import AUDIT_LEVELS, UNSEEN
+from proxy.call import Call, Record, State
+from proxy.gateway import Gateway
 from proxy.http import answers, trace_context
 from proxy.http.cors import ORIGIN
 from proxy.http.exchange import CANCELLED
 from proxy.http.refusals import refuse
 from proxy.legacy import endpoint
 from proxy.mcp.message import Readable, Refused
+from proxy.mcp.replies import Reply
 from proxy.mcp.sse import encode
 from proxy.request import cancel_upstream, takes_cancels
 from proxy.upstreams.transports.base import Busy, TimedOut, UpstreamError
-
-if TYPE_CHECKING:
-    from proxy.call import Call
-    from proxy.gateway import Gateway
-    from proxy.mcp.replies import Reply
 
 log = logging.getLogger("sentinel.proxy")
 
@@ -104,7 +102,8 @@ def upstream_failed(gateway: Gateway, call: Call, error: UpstreamError) -> None:
         departed(call, "server_stopping")  # what is shared by workers lives in a process of ours, which is stopped too
         return
     retry_after = error.retry_after if isinstance(error, Busy) else None
-    call.executed = error.executed
+    if not error.executed:
+        call.unsent()
     if isinstance(error, TimedOut) and takes_cancels(call):
         gateway.spawn(cancel_upstream(gateway, call))
     call.refusal = refuse(error.reason, call=call, message=str(error), retry_after=retry_after)
@@ -116,7 +115,7 @@ def upstream_failed(gateway: Gateway, call: Call, error: UpstreamError) -> None:
 
 def departed(call: Call, reason: str) -> None:
     """The exchange ended before its answer: the client left or cancelled, its key was revoked, or the server stops."""
-    if call.delivered and reason in UNANSWERED:
+    if call.record or (call.state == State.DELIVERED and reason in UNANSWERED):
         return  # it had what it asked for; many clients close a stream with their answer
     call.outcome = _OUTCOME_OF.get(reason, "cancelled")
     call.reason = reason
@@ -139,7 +138,7 @@ def unrecordable(call: Call, error: AuditUnavailable) -> None:
     message = "" if done is False else WAS_DONE if done else NOT_RECORDED
     data = None if done is None else {"executed": done}
     call.refusal = refuse("audit_unavailable", call=call, message=message, retry_after=5, data=data)
-    call.unrecordable = True
+    call.close(Record.LOST)
     call.outcome, call.reason, call.answer_status = "unrecorded", "audit_unavailable", 503
 
 
@@ -380,7 +379,7 @@ def ran(call: Call) -> bool | None:
     """Say whether the upstream did what it was asked: no when it was not sent or refused it itself, None when nobody knows."""
     if not call.executed or call.reason == UPSTREAM_REFUSED:
         return False
-    if call.unrecordable and call.refusal is not None:
+    if call.record == Record.LOST and call.refusal is not None:
         return (call.refusal.data or {}).get("executed")  # as was known before the log failed
     return True if call.outcome == "allowed" else None
 
@@ -418,7 +417,7 @@ def complete(call: Call, *, response: Payload | None = None, response_bytes: int
 async def record(gateway: Gateway, call: Call) -> None:
     """Make the outcome durable, then answer; the last thing that happens to every request."""
     try:
-        answered = call.completed and call.exchange.finished and not call.unrecordable
+        answered = call.record == Record.KEPT and call.exchange.finished
         if not answered:  # most calls are: they need no task of their own here
             await asyncio.shield(_record(gateway, call))
     except asyncio.CancelledError:
@@ -435,23 +434,22 @@ async def record(gateway: Gateway, call: Call) -> None:
 
 async def _record(gateway: Gateway, call: Call) -> None:
     audit_id = str(call.id)
-    if not call.completed and not call.unrecordable:
+    if not call.record:
         try:
             audit_id = await _durable(gateway, call)
         except AuditUnavailable as error:
             unrecordable(call, error)
-    if call.unrecordable:
+    if call.record == Record.LOST:
         audit_id = await _unrecorded(gateway, call)
     await _answer(gateway, call, audit_id)
 
 
 async def _unrecorded(gateway: Gateway, call: Call) -> str:
     """Leave what can be left of a request that the journal did not take: a count, or what is written when it is back."""
-    if call.intended and call.executed:
+    if call.executed:
         call.details["executed"] = True
     call.event = call.event or await event(gateway, call)
     complete(call)
-    call.completed = True
     return gateway.logger.unrecorded(call.event)
 
 
@@ -462,18 +460,18 @@ async def _durable(gateway: Gateway, call: Call) -> str:
             await gateway.logger.resumable(call.event, gateway.config.resume_wait, ended=True)
         else:
             await (gateway.logger.end(call.event) if call.answered else gateway.logger.outcome(call.event))
-        call.completed = True
+        call.close(Record.KEPT)
         return str(call.id)
     admission = admit(gateway, call, call.reason)
     if admission.counted:
-        call.completed = True
+        call.close(Record.KEPT)
         return admission.counted
     call.event = call.event or await event(gateway, call, whole=admission.whole)
     with paying(gateway, admission):
         complete(call)
         audit_id, ticket = gateway.logger.refuse(call.event, admission)
     await ticket
-    call.completed = True
+    call.close(Record.KEPT)
     return audit_id
 
 

@@ -32,7 +32,7 @@ from policies.engine.dispatchers import dispatcher_path, inner_calls, refused_wi
 from policies.engine.limits import limits_for
 from policies.vocabulary import CALLS, OPEN, TASK_METHODS
 from proxy import outcomes
-from proxy.call import Call
+from proxy.call import Call, State
 from proxy.follow_ups import resumption, tasks
 from proxy.follow_ups.in_flight import CANCEL
 from proxy.gateway import Gateway
@@ -81,7 +81,7 @@ async def handle(gateway: Gateway, exchange: Exchange, *, endpoint: str, slug: s
     call = Call(exchange, endpoint=endpoint, slug=slug)
     if cors.ORIGIN in call.lookup:
         config = gateway.config
-        if await cors.answered(call, config.allowed_origins, config.allowed_hosts):
+        if await cors.answered(call, exchange, config.allowed_origins, config.allowed_hosts):
             return
     gateway.calls.add(call)
     try:
@@ -434,7 +434,7 @@ async def record_intent(gateway: Gateway, call: Call) -> None:
     """Nothing is executed without a record: a durable intent before the upstream sees a byte."""
     call.event = await outcomes.event(gateway, call)
     ticket = gateway.logger.intent(call.event)
-    call.intended = True
+    call.reach(State.INTENDED)
     await ticket
     if call.resumes is not None:
         resumption.take_up(gateway, call)
@@ -452,7 +452,7 @@ async def forward(gateway: Gateway, call: Call) -> None:
         await tasks.expect(gateway, call)
     try:
         with call.exchange.interruptible():
-            call.executed = True
+            call.reach(State.SENT)
             gateway.sent(call)
             if call.message is not None and call.message.method == CANCEL and call.spec.transport == "streamable-http":
                 gateway.in_flight.take_back(call)

@@ -18,9 +18,10 @@ from audit.redaction.sanitizer import MISSING
 from policies.engine.decide import Context, Target, decide
 from policies.vocabulary import ASKED
 from proxy import outcomes
-from proxy.call import FOR_GOOD, Call, nothing
+from proxy.call import FOR_GOOD, Call, Record, State, nothing
 from proxy.follow_ups import tasks
 from proxy.follow_ups.resumption import Ids
+from proxy.follow_ups.task_book import of_call
 from proxy.gateway import Gateway
 from proxy.http import answers
 from proxy.http.exchange import PIECE, Departed
@@ -136,7 +137,7 @@ async def _plain(gateway: Gateway, call: Call, response: UpstreamResponse) -> No
         outcomes.complete(call)
     headers.append((b"content-length", b"%d" % len(body)))
     await gateway.logger.outcome(_event(call))
-    call.completed = True
+    call.close(Record.KEPT)
     await call.exchange.answer(status, headers, body)
 
 
@@ -258,7 +259,7 @@ class _RelayedStream:
 
     async def run(self) -> None:
         call, exchange = self.call, self.call.exchange
-        call.streaming = True
+        call.reach(State.STREAMING)
         call.outcome, call.reason = "allowed", call.decision.reason if call.decision else ""
         ended = "complete"
         self.gateway.stream_opened(call)
@@ -356,7 +357,8 @@ class _RelayedStream:
             self.call.last_write = time.monotonic()
             await self.call.exchange.write(piece)
             self.writing = 0
-            self.call.delivered = self.call.answered
+            if self.call.state == State.ANSWERED:
+                self.call.reach(State.DELIVERED)
 
     async def _keep_alive(self) -> None:
         # Between two events only; the bytes of an event still arriving are not written before it is whole.
@@ -411,7 +413,7 @@ class _RelayedStream:
             await self._flush()
             _note_result(call, reply)
             resumed = call.resumes.call if call.resumes is not None else None
-            await tasks.note(self.gateway, call, reply.result, known_by=tasks.of_call(resumed) if resumed else "")
+            await tasks.note(self.gateway, call, reply.result, known_by=of_call(resumed) if resumed else "")
             await self.ids.record(judged.data, judged.value)
             self.pending += frame(event)
             return
@@ -432,7 +434,7 @@ class _RelayedStream:
         )
         outcomes.complete(call, response=payload, response_bytes=len(judged.data))
         await self.gateway.logger.outcome(_event(call), final=False)
-        call.answered = True
+        call.reach(State.ANSWERED)
         self.pending += frame(event)
 
     async def _server_request(self, event: SseEvent, judged: Judged) -> None:
@@ -479,7 +481,7 @@ class _RelayedStream:
 
     async def _part(self, reason: str) -> None:
         """Let those have their say whose answers were to come on this stream, unless it ends in the middle of an event."""
-        if reason == "client_gone" or self.writing > PIECE:
+        if reason == "client_gone" or self.writing > PIECE or not self.call.exchange.started:
             return
         words = await self.response.last_words(reason)
         if words:
@@ -508,7 +510,7 @@ class _RelayedStream:
             return
         outcomes.complete(call)
         await self.gateway.logger.outcome(_event(call), final=False)
-        call.answered = True
+        call.reach(State.ANSWERED)
         await call.exchange.write(encode(outcomes.answer_for(self.gateway, call, call.refusal, str(call.id)).body))
 
 

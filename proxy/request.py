@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
+from core.types import Headers
+from proxy.call import Call
+from proxy.gateway import Gateway
 from proxy.http.headers import ACCEPT, request_headers
 from proxy.mcp.mirrors import VERSION
-from proxy.upstreams.transports.base import Headers, UpstreamError, UpstreamRequest
-
-if TYPE_CHECKING:
-    from proxy.call import Call
-    from proxy.gateway import Gateway
+from proxy.upstreams.transports.base import UpstreamError, UpstreamRequest
 
 log = logging.getLogger("sentinel.proxy")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from core.api.problems import Problem, wrong
-from proxy.services.upstreams import ServiceError
+from proxy.services.errors import ServiceError
 
 __all__ = ["telling"]
 

@@ -17,7 +17,8 @@ from proxy.api import serializers as forms
 from proxy.api.parts import telling
 from proxy.mcp import definitions
 from proxy.models import CatalogueItem
-from proxy.services import catalogue, upstreams
+from proxy.services import catalogue
+from proxy.services.errors import locked
 
 __all__ = ["OneTool", "ToolApproval", "ToolQuarantine", "Tools"]
 
@@ -182,7 +183,7 @@ def _locked(view: ApiView, pk: int) -> CatalogueItem:
     """Lock in the order in which the services do: the upstream, then the item."""
     slug = find_tool(pk).upstream.slug
     with telling("not_found"):
-        upstreams.locked(slug)
+        locked(slug)
     item = find_tool(pk)
     view.check_match(tool_form(item))
     return item

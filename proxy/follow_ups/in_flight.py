@@ -15,14 +15,11 @@ import os
 import socket
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import orjson
 
+from proxy.call import Call
 from proxy.http.exchange import CANCELLED
-
-if TYPE_CHECKING:
-    from proxy.call import Call
 
 #: key, upstream, the upstream's session, JSON-RPC id
 Name = tuple[str, str, bytes, str | int]

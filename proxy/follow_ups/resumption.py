@@ -17,53 +17,22 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from audit.events.tool_errors import NOTES
 from proxy import outcomes
+from proxy.call import Call, State
+from proxy.follow_ups.place import LEVELS, Place
+from proxy.gateway import Gateway
 from proxy.http.refusals import refuse
 from proxy.mcp.replies import spelled
 from proxy.mcp.sse import SseEvent, presentable, with_id
-
-if TYPE_CHECKING:
-    from proxy.call import Call
-    from proxy.gateway import Gateway
-    from proxy.upstreams.transports.base import UpstreamResponse
+from proxy.upstreams.transports.base import UpstreamResponse
 
 #: what a client presents is no longer than this, in bytes: what we hand out never is
 MOST_PRESENTED = 1200
 _SESSION = re.compile(rb"[\x21-\x7e]{1,1024}\Z")
-_LEVELS = ("full", "request", "digest", "none")
-
-
-@dataclass(slots=True)
-class Place:
-    """What a sealed event id stands for: the upstream's id, and the call that its stream answers, if it does."""
-
-    event_id: bytes
-    call: UUID | None = None
-    #: the call's JSON-RPC id as text (or its digest), to know the answer by
-    rpc: bytes = b""
-    #: how much the call's event keeps of payloads
-    level: str = "full"
-    #: when the call's event needs to be held open anew
-    hold_at: float = 0.0
-
-    def packed(self) -> bytes:
-        """Give the bytes that are sealed."""
-        if self.call is None:
-            return b"-" + self.event_id
-        return b"%d%b%c%b%b" % (_LEVELS.index(self.level), self.call.bytes, len(self.rpc), self.rpc, self.event_id)
-
-    @classmethod
-    def unpacked(cls, value: bytes) -> Place:
-        """Take apart what was sealed."""
-        if value[:1] == b"-":
-            return cls(value[1:])
-        end = 18 + value[17]
-        return cls(value[end:], UUID(bytes=value[1:17]), value[18:end], _LEVELS[int(value[:1])])
 
 
 def _purpose(call: Call, session: bytes) -> str:
@@ -129,7 +98,7 @@ class Ids:
         session = call.session
         message = call.message
         if message is not None and message.kind == "request":
-            level = call.level if call.level in _LEVELS else "full"
+            level = call.level if call.level in LEVELS else "full"
             self._place = Place(b"", call.id, spelled(message.id), level)
             fresh = response.header(b"mcp-session-id")
             if message.method == "initialize":
@@ -196,4 +165,4 @@ class Ids:
         )
         await gateway.logger.outcome(call.event, final=False)
         await written
-        call.answered = True
+        call.reach(State.ANSWERED)

@@ -13,13 +13,10 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
+from core.types import Headers
+from proxy.http.exchange import Departed, Exchange, RequestHead
 from proxy.http.origins import host_allowed, normal, origin_named
-
-if TYPE_CHECKING:
-    from proxy.call import Call
-    from proxy.http.exchange import Headers
 
 ORIGIN = b"origin"
 _WANTED_METHOD, _WANTED_HEADERS = b"access-control-request-method", b"access-control-request-headers"
@@ -51,40 +48,40 @@ def shared(origin: bytes) -> Headers:
     ]
 
 
-async def answered(call: Call, origins: tuple[str, ...], hosts: tuple[str, ...]) -> bool:
+async def answered(head: RequestHead, exchange: Exchange, origins: tuple[str, ...], hosts: tuple[str, ...]) -> bool:
     """Settle what a browser that names an origin is told; True when that was all: it asked beforehand, and is answered."""
-    found = call.header_values(ORIGIN)
+    found = head.header_values(ORIGIN)
     if not origin_named(found, origins):
         return False
-    call.exchange.shared = shared(normal(found[0]))
-    if not is_preflight(call) or not host_allowed(call.header_values(b"host"), hosts):
+    exchange.shared = shared(normal(found[0]))
+    if not is_preflight(head) or not host_allowed(head.header_values(b"host"), hosts):
         return False
-    with suppress(OSError):
-        await call.exchange.answer(204, permission(call), b"")
+    with suppress(Departed):
+        await exchange.answer(204, permission(head), b"")
     return True
 
 
-def is_preflight(call: Call) -> bool:
+def is_preflight(head: RequestHead) -> bool:
     """Tell a browser's question whether a page may send a request from that request."""
-    return call.verb == "OPTIONS" and ORIGIN in call.lookup and _WANTED_METHOD in call.lookup
+    return head.verb == "OPTIONS" and ORIGIN in head.lookup and _WANTED_METHOD in head.lookup
 
 
-def refusal(call: Call, hosts: tuple[str, ...]) -> str:
+def refusal(head: RequestHead, hosts: tuple[str, ...]) -> str:
     """Give the reason why a preflight was not granted; "" for any other request."""
-    if not is_preflight(call):
+    if not is_preflight(head):
         return ""
-    return "bad_origin" if host_allowed(call.header_values(b"host"), hosts) else "bad_host"
+    return "bad_origin" if host_allowed(head.header_values(b"host"), hosts) else "bad_host"
 
 
-def permission(call: Call) -> Headers:
+def permission(head: RequestHead) -> Headers:
     """Say what a page may send: what clients of the protocol do, and of a server's own parameters those that were asked for."""
-    wanted = b",".join(call.header_values(_WANTED_HEADERS)).replace(b" ", b"").split(b",", _PARAMS_MOST)[:_PARAMS_MOST]
+    wanted = b",".join(head.header_values(_WANTED_HEADERS)).replace(b" ", b"").split(b",", _PARAMS_MOST)[:_PARAMS_MOST]
     headers = [
         (b"access-control-allow-methods", _METHODS),
         (b"access-control-allow-headers", b", ".join([_SENT, *filter(_PARAM.fullmatch, wanted)])),
         (b"access-control-max-age", _MAX_AGE),
         (b"cache-control", b"no-store"),
     ]
-    if call.header(_WANTED_NETWORK) == b"true":
+    if head.header(_WANTED_NETWORK) == b"true":
         headers.append((b"access-control-allow-private-network", b"true"))
     return headers

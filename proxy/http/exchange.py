@@ -7,15 +7,12 @@ This class is what replaces that part of it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable
+from enum import IntEnum
 from typing import Any
 
 from core.ledger import SMALL
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Headers = list[tuple[bytes, bytes]]
+from core.types import Headers, Receive, Scope, Send
 
 #: an answer goes out in pieces of this size, each once the client has read what went before: no more of it is copied
 PIECE = 64 * 1024
@@ -25,6 +22,30 @@ WRITE_TIMEOUT = 60.0
 CANCELLING, CANCELLED = "cancelling", "cancelled"
 #: how long a request has run before its body's deadline is kept and its client's departure looked for, in seconds
 LASTING_AFTER = 0.05
+
+
+class RequestHead:
+    """Verb and headers of a request, as every reader of them wants to ask."""
+
+    __slots__ = ("headers", "lookup", "verb")
+
+    def __init__(self, scope: Scope) -> None:
+        self.verb: str = scope["method"]
+        self.headers: Headers = scope["headers"]
+        #: first value of each header, names lower-case
+        self.lookup: dict[bytes, bytes] = {name: value for name, value in reversed(self.headers)}
+
+    def header(self, name: bytes) -> bytes:
+        """Give the first value of a header, b"" when absent."""
+        return self.lookup.get(name, b"")
+
+    def header_values(self, name: bytes) -> list[bytes]:
+        """Give every value of a header, in order."""
+        if name not in self.lookup:
+            return []
+        if len(self.lookup) == len(self.headers):
+            return [self.lookup[name]]
+        return [value for key, value in self.headers if key == name]
 
 
 class Departed(Exception):
@@ -75,8 +96,20 @@ def _lasting_of(loop: asyncio.AbstractEventLoop) -> _Lasting:
     return found
 
 
+class AnswerState(IntEnum):
+    """How far the answer to a client got: AWAITED -> BEGUN -> OVER, and from anywhere to OVER when nobody waits for it."""
+
+    AWAITED = 0
+    #: its head has gone out
+    BEGUN = 1
+    OVER = 2
+
+
 class Exchange:
-    """Reads one request's body and writes one answer; `started` and `finished` say how far the answer got."""
+    """Reads one request's body and writes one answer: a head once, then its body, then nothing. Anything else raises.
+
+    Beside that it may be `ended_by` something, once: the answer, if one is still to be given, says what.
+    """
 
     __slots__ = (
         "_among",
@@ -91,11 +124,10 @@ class Exchange:
         "_watcher",
         "body_state",
         "ended_by",
-        "finished",
         "scope",
         "sent_bytes",
         "shared",
-        "started",
+        "state",
     )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -110,13 +142,22 @@ class Exchange:
         self._watcher: asyncio.Task[None] | None = None
         self._body_due = 0.0  # by the loop's clock, while the body is read
         self._watched = self._lasts = self._interruptible = False
-        self.started = False
-        self.finished = False
+        self.state = AnswerState.AWAITED
         self.sent_bytes = 0
         #: complete | too_large | over_share | timed_out | gone
         self.body_state = "complete"
         #: why the exchange is over early: client_gone, or the reason given to end()
         self.ended_by = ""
+
+    @property
+    def started(self) -> bool:
+        """Whether the answer has begun."""
+        return self.state >= AnswerState.BEGUN
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing more to say."""
+        return self.state == AnswerState.OVER
 
     # -- in
 
@@ -221,10 +262,19 @@ class Exchange:
 
     async def start(self, status: int, headers: Headers) -> None:
         """Send the head of the answer."""
-        self.started = True
+        if self.state != AnswerState.AWAITED:
+            raise RuntimeError("an answer begins once")
+        self.state = AnswerState.BEGUN
         if self.shared:
             headers = [*headers, *self.shared]
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        try:
+            await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        except OSError:
+            raise self._left() from None
+
+    def _left(self) -> Departed:
+        self.ended_by = self.ended_by or "client_gone"
+        return Departed(self.ended_by)
 
     async def write(self, piece: bytes) -> None:
         """Send a piece of the body; waits for a client that is slow, gives one up that does not read."""
@@ -238,24 +288,24 @@ class Exchange:
             await self._write(bytes(view[at : at + PIECE]))
 
     async def _write(self, piece: bytes) -> None:
+        if self.state != AnswerState.BEGUN:
+            raise RuntimeError("a body is written between the head of an answer and its end")
         self.sent_bytes += len(piece)
         try:
             async with asyncio.timeout(WRITE_TIMEOUT):
                 await self._send({"type": "http.response.body", "body": piece, "more_body": True})
-        except TimeoutError:
-            self.ended_by = self.ended_by or "client_gone"
-            raise Departed(self.ended_by) from None
-        except OSError:
-            self.ended_by = self.ended_by or "client_gone"
-            raise Departed(self.ended_by) from None
+        except OSError:  # TimeoutError is one: a client that does not read is as good as gone
+            raise self._left() from None
 
     async def finish(self, piece: bytes = b"") -> None:
         """Send the last of the body; a client that does not take it is given up."""
+        if self.state != AnswerState.BEGUN:
+            raise RuntimeError("an answer ends once, after its head")
         try:
             if len(piece) > PIECE:
                 await self.write(piece)
                 piece = b""
-            self.finished = True
+            self.state = AnswerState.OVER
             self.sent_bytes += len(piece)
             await self._send({"type": "http.response.body", "body": piece, "more_body": False})
         except OSError:
@@ -263,7 +313,7 @@ class Exchange:
         except Departed:
             return
         finally:
-            self.finished = True
+            self.state = AnswerState.OVER
 
     async def answer(self, status: int, headers: Headers, body: bytes) -> None:
         """Send a whole answer."""
@@ -272,7 +322,7 @@ class Exchange:
 
     def close(self) -> None:
         """Stop watching; the consumer calls this last."""
-        self.finished = True
+        self.state = AnswerState.OVER
         if self._among is not None:
             self._among.discard(self)
         if self._watcher is not None:

@@ -16,9 +16,9 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
+from core.types import Headers
 from proxy.http import trace_context
 from proxy.mcp.mirrors import decode_header
-from proxy.upstreams.transports.base import Headers
 
 USER_AGENT = b"mcp-sentinel"
 SESSION = b"mcp-session-id"

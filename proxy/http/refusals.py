@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from proxy.http.answers import REFUSALS, told
 from proxy.mcp.message import Readable, Refused
 
-if TYPE_CHECKING:
-    from proxy.call import Call
-
-
 UNAVAILABLE_SECONDS = 5  # what a caller is told to wait when nothing better is known
+
+
+class Asked(Protocol):
+    """What is refused, as far as its answer has to name it."""
+
+    rpc_id: bytes
 
 
 def refuse(
     reason: str,
     *,
-    call: Call | None = None,
+    call: Asked | None = None,
     message: str = "",
     headers: tuple[tuple[bytes, bytes], ...] = (),
     retry_after: float | None = None,

@@ -17,10 +17,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
-from proxy.http.exchange import CANCELLED, CANCELLING, Exchange, Headers
+from core.types import Headers
+from proxy.call import Call
+from proxy.gateway import Gateway
+from proxy.http.exchange import CANCELLED, CANCELLING, AnswerState, Exchange
 from proxy.http.headers import request_headers
 from proxy.http.refusals import refuse
 from proxy.legacy.listener import Cursor, Resumed, SessionEnded, listen
@@ -33,10 +35,6 @@ from proxy.mcp.sse import encode
 from proxy.request import upstream_request
 from proxy.upstreams.transports.base import Broken, UpstreamError, UpstreamRequest, UpstreamResponse
 from proxy.upstreams.transports.http.http_sse import OPEN
-
-if TYPE_CHECKING:
-    from proxy.call import Call
-    from proxy.gateway import Gateway
 
 MAILBOX = "mailbox"
 _HEADERS = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")]
@@ -202,14 +200,14 @@ class StreamExchange(Exchange):
 
     async def finish(self, piece: bytes = b"") -> None:
         """Put the last events into the stream."""
-        self.finished = True
+        self.state = AnswerState.OVER
         if piece:
             await self.write(piece)
         await self.accept()
 
     async def answer(self, status: int, headers: Headers, body: bytes) -> None:
         """Put a whole JSON answer into the stream, as the event that clients of this transport wait for."""
-        self.started = self.finished = True
+        self.state = AnswerState.OVER
         if body and self._asked:
             await self.write(encode(one_line(body), event="message"))
         await self.accept()

@@ -16,9 +16,9 @@ from functools import partial
 from itertools import product
 from typing import Any, Final, NamedTuple
 
+from core.types import Headers
 from policies.engine.folding import varied
 from proxy.mcp.message import Message, Readable, Refused
-from proxy.upstreams.transports.base import Headers
 
 __all__ = [
     "ParamHeader",

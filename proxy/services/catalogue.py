@@ -20,15 +20,14 @@ from audit.services.acts import record_act
 from core.access.actors import Actor
 from proxy.mcp.definitions import diff, status_of, visible
 from proxy.models import CatalogueItem, Upstream, UpstreamStatus
-from proxy.services.upstreams import ServiceError, locked
+from proxy.services.errors import ServiceError, locked
 from proxy.upstreams.catalogue import CheckReport, FoundDefinitions, Step, clean, examine, last_words, lines
 from proxy.upstreams.client import TIMEOUT
 from proxy.upstreams.probe import expired
 from proxy.upstreams.registry import build_transport, host_folder
 from proxy.upstreams.specs import UpstreamSpec, spec_of
-from proxy.upstreams.transports.base import Transport, UpstreamError, UpstreamRequest
+from proxy.upstreams.transports.base import Transport, TransportLimits, UpstreamError, UpstreamRequest
 from proxy.upstreams.transports.hosted import pool
-from proxy.upstreams.transports.http.streamable_http import TransportLimits
 
 log = logging.getLogger("sentinel.proxy")
 

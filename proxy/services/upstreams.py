@@ -25,6 +25,8 @@ from policies.engine.dispatchers import PATH
 from policies.services import lock_policy
 from policies.services.naming import what_names
 from proxy.models import SLUG_PATTERN, Upstream
+from proxy.services.catalogue import apply_policy, forget_approvals
+from proxy.services.errors import ServiceError, locked
 from proxy.upstreams import vault
 from proxy.upstreams.egress import BadUrl, Egress, parse_url
 from proxy.upstreams.transports.base import EgressRefused, UpstreamError
@@ -46,15 +48,6 @@ _PLAIN = (
     "catalogue_policy dispatchers enabled"
 ).split()
 _SECRET_MAPS = {"headers": "header", "environment": "environment"}
-
-
-class ServiceError(Exception):
-    """An act that was refused: which field, and a sentence that says what to mend."""
-
-    def __init__(self, message: str, field: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.field = field
 
 
 def create_upstream(
@@ -98,12 +91,8 @@ def update_upstream(
             upstream.catalogue_policy = "quarantine"
         upstream.save()
         if moved:
-            from proxy.services.catalogue import forget_approvals
-
             forget_approvals(upstream)
         if "catalogue_policy" in changes:
-            from proxy.services.catalogue import apply_policy
-
             apply_policy(slug)
         after = describe(upstream)
         if before != after or any(name in changes for name in (*_SECRET_MAPS, "client_key")):
@@ -169,14 +158,6 @@ def describe(upstream: Upstream) -> dict[str, Any]:
         shown[name] = {key: vault.shown(value) for key, value in getattr(upstream, name).items()}
     shown["client_key"] = vault.HIDDEN if upstream.client_key else ""
     return shown
-
-
-def locked(slug: str) -> Upstream:
-    """Find an upstream and hold it until the transaction ends; raises ServiceError."""
-    try:
-        return Upstream.objects.select_for_update().get(slug=slug)
-    except Upstream.DoesNotExist:
-        raise ServiceError(f"There is no upstream {slug}.", "slug") from None
 
 
 def check_address(url: str, networks: Sequence[str] = ()) -> None:

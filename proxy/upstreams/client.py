@@ -7,10 +7,11 @@ from typing import Any
 
 import orjson
 
+from core.types import Headers
 from proxy.http.headers import SESSION, USER_AGENT
 from proxy.mcp.replies import LARGE_BYTES, crowded
 from proxy.mcp.sse import EventTooLarge, SseReader
-from proxy.upstreams.transports.base import Broken, Headers, Transport, UpstreamError, UpstreamRequest, UpstreamResponse
+from proxy.upstreams.transports.base import Broken, Transport, UpstreamError, UpstreamRequest, UpstreamResponse
 from proxy.upstreams.transports.conversation import parse
 
 MODERN = "2026-07-28"

@@ -12,15 +12,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 import psycopg
 
 from core.db import BoundedConnection
+from proxy.mcp.message import Message
 from proxy.upstreams.specs import UpstreamSpec
-
-if TYPE_CHECKING:
-    from proxy.call import Call
 
 log = logging.getLogger("sentinel.proxy")
 
@@ -35,6 +33,20 @@ UPDATE proxy_upstreamstatus SET calls_ok = %s, calls_at = to_timestamp(%s), call
 WHERE upstream_id = %s AND calls_ok IS DISTINCT FROM %s AND (calls_at IS NULL OR calls_at < to_timestamp(%s))
 """
 _BEGIN = "INSERT INTO proxy_upstreamstatus (upstream_id, era, versions, server_info, steps) VALUES (%s, '', '[]', '{}', '[]') ON CONFLICT DO NOTHING"
+
+
+class FinishedCall(Protocol):
+    """A call as far as it says how its upstream stands."""
+
+    slug: str
+    spec: UpstreamSpec | None
+    message: Message | None
+    outcome: str
+    reason: str
+
+    @property
+    def intended(self) -> bool:
+        """Whether it was let through to the upstream."""
 
 
 class HealthChange(NamedTuple):
@@ -61,7 +73,7 @@ class UpstreamHealth:
     def __init__(self) -> None:
         self._seen: dict[str, _Seen] = {}
 
-    def observe_call(self, call: Call) -> None:
+    def observe_call(self, call: FinishedCall) -> None:
         """Note how a call ended, for the upstream it was for."""
         message = call.message
         if not call.intended or call.spec is None or message is None or message.kind != "request":

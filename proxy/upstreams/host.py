@@ -15,7 +15,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from django.conf import settings
 from django.db import close_old_connections
 
 from core.ledger import Ledger
+from core.types import Receive, Scope, Send
 from policies.snapshot import loading
 from proxy.upstreams import registry
 from proxy.upstreams.transports.base import UpstreamError, UpstreamRequest, UpstreamResponse
@@ -67,10 +68,6 @@ _INNER = frozenset(
     )
 )
 _OUTER = frozenset(b"content-length transfer-encoding connection keep-alive".split())
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class Specs:
@@ -220,7 +217,7 @@ class Host:
 
 def _read_catalogues(wanted: list[str], interval: float) -> None:
     from proxy.services import catalogue
-    from proxy.services.upstreams import ServiceError
+    from proxy.services.errors import ServiceError
 
     close_old_connections()
     try:
@@ -302,7 +299,6 @@ class _Server(uvicorn.Server):
 async def run(folder: Path, *, stopped: Callable[[], bool] = lambda: False) -> None:
     """Run the host until SIGTERM or SIGINT, or until `stopped` says so."""
     listener, lock = listen(folder)
-    host = Host()
     if not confine.landlock_version():
         log.warning("this kernel has no Landlock: commands of upstreams are held back less (see THREAT_MODEL.md)")
     host = Host(ledger=registry.ledger_of(settings.SENTINEL))

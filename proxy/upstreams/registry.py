@@ -18,11 +18,19 @@ from django.conf import settings
 from core.ledger import Ledger
 from proxy.upstreams.egress import BadUrl, Egress, parse_url
 from proxy.upstreams.specs import UpstreamSpec, Way, load, spec_of
-from proxy.upstreams.transports.base import Transport, Unreachable, UpstreamError, UpstreamRequest, UpstreamResponse
+from proxy.upstreams.transports.base import (
+    PATIENCE,
+    Transport,
+    TransportLimits,
+    Unreachable,
+    UpstreamError,
+    UpstreamRequest,
+    UpstreamResponse,
+)
 from proxy.upstreams.transports.guard import Guard
 from proxy.upstreams.transports.hosted import HostedTransport, pool
 from proxy.upstreams.transports.http.http_sse import HttpSseTransport
-from proxy.upstreams.transports.http.streamable_http import PATIENCE, StreamableHttpTransport, TransportLimits
+from proxy.upstreams.transports.http.streamable_http import StreamableHttpTransport
 from proxy.upstreams.transports.http.tls import BadCertificate, client_context
 from proxy.upstreams.transports.stdio.child import CommandLine
 from proxy.upstreams.transports.stdio.transport import StdioTransport

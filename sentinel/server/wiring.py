@@ -18,6 +18,7 @@ from proxy import gateway as proxy_gateway
 from proxy.gateway import Gateway
 from proxy.legacy.mailboxes import Mailboxes
 from proxy.upstreams import registry
+from proxy.watch import Watch
 
 #: how long a start waits for the first snapshot before it serves 503s until there is one, in seconds
 FIRST_SNAPSHOT = 10.0
@@ -52,6 +53,7 @@ async def start_gateway() -> Gateway:
         asyncio.to_thread(holder.ready, FIRST_SNAPSHOT), asyncio.to_thread(warm_up.warm), gateway.limiter.connect()
     )
     await gateway.start()
+    Watch(gateway).start()
     proxy_gateway.install(gateway)
     return gateway
 

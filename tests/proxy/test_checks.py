@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from proxy.upstreams.catalogue import examine
 from proxy.upstreams.egress import Egress, parse_url
-from proxy.upstreams.transports.http.streamable_http import StreamableHttpTransport, TransportLimits
+from proxy.upstreams.transports.base import TransportLimits
+from proxy.upstreams.transports.http.streamable_http import StreamableHttpTransport
 from tests.proxy.upstream import LOOPBACK
 from tests.support.upstream import FakeUpstream, error, result
 

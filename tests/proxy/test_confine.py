@@ -15,8 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from proxy.upstreams.transports.base import UpstreamError, UpstreamRequest
-from proxy.upstreams.transports.http.streamable_http import TransportLimits
+from proxy.upstreams.transports.base import TransportLimits, UpstreamError, UpstreamRequest
 from proxy.upstreams.transports.stdio import confine
 from proxy.upstreams.transports.stdio.child import CommandLine
 from proxy.upstreams.transports.stdio.transport import StdioTransport

@@ -10,28 +10,22 @@ import pytest
 
 from audit.journal.tickets import AuditUnavailable
 from proxy import outcomes
+from proxy.call import FOR_GOOD, Call, State
 from proxy.http.answers import REFUSALS
 from proxy.http.exchange import Departed, Exchange
 from proxy.http.refusals import refuse
-from proxy.mcp import message
 from proxy.relay import relay
 from proxy.upstreams.transports.base import BufferedResponse
+from tests.proxy.fake_transport import made as begun
 
 CALL = b'{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x"}}'
 MODES = ("http", "in-band", "tool-result")
 WORDS = "It may have run."
 
 
-def made(body: bytes = CALL, **known: Any) -> Any:
-    """A call that the upstream was sent."""
-    read = message.read(body)
-    call = SimpleNamespace(
-        message=read, known=read.known, rpc_id=b"7", session=b"s", link=None, era=None, principal=object(), spec=None,
-        executed=True, reason="", outcome="", answer_status=0, refusal=None, unrecordable=False, streaming=False,
-        delivered=False, answered=False, waits=False, torn=False, intended=True, details={}, id="0198-x",
-    )  # fmt: skip
-    vars(call).update(known)
-    return call
+def made(body: bytes = CALL, **known: Any) -> Call:
+    """A call of a live session that the upstream was sent."""
+    return begun(body, **{"session": b"s", "principal": object(), **known})
 
 
 def told(call: Any, mode: str = "http") -> tuple[str, dict[str, Any]]:
@@ -47,7 +41,7 @@ def told(call: Any, mode: str = "http") -> tuple[str, dict[str, Any]]:
 @pytest.mark.parametrize("reason", sorted(REFUSALS))
 def test_words_and_data_say_the_same(reason: str, mode: str) -> None:
     for executed in (True, False):
-        call = made(executed=executed, reason=reason)
+        call = made(state=State.SENT if executed else State.INTENDED, reason=reason)
         call.refusal = refuse(reason, call=call)
         text, data = told(call, mode)
         assert (WORDS in text, data.get("may_have_run", False), data.get("executed")) == (
@@ -70,11 +64,12 @@ ENDS = {"revoked_during_stream": 401, "denied_during_stream": 403, "server_stopp
 
 @pytest.mark.parametrize("reason", ENDS)
 def test_the_event_of_a_stream_that_is_ended_has_the_status_of_its_last_word(reason: str) -> None:
-    call = made(answer_status=200, streaming=True)
+    call = made(answer_status=200, state=State.STREAMING)
     outcomes.departed(call, reason)
     assert call.answer_status == ENDS[reason] == told(call)[1].get("code", call.refusal.code)
-    for nobody in ({"rpc_id": b""}, {"answered": True}, {"waits": True}, {"torn": True}):  # is told anything
-        call = made(answer_status=200, streaming=True, **nobody)
+    nobody: list[dict[str, Any]] = [{"rpc_id": b""}, {"state": State.ANSWERED}, {"torn": True}]  # is told anything
+    for known in nobody + [{"resumable": True}] * (reason not in FOR_GOOD):
+        call = made(**{"answer_status": 200, "state": State.STREAMING, **known})
         outcomes.departed(call, reason)
         assert call.answer_status == 200
 
@@ -88,11 +83,11 @@ def test_nobody_asks_again_with_a_notification() -> None:
 @pytest.mark.parametrize(
     ("known", "done", "words"),
     [
-        ({"executed": False}, False, "so it was not done."),
-        ({"executed": True, "outcome": "allowed"}, True, "It was done all the same."),
-        ({"executed": True, "outcome": "allowed", "streaming": True}, None, WORDS),
-        ({"executed": True, "outcome": "upstream_error", "reason": "upstream_timeout"}, None, WORDS),
-        ({"executed": True, "outcome": "upstream_error", "reason": "upstream_refused"}, False, "so it was not done."),
+        ({"state": State.INTENDED}, False, "so it was not done."),
+        ({"outcome": "allowed"}, True, "It was done all the same."),
+        ({"state": State.STREAMING, "outcome": "allowed"}, None, WORDS),
+        ({"outcome": "upstream_error", "reason": "upstream_timeout"}, None, WORDS),
+        ({"outcome": "upstream_error", "reason": "upstream_refused"}, False, "so it was not done."),
     ],
 )
 def test_what_cannot_be_recorded_says_what_became_of_it(known: dict[str, Any], done: bool | None, words: str) -> None:
@@ -125,10 +120,7 @@ async def test_an_answer_that_waits_for_its_turn_is_not_delivered_after_that(rea
         config=SimpleNamespace(max_answer_bytes=1000), payload=payload, logger=SimpleNamespace(outcome=unwritten),
         snapshot=None, ledger=None, spec=None,
     )  # fmt: skip
-    call = made(
-        exchange=exchange, body=CALL, verb="POST", decision=None, event=SimpleNamespace(), upstream_ns=0, level="full",
-        key_id="k", holds=lambda ledger, size: True, slug="x", tasks=[], endpoint="mcp", session_presented=b"",
-    )  # fmt: skip
+    call = made(exchange=exchange, body=CALL, event=SimpleNamespace(), key_id="k")
     answer = b'{"jsonrpc":"2.0","id":7,"result":{"content":[]}}'
     with pytest.raises(Departed, match=reason):
         await relay(gateway, call, BufferedResponse(200, [(b"content-type", b"application/json")], answer))

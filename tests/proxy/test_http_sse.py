@@ -6,9 +6,15 @@ import json
 import pytest
 
 from proxy.upstreams.transports import session_table
-from proxy.upstreams.transports.base import Broken, Redirected, TimedOut, UpstreamError, UpstreamRequest
+from proxy.upstreams.transports.base import (
+    Broken,
+    Redirected,
+    TimedOut,
+    TransportLimits,
+    UpstreamError,
+    UpstreamRequest,
+)
 from proxy.upstreams.transports.http.http_sse import OPEN, HttpSseTransport
-from proxy.upstreams.transports.http.streamable_http import TransportLimits
 from tests.proxy.upstream import Peer, upstream
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"

@@ -14,10 +14,14 @@ from hypothesis import strategies as st
 
 from audit.redaction.sanitizer import Payload
 from proxy import outcomes
-from proxy.follow_ups.resumption import MOST_PRESENTED, Ids, Place
+from proxy.call import State
+from proxy.follow_ups.place import Place
+from proxy.follow_ups.resumption import MOST_PRESENTED, Ids
 from proxy.http.sessions import SessionSealer
 from proxy.mcp.replies import same_id, spelled
 from proxy.mcp.sse import SseReader, with_id
+from tests.proxy.fake_transport import made as begun
+from tests.proxy.fake_transport import request
 
 SEALER = SessionSealer("x" * 32)
 OWN = {"key_id": "k", "upstream": "u", "purpose": "event/mcp/s"}
@@ -94,16 +98,8 @@ def made(monkeypatch: pytest.MonkeyPatch, **more: Any) -> tuple[Ids, Any, Slow]:
     gateway: Any = SimpleNamespace(
         logger=logger, sealer=SEALER, config=SimpleNamespace(resume_wait=300.0), payload=payload
     )
-    values = {
-        "resumes": None,
-        "session": b"",
-        "message": None,
-        "endpoint": "mcp",
-        "era": None,
-        "level": "full",
-    }
-    values |= {"id": uuid.uuid4(), "answered": False, "resumable": False, "event": object(), "key_id": "k", "slug": "u"}
-    call: Any = SimpleNamespace(**values | {"details": {}} | more)
+    known = {"message": None, "event": object(), "key_id": "k", "slug": "u"} | more
+    call = begun(request("tools/call", {"name": "x"}), state=State.STREAMING, **known)
     return Ids(gateway, call, SimpleNamespace(header=lambda _: b"")), call, logger  # type: ignore[arg-type]
 
 

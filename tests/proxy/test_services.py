@@ -24,7 +24,7 @@ from policies.documents.reader import parse
 from proxy.models import CatalogueItem, Upstream, UpstreamStatus
 from proxy.services import catalogue
 from proxy.services import upstreams as services
-from proxy.services.upstreams import ServiceError
+from proxy.services.errors import ServiceError
 from proxy.upstreams import registry, vault
 
 pytestmark = pytest.mark.django_db
@@ -81,13 +81,13 @@ audit: [{level: none, upstream: a, kinds: [tool], pattern: "*"}]
 """
     policies.apply_document(parse(policy), actor=ACTOR)
     key = policies.create_key(name="k", role="user", upstreams=["a"], actor=ACTOR).key
-    with pytest.raises(services.ServiceError) as caught:
+    with pytest.raises(ServiceError) as caught:
         services.remove_upstream(actor=ACTOR, slug="a")
     assert all(
         word in caught.value.message for word in ("rule ", "(mine)", "limit ", "audit level ", key.prefix, "disabled")
     )
     policies.apply_document(parse("roles: {user: {allow: [list_a]}}"), actor=ACTOR)
-    with pytest.raises(services.ServiceError, match="named by key"):
+    with pytest.raises(ServiceError, match="named by key"):
         services.remove_upstream(actor=ACTOR, slug="a")
     assert Upstream.objects.filter(slug="a").exists() and "admin.upstream.removed" not in acts()
     policies.revoke_key(key.pk, actor=ACTOR)
@@ -114,7 +114,7 @@ def test_bad_settings_are_refused_with_the_field_and_leave_nothing(fields, field
     given = {"slug": "a", "url": "http://127.0.0.1:9000/mcp", **fields}
     if given.get("transport") == "stdio":
         given.pop("url")
-    with pytest.raises(services.ServiceError) as caught:
+    with pytest.raises(ServiceError) as caught:
         services.create_upstream(actor=ACTOR, **given)
     assert words in caught.value.message
     assert caught.value.field == field
@@ -128,17 +128,17 @@ def test_commands_need_the_permission_to_change_too():
     )
     services.update_upstream(actor=ACTOR, slug="c", name="C")
     for change in ({"command": "sh -c evil"}, {"environment": {"LD_PRELOAD": "x"}}, {"working_directory": "/tmp"}):
-        with pytest.raises(services.ServiceError, match="command line"):
+        with pytest.raises(ServiceError, match="command line"):
             services.update_upstream(actor=ACTOR, slug="c", **change)
     for command in ("'", "", "  "):
-        with pytest.raises(services.ServiceError):
+        with pytest.raises(ServiceError):
             services.update_upstream(actor=ACTOR, slug="c", command=command, may_start_commands=True)
     assert "s3cr3t" not in everything()
 
 
 def test_a_name_is_taken_once_and_unknown_ones_are_said_so():
     services.create_upstream(actor=ACTOR, slug="a", url="http://127.0.0.1:9000/mcp")
-    with pytest.raises(services.ServiceError, match="already"):
+    with pytest.raises(ServiceError, match="already"):
         services.create_upstream(actor=ACTOR, slug="a", url="http://127.0.0.1:9000/mcp")
     for act in (
         services.remove_upstream,
@@ -146,7 +146,7 @@ def test_a_name_is_taken_once_and_unknown_ones_are_said_so():
         catalogue.check_upstream,
         catalogue.approve,
     ):
-        with pytest.raises(services.ServiceError, match="no upstream b"):
+        with pytest.raises(ServiceError, match="no upstream b"):
             act(actor=ACTOR, slug="b")
 
 
@@ -550,7 +550,7 @@ def test_a_rug_pull_is_blocked_until_approved_and_flipping_back_restores():
         assert load()["m"].blocked("tool", "a")
         item = CatalogueItem.objects.get(name="a")
         assert any("zero-width" in flag for flag in item.flags)
-        with pytest.raises(services.ServiceError, match="changed since"):
+        with pytest.raises(ServiceError, match="changed since"):
             catalogue.approve(actor=ACTOR, slug="m", items=[("tool", "a")], hashes={("tool", "a"): "other"})
         mcp.tools[0] = original
         _, changes = catalogue.check_upstream(slug="m")
@@ -566,7 +566,7 @@ def test_a_rug_pull_is_blocked_until_approved_and_flipping_back_restores():
         )
         assert load()["m"].definition("tool", "a").annotations == {"destructiveHint": True}
     assert acts().count("admin.catalogue.approved") == 4
-    with pytest.raises(services.ServiceError, match="no tool nowhere"):
+    with pytest.raises(ServiceError, match="no tool nowhere"):
         catalogue.approve(actor=ACTOR, slug="m", items=[("tool", "nowhere")])
 
 

@@ -13,8 +13,15 @@ import psutil
 import pytest
 
 from proxy.upstreams.transports import session_table
-from proxy.upstreams.transports.base import Broken, Cancelled, TimedOut, Unreachable, UpstreamError, UpstreamRequest
-from proxy.upstreams.transports.http.streamable_http import TransportLimits
+from proxy.upstreams.transports.base import (
+    Broken,
+    Cancelled,
+    TimedOut,
+    TransportLimits,
+    Unreachable,
+    UpstreamError,
+    UpstreamRequest,
+)
 from proxy.upstreams.transports.stdio import transport as stdio
 from proxy.upstreams.transports.stdio.child import CommandLine, Ring
 from proxy.upstreams.transports.stdio.transport import StdioTransport

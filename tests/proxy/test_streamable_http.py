@@ -7,9 +7,16 @@ import time
 
 import pytest
 
-from proxy.upstreams.transports.base import Broken, Redirected, TimedOut, TooLarge, Unreachable, UpstreamRequest
+from proxy.upstreams.transports.base import (
+    Broken,
+    Redirected,
+    TimedOut,
+    TooLarge,
+    TransportLimits,
+    Unreachable,
+    UpstreamRequest,
+)
 from proxy.upstreams.transports.http.connection import HIGH_WATER
-from proxy.upstreams.transports.http.streamable_http import TransportLimits
 from tests.proxy.upstream import Peer, once, upstream
 
 

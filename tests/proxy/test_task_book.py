@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from proxy.follow_ups.tasks import MOST, MOST_BYTES, Made, TaskBook
+from proxy.follow_ups.task_book import MOST, MOST_BYTES, Made, TaskBook
 
 HOUR = 3600.0
 

@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from proxy.upstreams.egress import Egress, parse_url
-from proxy.upstreams.transports.base import Broken, Unreachable, UpstreamRequest
-from proxy.upstreams.transports.http.streamable_http import StreamableHttpTransport, TransportLimits
+from proxy.upstreams.transports.base import Broken, TransportLimits, Unreachable, UpstreamRequest
+from proxy.upstreams.transports.http.streamable_http import StreamableHttpTransport
 from proxy.upstreams.transports.http.tls import BadCertificate, client_context
 from tests.proxy.upstream import LOOPBACK, Peer, upstream
 

@@ -8,12 +8,13 @@ import re
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from core.types import Headers
 from proxy.http.headers import is_json, is_plain, request_headers
 from proxy.mcp import era
 from proxy.mcp.message import Readable, Refused, read
 from proxy.mcp.mirrors import VERSION, Sent, decode_header, protocol_headers
 from proxy.upstreams.egress import parse_url
-from proxy.upstreams.transports.base import Headers, UpstreamRequest
+from proxy.upstreams.transports.base import UpstreamRequest
 from proxy.upstreams.transports.http.streamable_http import StreamableHttpTransport
 
 MODERN = "2026-07-28"

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from ipaddress import ip_network
 
 from proxy.upstreams.egress import Egress, parse_url
-from proxy.upstreams.transports.http.streamable_http import StreamableHttpTransport, TransportLimits
+from proxy.upstreams.transports.base import TransportLimits
+from proxy.upstreams.transports.http.streamable_http import StreamableHttpTransport
 
 LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 

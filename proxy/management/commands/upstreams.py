@@ -14,6 +14,7 @@ from proxy.mcp.definitions import diff, visible
 from proxy.models import CatalogueItem, Upstream, UpstreamStatus
 from proxy.services import catalogue
 from proxy.services import upstreams as services
+from proxy.services.errors import ServiceError, locked
 from proxy.upstreams import options as upstream_options
 from proxy.upstreams import vault
 
@@ -77,7 +78,7 @@ class Command(BaseCommand):
         given = Namespace(**options)
         try:
             getattr(self, f"_{given.act}")(given)
-        except services.ServiceError as error:
+        except ServiceError as error:
             raise CommandError(error.message) from None
 
     def _add(self, given: Namespace) -> None:
@@ -92,7 +93,7 @@ class Command(BaseCommand):
 
     def _change(self, given: Namespace) -> None:
         with transaction.atomic():
-            fields = upstream_options.chosen(vars(given), services.locked(given.slug))
+            fields = upstream_options.chosen(vars(given), locked(given.slug))
             if not fields and not given.check:
                 raise CommandError("Nothing was said that is to change; `upstreams change --help` lists what can be.")
             upstream = services.update_upstream(

@@ -20,11 +20,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from core.ledger import SMALL
+from core.types import Headers
 
-Headers = list[tuple[bytes, bytes]]
+#: how long an upstream may be silent where nobody has said otherwise, in seconds
+PATIENCE = 300.0
 
 
 class UpstreamError(Exception):
@@ -111,6 +114,24 @@ class Cancelled(UpstreamError):
 
     status = 499
     reason = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class TransportLimits:
+    """How long and how much; seconds and bytes, 0 seconds for no limit."""
+
+    connect: float = 5.0
+    first_byte: float = PATIENCE
+    #: of silence; whatever comes of an answer begins it anew
+    idle: float = PATIENCE
+    #: a whole answer that is no stream, however busily it comes
+    answer_seconds: float = 86400.0
+    answer_bytes: int = 64 * 1024 * 1024
+    head_bytes: int = 64 * 1024
+    header_count: int = 100
+    #: an idle connection is kept this long: less than the 5 s of uvicorn and Node, so that it is we who close
+    keep_alive: float = 4.0
+    idle_connections: int = 128
 
 
 class UpstreamRequest(NamedTuple):

@@ -10,7 +10,6 @@ circuit is open callers are told that it is (503, not executed); after the pause
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 from core.ledger import Ledger
 from proxy.upstreams.transports.base import (
@@ -53,10 +52,10 @@ class Guard:
         """Tell whether the circuit is open."""
         return self._failures >= FAILURES_TO_OPEN
 
-    async def send(self, request: UpstreamRequest, *args: Any) -> UpstreamResponse:
+    async def send(self, request: UpstreamRequest) -> UpstreamResponse:
         """Send through the inner transport, unless it is full or the circuit is open."""
         if request.aside and self._aside is not None:
-            return await self._aside.send(request, *args)
+            return await self._aside.send(request)
         if self.waiting >= self.max_concurrent:
             raise Busy("The upstream has as many calls waiting as it may have.", detail=f"{self.waiting} waiting")
         caller = request.caller
@@ -81,7 +80,7 @@ class Guard:
             self.shares.add(caller)
         started = asyncio.get_running_loop().time()
         try:
-            response = await self.inner.send(request, *args)
+            response = await self.inner.send(request)
         except UpstreamError as error:
             self._failed(error, asyncio.get_running_loop().time(), started)
             raise

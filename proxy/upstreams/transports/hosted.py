@@ -17,8 +17,15 @@ from django.conf import settings
 
 from proxy.upstreams.egress import Origin
 from proxy.upstreams.transports import base
-from proxy.upstreams.transports.base import Broken, Unreachable, UpstreamError, UpstreamRequest, UpstreamResponse
-from proxy.upstreams.transports.http.streamable_http import StreamableHttpTransport, TransportLimits
+from proxy.upstreams.transports.base import (
+    Broken,
+    TransportLimits,
+    Unreachable,
+    UpstreamError,
+    UpstreamRequest,
+    UpstreamResponse,
+)
+from proxy.upstreams.transports.http.streamable_http import StreamableHttpTransport
 
 SOCKET = "upstreams.sock"
 ANSWER = b"x-upstream-answer"

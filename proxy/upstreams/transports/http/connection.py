@@ -13,22 +13,20 @@ from collections import deque
 from collections.abc import Callable
 from copy import copy
 from math import inf
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import httptools
 
+from core.types import Headers
 from proxy.upstreams.transports.base import (
     Broken,
-    Headers,
     Redirected,
     TimedOut,
     TooLarge,
+    TransportLimits,
     UpstreamError,
     UpstreamResponse,
 )
-
-if TYPE_CHECKING:
-    from proxy.upstreams.transports.http.streamable_http import TransportLimits
 
 #: body bytes waiting for a reader: above it, reading from the socket stops until all of them were taken
 HIGH_WATER = 256 * 1024

@@ -15,13 +15,13 @@ from typing import Any
 from urllib.parse import urljoin
 
 from core.ledger import Ledger
+from core.types import Headers
 from proxy.mcp.replies import LARGE_BYTES
 from proxy.mcp.sse import EventTooLarge, SseEvent, SseReader
 from proxy.upstreams.egress import BadUrl, Origin, parse_url
 from proxy.upstreams.transports.base import (
     Broken,
     BufferedResponse,
-    Headers,
     TimedOut,
     TooLarge,
     Unreachable,

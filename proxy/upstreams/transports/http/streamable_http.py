@@ -14,37 +14,17 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from dataclasses import dataclass
 from math import inf
 
+from core.types import Headers
 from proxy.upstreams.egress import Egress, Origin
-from proxy.upstreams.transports.base import Headers, Unreachable, UpstreamRequest, UpstreamResponse
+from proxy.upstreams.transports.base import TransportLimits, Unreachable, UpstreamRequest, UpstreamResponse
 from proxy.upstreams.transports.http.coding import decoded
 from proxy.upstreams.transports.http.connection import Connection, UpstreamExchange
 
 SWEEP_SECONDS = 0.1
 KEPT_HEADS = 256
 KEPT_HEAD_BYTES = 4096
-#: how long an upstream may be silent where nobody has said otherwise, in seconds
-PATIENCE = 300.0
-
-
-@dataclass(frozen=True, slots=True)
-class TransportLimits:
-    """How long and how much; seconds and bytes, 0 seconds for no limit."""
-
-    connect: float = 5.0
-    first_byte: float = PATIENCE
-    #: of silence; whatever comes of an answer begins it anew
-    idle: float = PATIENCE
-    #: a whole answer that is no stream, however busily it comes
-    answer_seconds: float = 86400.0
-    answer_bytes: int = 64 * 1024 * 1024
-    head_bytes: int = 64 * 1024
-    header_count: int = 100
-    #: an idle connection is kept this long: less than the 5 s of uvicorn and Node, so that it is we who close
-    keep_alive: float = 4.0
-    idle_connections: int = 128
 
 
 class StreamableHttpTransport:

@@ -15,19 +15,19 @@ from copy import copy
 from typing import Any
 
 from core.ledger import Ledger
+from core.types import Headers
 from proxy.mcp.splice import find, replace
 from proxy.upstreams.transports.base import (
     Broken,
     BufferedResponse,
-    Headers,
     TimedOut,
+    TransportLimits,
     Unreachable,
     UpstreamError,
     UpstreamRequest,
     UpstreamResponse,
 )
 from proxy.upstreams.transports.conversation import JSON_HEADERS, Conversation, is_modern, parse
-from proxy.upstreams.transports.http.streamable_http import TransportLimits
 from proxy.upstreams.transports.session_table import SessionTable, new_token
 from proxy.upstreams.transports.stdio.child import Child, CommandLine, Ring
 

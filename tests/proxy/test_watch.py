@@ -1,4 +1,4 @@
-"""What a worker's gateway does by itself."""
+"""What minds what is open in a worker's gateway."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from proxy import gateway
-from proxy.gateway import Gateway
+from proxy import watch as module
+from proxy.watch import Watch
 
 
 async def test_one_failure_does_not_end_the_watch_over_streams(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(gateway, "TICK", 0)
-    watch: Any = Gateway.__new__(Gateway)
+    monkeypatch.setattr(module, "TICK", 0)
+    watch: Any = Watch.__new__(Watch)
     looked = 0
 
     def look() -> None:
