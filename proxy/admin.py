@@ -15,7 +15,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import URLPattern, path
 
-from audit.events.sentences import words
+from audit.reasons import words
 from core.access import members
 from core.access.actors import actor
 from core.admin.base import Pages, asked

@@ -13,8 +13,9 @@ from typing import Any
 
 from audit.events import tool_errors
 from audit.events.event import Event
-from audit.journal.logger import Admission, RefusedRequest
+from audit.journal.logger import Admission, Refusal
 from audit.journal.tickets import AuditUnavailable
+from audit.reasons import REASONS, answering
 from audit.redaction.json_digits import dumps
 from audit.redaction.sanitizer import MISSING, Payload
 from audit.redaction.sanitizer import current as current_sanitizer
@@ -22,10 +23,10 @@ from core.ids import uuid7
 from policies.vocabulary import AUDIT_LEVELS, UNSEEN
 from proxy.call import Call, Record, State
 from proxy.gateway import Gateway
-from proxy.http import answers, trace_context
+from proxy.http import trace_context
 from proxy.http.cors import ORIGIN
 from proxy.http.exchange import CANCELLED
-from proxy.http.refusals import refuse
+from proxy.http.refusals import Answer, Style, about_one_call, answer, refuse
 from proxy.legacy import endpoint
 from proxy.mcp.message import Readable, Refused
 from proxy.mcp.replies import Reply
@@ -45,16 +46,6 @@ CLIENT_NAME = 128
 #: characters of the origin that a browser names
 ORIGIN_NAME = 256
 
-_OUTCOME_OF = {
-    **dict.fromkeys(("missing_credential", *answers.CREDENTIAL_REASONS), "unauthenticated"),
-    **dict.fromkeys(("no_rule", "denied_by_rule", "policy_error", "policy_stale", "tool_definition_changed"), "denied"),
-    **dict.fromkeys(("ambiguous_target", "nested_call"), "denied"),
-    **dict.fromkeys(("rate_limited", "too_much_traffic", "too_many_streams", "too_much_waiting"), "limited"),
-    "limiter_unavailable": "limited",
-    **dict.fromkeys(("client_gone", CANCELLED), "cancelled"),
-    **dict.fromkeys(("revoked_during_stream", "denied_during_stream", "upstream_changed"), "cancelled"),
-    **dict.fromkeys(("server_stopping", "internal_error"), "interrupted"),
-}
 #: what is said of a request that the upstream was sent and did not answer
 MAY_HAVE_RUN = "It may have run."
 #: what is said where the upstream was sent a request, and the log takes no outcome; the second where it was answered
@@ -83,7 +74,7 @@ def refused(call: Call, error: Refused) -> None:
         known(call, error.known)
     if error.rpc_id is None and call.rpc_id:
         error.known = Readable(call.known.kind, call.rpc_id, call.known.method, call.known.targets)
-    call.outcome = _OUTCOME_OF.get(error.reason, "invalid")
+    call.outcome = answering(error.reason).outcome
     call.reason = error.reason
     _let_go(error)
     call.refusal = error
@@ -117,7 +108,7 @@ def departed(call: Call, reason: str) -> None:
     """The exchange ended before its answer: the client left or cancelled, its key was revoked, or the server stops."""
     if call.record or (call.state == State.DELIVERED and reason in UNANSWERED):
         return  # it had what it asked for; many clients close a stream with their answer
-    call.outcome = _OUTCOME_OF.get(reason, "cancelled")
+    call.outcome = REASONS[reason].outcome
     call.reason = reason
     # on a stream of the older transport nothing of an answer has begun yet
     begun = call.answer_status if call.link is None or call.answered else 0
@@ -137,7 +128,7 @@ def unrecordable(call: Call, error: AuditUnavailable) -> None:
         done = None  # its answer may not have come yet
     message = "" if done is False else WAS_DONE if done else NOT_RECORDED
     data = None if done is None else {"executed": done}
-    call.refusal = refuse("audit_unavailable", call=call, message=message, retry_after=5, data=data)
+    call.refusal = refuse("audit_unavailable", call=call, message=message, data=data)
     call.close(Record.LOST)
     call.outcome, call.reason, call.answer_status = "unrecorded", "audit_unavailable", 503
 
@@ -163,7 +154,7 @@ def admit(gateway: Gateway, call: Call, reason: str) -> Admission:
         key_id = call.principal.key_id if call.principal is not None else None
         method = call.known.method
         call.admission = gateway.logger.admit(
-            RefusedRequest(
+            Refusal(
                 key_id,
                 call.client_ip,
                 reason,
@@ -493,11 +484,10 @@ async def _answer(gateway: Gateway, call: Call, audit_id: str) -> None:
             await exchange.answer(200, list(_NO_ANSWER), b"")
         return
     streamed = await endpoint.in_stream(gateway, call)
-    answer = answer_for(gateway, call, refusal, audit_id)
+    made = answer_for(gateway, call, refusal, audit_id)
     if streamed:
         exchange = call.exchange
-    body = b"" if call.verb == "HEAD" else answer.body
-    await exchange.answer(answer.status, answer.headers, body)
+    await exchange.answer(made.status, made.headers, b"" if call.verb == "HEAD" else made.body)
 
 
 def _has_last_word(call: Call) -> bool:
@@ -511,22 +501,21 @@ def fate(call: Call) -> dict[str, Any]:
     return {"may_have_run": True} if known is None else {} if known else {"executed": False}
 
 
-def answer_for(gateway: Gateway, call: Call, refusal: Refused, audit_id: str) -> answers.Answer:
+def answer_for(gateway: Gateway, call: Call, refusal: Refused, audit_id: str) -> Answer:
     """Give the answer to a call that was refused or failed, in the style that its client can make the most of."""
     became = fate(call)
     refusal.data = {**became, **(refusal.data or {})}
     if "may_have_run" in became and call.known.kind == "request":
         refusal.message = f"{refusal.message} {MAY_HAVE_RUN}"  # who asked decides whether to ask again
     modern = call.era is not None and call.era.modern
-    return answers.refused(refusal, audit_id=audit_id, style=_style(gateway, call, refusal), modern=modern)
+    return answer(refusal, audit_id=audit_id, style=_style(gateway, call, refusal), modern=modern)
 
 
-def _style(gateway: Gateway, call: Call, refusal: Refused) -> answers.Style:
+def _style(gateway: Gateway, call: Call, refusal: Refused) -> Style:
     """Some SDKs end the whole session on any 4xx or 5xx, and most models read what a tool gave, but not an error: so `auto`
     tells a live legacy session within HTTP 200, of a tool as its result.
     """
-    alone = refusal.status in answers.IN_BAND or refusal.reason in answers.IN_BAND_REASONS
-    if not alone or call.principal is None:
+    if not about_one_call(refusal) or call.principal is None:
         return "http"
     if call.known.kind != "request" or not refusal.rpc_id:
         return "http"  # nobody waits for an answer to it, or nobody could tell to what it is one

@@ -423,7 +423,7 @@ async def rate_limit(gateway: Gateway, call: Call) -> None:
         or gateway.streams_of(call.key_id) >= gateway.config.max_streams_per_key
     ):
         call.stage("rate-limit", "too_many_streams", since)
-        raise refuse("too_many_streams", call=call, retry_after=5)
+        raise refuse("too_many_streams", call=call)
     call.stage("rate-limit", "ok", since)
 
 

@@ -23,10 +23,9 @@ from proxy.follow_ups import tasks
 from proxy.follow_ups.resumption import Ids
 from proxy.follow_ups.task_book import of_call
 from proxy.gateway import Gateway
-from proxy.http import answers
 from proxy.http.exchange import PIECE, Departed
 from proxy.http.headers import response_headers
-from proxy.http.refusals import refuse
+from proxy.http.refusals import passed_on, refuse
 from proxy.judging import Judged, judge, keep_head, withheld
 from proxy.legacy import endpoint
 from proxy.mcp.listing import LIST_METHODS, MOST_LIST_BYTES
@@ -130,7 +129,7 @@ async def _plain(gateway: Gateway, call: Call, response: UpstreamResponse) -> No
         if status >= 400:
             told = _unread(call, status, asked=asked)
             call.details.setdefault("error", told)
-            body = answers.status(status, call.rpc_id or None, str(call.id), told, outcomes.fate(call))
+            body = passed_on(status, call.rpc_id or None, str(call.id), told, outcomes.fate(call))
             headers.append((b"content-type", b"application/json"))
             if status == 405 and not response.header(b"allow"):
                 headers.append((b"allow", b", ".join(verb for verb in _VERBS if verb != call.verb.encode())))

@@ -23,9 +23,9 @@ django_application = get_asgi_application()
 from core import processes  # noqa: E402
 from core.api.problems import Problem  # noqa: E402 - Django's settings and apps come first
 from proxy.consumer import McpConsumer, matches  # noqa: E402
-from proxy.http.answers import not_found  # noqa: E402
 from proxy.http.credentials import take_query_credentials  # noqa: E402
 from proxy.http.origins import host_allowed  # noqa: E402
+from proxy.http.refusals import not_found  # noqa: E402
 from sentinel.server import health, runtime  # noqa: E402
 
 log = logging.getLogger("sentinel.http")

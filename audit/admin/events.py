@@ -22,6 +22,7 @@ from audit.admin.redaction import RedactionRuleAdmin
 from audit.events import act_kinds, sentences
 from audit.filters import FIELDS, PRESETS, Filters, of_form
 from audit.models import AuditEvent, OpenCall, Outcome
+from audit.reasons import words
 from audit.search import BUDGET_MS, search
 from audit.services.acts import record
 from core.admin.base import Pages
@@ -170,7 +171,7 @@ class AuditEventAdmin(Pages):
             "title": f"Event {event.id}",
             "event": event,
             "sentence": sentences.sentence(event),
-            "why": sentences.words(event.reason) if event.reason else "",
+            "why": words(event.reason) if event.reason else "",
             "stages": sentences.stages(event),
             "decision_text": _json(event.decision),
             "payloads": payloads,

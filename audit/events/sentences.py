@@ -6,87 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from audit.reasons import REASONS, answering, words
+
 __all__ = ["Part", "Stage", "sentence", "stages"]
 
-# Why, in words; what is not here is shown as its code.
-REASONS = {
-    "missing_credential": "no key was sent",
-    "invalid_credential": "the key is not known",
-    "expired_key": "the key has expired",
-    "revoked_key": "the key was revoked",
-    "wrong_network": "the key may not be used from this address",
-    "query_forbidden": "this key may not be sent in the address",
-    "administrative_key": "an administrative key cannot call tools",
-    "credential_misplaced": "a credential stood in the address under a name that is not read",
-    "credential_ambiguous": "more than one credential was sent",
-    "no_rule": "no rule allows it",
-    "denied_by_rule": "a rule denies it",
-    "allowed_by_rule": "a rule allows it",
-    "open_method": "it is protocol traffic, open to every valid key",
-    "policy_error": "a rule could not be evaluated, and nothing else allows it",
-    "ambiguous_target": "its URI could be taken for another by a server",
-    "nested_call": "a tool that calls others was called through another",
-    "policy_stale": "the policy could not be confirmed for too long",
-    "tool_definition_changed": "the tool's definition changed and is not approved",
-    "rate_limited": "a rate limit was reached",
-    "too_much_traffic": "too many lists and other messages beside calls were sent",
-    "too_many_streams": "too many streams are open",
-    "limiter_unavailable": "the limiter could not be reached",
-    "upstream_unreachable": "the upstream could not be reached",
-    "upstream_timeout": "the upstream did not answer in time",
-    "upstream_broken": "the upstream's answer was broken",
-    "upstream_redirect": "the upstream redirected, which is not followed",
-    "upstream_too_large": "the upstream's answer was too large",
-    "upstream_busy": "the upstream has too many calls open, or could not be reached lately",
-    "upstream_error": "the upstream answered with an error",
-    "egress_refused": "the upstream's address lies outside the allowed networks",
-    "upstream_refused": "the upstream refused it",
-    "client_gone": "the client went away",
-    "cancelled": "the client cancelled it",
-    "server_stopping": "the gateway was stopped before the answer",
-    "revoked_during_stream": "the key was revoked before the answer, or while the stream was open",
-    "denied_during_stream": "the policy was changed before the answer, or while the stream was open",
-    "upstream_changed": "the upstream was changed or removed while the stream was open",
-    "too_much_waiting": "more of this key's data was waiting to be read than one key may have",
-    "audit_unavailable": "the audit log could not record it",
-    "process_died": "the process ended before the answer",
-    "unknown_upstream": "there is no such upstream",
-    "unknown_session": "the session is not known",
-    "id_in_use": "its session still waits for another request with its id",
-    "unknown_task": "the task is not known, or another key's",
-    "unknown_event": "the event it wanted to go on from is not known",
-    "answered_late": "its answer came after its event was stored",
-    "answered_again": "another answer than the one that its event has",
-    "body_too_large": "the body is too large",
-    "not_json": "the body is not JSON",
-    "batch": "batches are not accepted",
-    "duplicate_member": "a member appears twice",
-    "header_mismatch": "headers and body disagree",
-    "not_utf8": "the body is not UTF-8",
-    "byte_order_mark": "the body begins with a byte order mark",
-    "reserved_member": "a member has a name that is reserved",
-    "too_deep": "the body nests too deep",
-    "invalid_request": "it is no request of the protocol",
-    "invalid_params": "its parameters are not what its method takes",
-    "lone_surrogate": "a name or id has half a surrogate pair",
-    "method_not_found": "there is no such method",
-    "unsupported_media_type": "the body is not declared as JSON",
-    "unsupported_encoding": "the body is encoded in a way that is not read",
-    "body_timeout": "the body came too slowly",
-    "bad_host": "it was sent to another host's name",
-    "bad_origin": "the page that sent it is not allowed to",
-    "era_mismatch": "the upstream speaks other versions of the protocol",
-    "internal_error": "the gateway itself failed",
-    "unsupported_version": "the protocol version is not supported",
-    "method_not_allowed": "the HTTP verb is not allowed",
-}
-# What is no well-formed request; others that could not be served were well-formed.
-MALFORMED = frozenset(
-    "not_json not_utf8 byte_order_mark batch duplicate_member reserved_member too_deep invalid_request invalid_params"
-    " lone_surrogate header_mismatch".split()
-)
 # Results of a stage after which a request goes on.
-WENT_ON = frozenset(("", "ok", "skipped", "allowed_by_rule", "open_method"))
+WENT_ON = frozenset(("", "ok", "skipped", *(row.code for row in REASONS.values() if row.outcome == "allowed")))
 STAGES = {
     "authenticate": "Authenticate",
     "parse": "Parse",
@@ -124,11 +49,6 @@ class Stage:
     note: str
     us: float | None
     good: bool | None
-
-
-def words(reason: str) -> str:
-    """Say a reason's code in words."""
-    return REASONS.get(reason, reason.replace("_", " "))
 
 
 def sentence(event: Any) -> list[Part]:
@@ -180,7 +100,7 @@ def sentence(event: Any) -> list[Part]:
         say(" asked for ")
         name(target or "something")
     elif event.outcome == "invalid":
-        say(" sent a malformed request" if event.reason in MALFORMED else " sent a request that was refused")
+        say(" sent a malformed request" if answering(event.reason).malformed else " sent a request that was refused")
         if target:
             say(": ")
             name(target)
@@ -237,7 +157,10 @@ def stages(event: Any) -> list[Stage]:
         rest = {key: value for key, value in entry.items() if key not in ("stage", "result", "us", "reason")}
         note = words(str(entry["reason"])) if entry.get("reason") else words(event.reason) if settled else ""
         note += "".join(f"{'; ' if note else ''}{key}: {value}" for key, value in rest.items())
-        result = REASONS.get(result, result) if result != event.reason or not settled else "refused"
+        if result == event.reason and settled:
+            result = "refused"
+        elif result in REASONS:
+            result = words(result)
         us = entry.get("us")
         found.append(Stage(STAGES.get(stage, stage), result, note, us if isinstance(us, int | float) else None, good))
     if found and event.outcome not in ("allowed", "changed") and not any(stage.good is False for stage in found):

@@ -33,7 +33,7 @@ __all__ = [
     "AuditLogger",
     "AuditUnavailable",
     "Pending",
-    "RefusedRequest",
+    "Refusal",
     "configure",
     "shared",
 ]
@@ -53,7 +53,7 @@ class Pending(Protocol):
         ...
 
 
-class RefusedRequest(NamedTuple):
+class Refusal(NamedTuple):
     """What is known of a refusal before an event is made of it."""
 
     api_key_id: UUID | None  # of a valid key alone
@@ -211,7 +211,7 @@ class AuditLogger:
         """Record how a stream ended whose answer was recorded before."""
         return self.outcome(event, final=True)
 
-    def admit(self, refusal: RefusedRequest) -> Admission:
+    def admit(self, refusal: Refusal) -> Admission:
         """Decide what a refusal leaves, before anything dear is done for it: one more of a flood is counted here."""
         kind = kind_of(refusal)
         journal = self.journal

@@ -9,6 +9,7 @@ from ipaddress import ip_network
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from audit.reasons import REASONS
 from core.access.addresses import parse_address, within
 from policies.engine import glob, satisfiability, uris
 from policies.engine.conditions import ANNOTATION_DEFAULTS, ERROR, NO, YES, Check, ConditionError, compile_condition
@@ -16,7 +17,6 @@ from policies.engine.decide import (
     ALLOWED_BY_RULE,
     AMBIGUOUS,
     DENIED_BY_RULE,
-    MESSAGES,
     NO_RULE,
     OPEN_METHOD,
     Context,
@@ -141,7 +141,7 @@ class CompiledRule:
     def __init__(self, spec: RuleSpec) -> None:
         self.spec = spec
         self.ref = RuleRef(spec.id, spec.name, spec.effect)
-        self.message = spec.reason or MESSAGES[DENIED_BY_RULE]
+        self.message = spec.reason or REASONS[DENIED_BY_RULE].message
         self.matches_name = glob.matcher(spec.pattern)
         #: what a rule that denies asks of a name whose reader is not known, folded like this pattern
         self.matches_folded = glob.matcher(fold(uris.decoded(spec.pattern)))
@@ -283,12 +283,12 @@ class PolicySet:
         self.spec = spec
         self.version = spec.version
         self.roles = frozenset(role.name for role in spec.roles)
-        self.nothing = Decision(False, NO_RULE, None, MESSAGES[NO_RULE], spec.version)
+        self.nothing = Decision(False, NO_RULE, None, REASONS[NO_RULE].message, spec.version)
         self.open = Decision(True, OPEN_METHOD, None, "", spec.version)
         self.rules = tuple(CompiledRule(rule) for rule in spec.rules if rule.enabled)
         self.limits = LimitIndex(spec.limits)
         self._denying = tuple(rule for rule in self.rules if rule.ref.effect == "deny")
-        self._ambiguous = Decision(False, AMBIGUOUS, None, MESSAGES[AMBIGUOUS], spec.version)
+        self._ambiguous = Decision(False, AMBIGUOUS, None, REASONS[AMBIGUOUS].message, spec.version)
         self._named_keys: set[str] = set()
         self._index: dict[tuple[str | None, str, str | None], NameIndex] = {}
         for rule in self.rules:

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from audit.reasons import REASONS
 from policies.engine.conditions import ERROR, MISSING, NO, YES
 from policies.vocabulary import UNSEEN
 
@@ -30,16 +31,6 @@ DENIED_BY_RULE = "denied_by_rule"
 POLICY_ERROR = "policy_error"
 AMBIGUOUS = "ambiguous_target"
 NESTED = "nested_call"
-
-# What a caller is told; one sentence per reason, so that what is hidden and what does not exist read the same.
-MESSAGES = {
-    NO_RULE: "No policy rule allows this request.",
-    DENIED_BY_RULE: "A policy rule denies this request.",
-    DEFINITION_CHANGED: "The tool's definition has changed and waits for approval.",
-    AMBIGUOUS: "The URI is not in its normal form, so that servers could take it for another; send it in that form.",
-    NESTED: "A tool that calls others cannot be called through another.",
-    POLICY_ERROR: "Policy could not be decided for these arguments, so the request is refused.",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +123,9 @@ def _decide(policy: PolicySet, candidates: Candidates, target: Target, context: 
         if answer == ERROR:
             errors.append(rule.ref)
     if errors:
-        return Decision(False, POLICY_ERROR, None, MESSAGES[POLICY_ERROR], policy.version, observed, tuple(errors))
+        return Decision(
+            False, POLICY_ERROR, None, REASONS[POLICY_ERROR].message, policy.version, observed, tuple(errors)
+        )
     return replace(candidates.otherwise, observed=observed)
 
 
@@ -174,7 +167,7 @@ def decide_reference(policy: PolicySet, principal: Principal, target: Target, co
             errors.append(rule.ref)
     if not allows:
         reason = POLICY_ERROR if errors else NO_RULE
-        return Decision(False, reason, None, MESSAGES[reason], policy.version, (), tuple(errors))
+        return Decision(False, reason, None, REASONS[reason].message, policy.version, (), tuple(errors))
     if not candidates.reachable(allows, denies):
         if denies:
             return Decision(False, DENIED_BY_RULE, denies[0].ref, denies[0].message, policy.version)
@@ -209,7 +202,7 @@ def unless_blocked(decision: Decision, blocked: bool) -> Decision:
         False,
         DEFINITION_CHANGED,
         decision.rule,
-        MESSAGES[DEFINITION_CHANGED],
+        REASONS[DEFINITION_CHANGED].message,
         decision.policy_version,
         decision.observed,
     )

@@ -15,7 +15,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from policies.engine.decide import MESSAGES, NESTED, NO_RULE, Decision, Target
+from audit.reasons import REASONS
+from policies.engine.decide import NESTED, NO_RULE, Decision, Target
 from policies.engine.folding import fold, varied
 
 __all__ = ["PATH", "Inner", "dispatcher_path", "inner_calls", "inner_names", "refused_within"]
@@ -104,7 +105,7 @@ def refused_within(
             if not decision.allowed and (reading is inner[0] or decision.reason != NO_RULE):
                 return reading, decision
             if given and nests(reading.name):
-                return reading, Decision(False, NESTED, None, MESSAGES[NESTED], decision.policy_version)
+                return reading, Decision(False, NESTED, None, REASONS[NESTED].message, decision.policy_version)
     return None
 
 

@@ -9,8 +9,8 @@ from uuid import UUID
 from django.db import transaction
 from django.http import HttpRequest
 
-from audit.events import sentences
 from audit.models import AuditEvent
+from audit.reasons import words
 from audit.redaction import json_digits
 from audit.services.acts import record
 from policies.models import ApiKey, Rule
@@ -50,7 +50,7 @@ class Past:
     @property
     def why(self) -> str:
         """The reason in words."""
-        return sentences.words(self.reason)
+        return words(self.reason)
 
     @property
     def limited(self) -> bool:

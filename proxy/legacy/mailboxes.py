@@ -91,8 +91,8 @@ class Remote(MailboxLink):
 
     async def _hear(self) -> None:
         try:
-            while line := (await self._reader.readline()).strip():
-                self.end(line.decode("ascii", "replace"))
+            while (line := await self._reader.readline()).endswith(b"\n"):  # half a word is none
+                self.end(line.decode("ascii", "replace").strip())
         except (OSError, ValueError):
             pass
         if not self._closed:

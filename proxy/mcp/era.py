@@ -30,11 +30,6 @@ LEGACY_VERSIONS: Final = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"
 SUPPORTED_VERSIONS: Final = (*MODERN_VERSIONS, *LEGACY_VERSIONS)
 ASSUMED_VERSION: Final = "2025-03-26"  # what a legacy request without a version header speaks
 
-INVALID_REQUEST: Final = -32600
-METHOD_NOT_FOUND: Final = -32601
-INVALID_PARAMS: Final = -32602
-UNSUPPORTED_VERSION: Final = -32022
-
 # Requests of the legacy era that the modern one does not have.
 _REMOVED = frozenset(
     {
@@ -63,13 +58,11 @@ class Era(NamedTuple):
 
 def _unsupported(requested: str, known: Readable, versions: tuple[str, ...] = SUPPORTED_VERSIONS) -> Refused:
     data = {"supported": list(versions), "requested": requested[:64]}
-    return Refused(
-        400, UNSUPPORTED_VERSION, "unsupported_version", "Unsupported protocol version.", known=known, data=data
-    )
+    return Refused("unsupported_version", "Unsupported protocol version.", known=known, data=data)
 
 
 def _not_allowed(allow: bytes) -> Refused:
-    return Refused(405, 405, "method_not_allowed", "This verb is not allowed here.", headers=((b"allow", allow),))
+    return Refused("method_not_allowed", headers=((b"allow", allow),))
 
 
 def classify(verb: str, sent: Sent, message: Message | None) -> Era:
@@ -102,13 +95,7 @@ def classify(verb: str, sent: Sent, message: Message | None) -> Era:
 
 def _modern(sent: Sent, version: str | None, message: Message, enveloped: bool, known: Readable) -> Era:
     if message.kind == "response":
-        raise Refused(
-            400,
-            INVALID_REQUEST,
-            "invalid_request",
-            "A response cannot be posted in this protocol version.",
-            known=known,
-        )
+        raise Refused("invalid_request", "A response cannot be posted in this protocol version.", known=known)
     meta = message.meta
     if not enveloped and version not in MODERN_VERSIONS:
         raise _unsupported(version or "", known)  # nothing but the header says what this is: an old client, misled
@@ -116,10 +103,10 @@ def _modern(sent: Sent, version: str | None, message: Message, enveloped: bool, 
     if message.kind == "request":
         if missing := [key for key in (PROTOCOL_VERSION, CLIENT_CAPABILITIES) if key not in meta]:
             text = f"params._meta lacks {' and '.join(missing)}."
-            raise Refused(400, INVALID_PARAMS, "invalid_params", text, known=known)
+            raise Refused("invalid_params", text, known=known)
         if not isinstance(stated, str) or not isinstance(meta[CLIENT_CAPABILITIES], dict):
             text = "params._meta has a version that is not a string or capabilities that are not an object."
-            raise Refused(400, INVALID_PARAMS, "invalid_params", text, known=known)
+            raise Refused("invalid_params", text, known=known)
     if version is None:
         raise mismatch("MCP-Protocol-Version is missing, but the body names a version.", known)
     if enveloped and stated != version:
@@ -130,5 +117,5 @@ def _modern(sent: Sent, version: str | None, message: Message, enveloped: bool, 
         raise _unsupported(version, known, MODERN_VERSIONS if enveloped else SUPPORTED_VERSIONS)
     if message.kind == "request" and message.method in _REMOVED:
         text = f"{message.method} does not exist in protocol version {version}; supported: {', '.join(SUPPORTED_VERSIONS)}."
-        raise Refused(404, METHOD_NOT_FOUND, "method_not_found", text, known=known)
+        raise Refused("method_not_found", text, known=known)
     return Era("modern", version)

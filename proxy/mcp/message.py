@@ -11,18 +11,19 @@ anything is decided. The original bytes are what goes upstream: nothing here re-
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any, Final, Literal, NamedTuple
 
 import orjson
 
-from proxy.mcp.strict_json import INVALID_REQUEST, PARSE_ERROR, SURROGATE, Unreadable, parse_compact
+from audit.reasons import PARSE_ERROR, answering
+from proxy.mcp.strict_json import SURROGATE, Unreadable, parse_compact
 from proxy.mcp.targets import (
     ABSENT,
     CLIENT_CAPABILITIES,
     CLIENT_INFO,
     ENVELOPE,
-    INVALID_PARAMS,
     META,
     OPEN_NOTIFICATIONS,
     PARAMS,
@@ -97,30 +98,33 @@ class Message(NamedTuple):
 
 
 class Refused(Exception):
-    """A message or request that ends here: how to answer it, and what is known of it."""
+    """A message or request that ends here: how to answer it, by its reason's row, and what is known of it.
 
-    #: when to try again, in seconds
-    retry_after: int | None = None
+    `message` and `code` (of JSON-RPC) go before the row's.
+    """
 
     def __init__(
         self,
-        status: int,
-        code: int,
         reason: str,
-        message: str,
+        message: str = "",
         *,
         known: Readable = Readable(),  # noqa: B008 - an immutable value
         data: dict[str, Any] | None = None,
         headers: tuple[tuple[bytes, bytes], ...] = (),
+        retry_after: float | None = None,
+        code: int = 0,
     ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
+        row = answering(reason)
+        super().__init__(message or row.message)
+        self.status = row.status
+        self.code = code or row.rpc
         self.reason = reason
-        self.message = message
+        self.message = message or row.message
         self.known = known
         self.data = data
         self.headers = headers
+        #: when to try again, in whole seconds
+        self.retry_after = None if retry_after is None else max(1, math.ceil(retry_after))
 
     @property
     def rpc_id(self) -> bytes | None:
@@ -152,35 +156,35 @@ def _identify(value: dict[str, Any], body: bytes) -> tuple[str | int | None, byt
     kind = type(rpc_id)
     if kind is int:
         if not -(2**63) <= rpc_id < 2**64:
-            raise Unreadable(INVALID_REQUEST, "invalid_request", "id is an integer beyond 64 bits.")
+            raise Unreadable("invalid_request", "id is an integer beyond 64 bits.")
     elif kind is str:
         if len(rpc_id) > MAX_ID:
-            raise Unreadable(INVALID_REQUEST, "invalid_request", f"id is longer than {MAX_ID} characters.")
+            raise Unreadable("invalid_request", f"id is longer than {MAX_ID} characters.")
         if not rpc_id.isascii() and SURROGATE.search(rpc_id) is not None:
-            raise Unreadable(INVALID_REQUEST, "lone_surrogate", "id has half a surrogate pair.")
+            raise Unreadable("lone_surrogate", "id has half a surrogate pair.")
     else:
-        raise Unreadable(INVALID_REQUEST, "invalid_request", "id must be a string or an integer.")
+        raise Unreadable("invalid_request", "id must be a string or an integer.")
     return rpc_id, _id_json(body, rpc_id)
 
 
 def _read(value: Any, body: bytes, compact: bytes) -> Message:
     if type(value) is not dict:
         if type(value) is list:
-            raise Unreadable(INVALID_REQUEST, "batch", "Batches are not accepted: send one message per request.")
-        raise Unreadable(INVALID_REQUEST, "invalid_request", "The message must be a JSON object.")
+            raise Unreadable("batch", "Batches are not accepted: send one message per request.")
+        raise Unreadable("invalid_request", "The message must be a JSON object.")
     refuse_variants(value, ENVELOPE)
     if value.get("jsonrpc") != "2.0":
-        raise Unreadable(INVALID_REQUEST, "invalid_request", 'jsonrpc must be "2.0".')
+        raise Unreadable("invalid_request", 'jsonrpc must be "2.0".')
     rpc_id, id_json = _identify(value, body)
     if "method" not in value:
         return _response(value, rpc_id, id_json)
     if "result" in value or "error" in value:
-        raise Unreadable(INVALID_REQUEST, "invalid_request", "The message is both a request and a response.")
+        raise Unreadable("invalid_request", "The message is both a request and a response.")
     method = value["method"]
     if type(method) is not str or not method:
-        raise Unreadable(INVALID_REQUEST, "invalid_request", "method must be a string that is not empty.")
+        raise Unreadable("invalid_request", "method must be a string that is not empty.")
     if not method.isascii() and SURROGATE.search(method) is not None:
-        raise Unreadable(INVALID_REQUEST, "lone_surrogate", "method has half a surrogate pair.")
+        raise Unreadable("lone_surrogate", "method has half a surrogate pair.")
     params = value.get("params", ABSENT)
     if type(params) is dict:
         refuse_variants(params, PARAMS)
@@ -188,14 +192,14 @@ def _read(value: Any, body: bytes, compact: bytes) -> Message:
         if type(meta) is dict:
             refuse_variants(meta, META)
         elif meta is not ABSENT:
-            raise Unreadable(INVALID_PARAMS, "invalid_params", "_meta must be an object when present.")
+            raise Unreadable("invalid_params", "_meta must be an object when present.")
     elif params is not ABSENT:
-        raise Unreadable(INVALID_PARAMS, "invalid_params", "params must be an object when present.")
+        raise Unreadable("invalid_params", "params must be an object when present.")
     if id_json is None and method in REQUESTS:
-        raise Unreadable(INVALID_REQUEST, "invalid_request", f"{method} needs an id.")
+        raise Unreadable("invalid_request", f"{method} needs an id.")
     if id_json is not None and method in OPEN_NOTIFICATIONS:
         # What it speaks of by an id (a cancelled call) is told apart from other callers' only where it comes as a notification.
-        raise Unreadable(INVALID_REQUEST, "invalid_request", f"{method} takes no id.")
+        raise Unreadable("invalid_request", f"{method} takes no id.")
     found: dict[str, Any] | None = params if type(params) is dict else None
     targets = named(method, found or {})
     kind: Kind = "notification" if id_json is None else "request"
@@ -204,11 +208,11 @@ def _read(value: Any, body: bytes, compact: bytes) -> Message:
 
 def _response(value: dict[str, Any], rpc_id: str | int | None, id_json: bytes | None) -> Message:
     if ("result" in value) == ("error" in value):
-        raise Unreadable(INVALID_REQUEST, "invalid_request", "The message is neither a request nor a response.")
+        raise Unreadable("invalid_request", "The message is neither a request nor a response.")
     if id_json is None:
-        raise Unreadable(INVALID_REQUEST, "invalid_request", "A response needs the id of its request.")
+        raise Unreadable("invalid_request", "A response needs the id of its request.")
     if not isinstance(value.get("error", {}), dict):
-        raise Unreadable(INVALID_REQUEST, "invalid_request", "error must be an object.")
+        raise Unreadable("invalid_request", "error must be an object.")
     return Message("response", rpc_id, id_json, "", None, value, (), True)
 
 
@@ -218,7 +222,7 @@ def read(body: bytes) -> Message:
         value, compact = parse_compact(body)
         return _read(value, body, compact)
     except Unreadable as bad:
-        raise Refused(400, bad.code, bad.reason, bad.message, known=_known(body, bad)) from None
+        raise Refused(bad.reason, bad.message, known=_known(body, bad)) from None
 
 
 def peek(body: bytes) -> Readable:
@@ -231,7 +235,7 @@ def peek(body: bytes) -> Readable:
 
 def glance(body: bytes) -> Readable:
     """What the first bytes of a message say of it; never raises, and costs next to nothing."""
-    return _known(body[:_GLANCE], Unreadable(INVALID_REQUEST, "invalid_request", ""))
+    return _known(body[:_GLANCE], Unreadable("invalid_request", ""))
 
 
 # --- what can be known of a message that is refused -------------------------------------------------------------------
@@ -270,7 +274,9 @@ def _known(body: bytes, bad: Unreadable) -> Readable:
     method = method if isinstance(method, str) and SURROGATE.search(method) is None else ""
     id_json = None
     # After a parse error JSON-RPC wants no id; and which one is meant cannot be known when a member came twice.
-    if bad.code != PARSE_ERROR and not (bad.reason == "duplicate_member" and len(_ID_MEMBER.findall(body)) > 1):
+    if answering(bad.reason).rpc != PARSE_ERROR and not (
+        bad.reason == "duplicate_member" and len(_ID_MEMBER.findall(body)) > 1
+    ):
         try:
             id_json = _identify(value, body)[1]
         except Unreadable:

@@ -16,6 +16,7 @@ from functools import partial
 from itertools import product
 from typing import Any, Final, NamedTuple
 
+from audit.reasons import INVALID_REQUEST
 from core.types import Headers
 from policies.engine.folding import varied
 from proxy.mcp.message import Message, Readable, Refused
@@ -32,7 +33,6 @@ __all__ = [
     "shown",
 ]
 
-HEADER_MISMATCH: Final = -32020
 MAX_HEADER: Final = 8192  # bytes of one mirrored value, looked at before it is decoded
 MAX_PARAMS: Final = 64  # of the mirrored arguments of one request
 
@@ -99,7 +99,8 @@ def _once(found: dict[bytes, bytes], twice: set[bytes], known: Readable, name: b
     if name.translate(_FOLD) in twice:
         text = name.decode("latin-1")[:64]
         if name == SESSION:
-            raise Refused(400, -32600, "header_mismatch", f"{text} was sent twice.", known=known)
+            # That revision has no code of its own for it.
+            raise Refused("header_mismatch", f"{text} was sent twice.", known=known, code=INVALID_REQUEST)
         raise mismatch(f"{text} was sent twice.", known)
     return found.get(name)
 
@@ -140,7 +141,7 @@ def shown(value: object) -> str:
 
 def mismatch(message: str, known: Readable) -> Refused:
     """Refuse because a header and the body disagree."""
-    return Refused(400, HEADER_MISMATCH, "header_mismatch", message, known=known)
+    return Refused("header_mismatch", message, known=known)
 
 
 def check_names(sent: Sent, message: Message, known: Readable, *, required: bool) -> None:

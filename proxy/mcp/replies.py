@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, NamedTuple, NoReturn
 
 import orjson
 
-from proxy.mcp.strict_json import INVALID_REQUEST, PARSE_ERROR, PROTOTYPE, SURROGATE, Unreadable
+from proxy.mcp.strict_json import PROTOTYPE, SURROGATE, Unreadable
 from proxy.mcp.targets import ENVELOPE, refuse_variants
 
 __all__ = ["LARGE_BYTES", "MOST_VALUES", "Reply", "Unreadable", "crowded", "read", "same_id", "spelled"]
@@ -48,7 +48,7 @@ class Reply(NamedTuple):
 
 
 def _not(message: str, reason: str = "invalid_request") -> Unreadable:
-    return Unreadable(INVALID_REQUEST, reason, message)
+    return Unreadable(reason, message)
 
 
 # --- JSON -------------------------------------------------------------------------------------------------------------
@@ -64,7 +64,7 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _constant(text: str) -> NoReturn:
-    raise Unreadable(PARSE_ERROR, "not_json", f"The message is not JSON: {text} is not a value.")
+    raise Unreadable("not_json", f"The message is not JSON: {text} is not a value.")
 
 
 _SLOW = json.JSONDecoder(object_pairs_hook=_members, parse_constant=_constant)
@@ -75,11 +75,11 @@ def _slow(data: bytes) -> Any:
     try:
         return _SLOW.decode(data.decode())
     except UnicodeDecodeError:
-        raise Unreadable(PARSE_ERROR, "not_utf8", "The message is not UTF-8.") from None
+        raise Unreadable("not_utf8", "The message is not UTF-8.") from None
     except RecursionError:
         raise _not("The message nests too deep.", "too_deep") from None
     except ValueError as error:
-        raise Unreadable(PARSE_ERROR, "not_json", "The message is not JSON.") from error
+        raise Unreadable("not_json", "The message is not JSON.") from error
 
 
 def _parse(data: bytes) -> tuple[Any, bool, bytes]:

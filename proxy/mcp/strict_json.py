@@ -20,23 +20,19 @@ from typing import Any, Final, NoReturn
 
 import orjson
 
-__all__ = ["INVALID_REQUEST", "MAX_DEPTH", "PARSE_ERROR", "PROTOTYPE", "SURROGATE", "Unreadable", "parse", "too_deep"]
+__all__ = ["MAX_DEPTH", "PROTOTYPE", "SURROGATE", "Unreadable", "parse", "too_deep"]
 
 MAX_DEPTH: Final = 128
 #: the member that JavaScript takes for an object's prototype, in which other members are then found
 PROTOTYPE: Final = "__proto__"
 MAX_NUMBER: Final = 400  # characters; the longest text of a finite double without an exponent has 309 digits
 
-PARSE_ERROR: Final = -32700
-INVALID_REQUEST: Final = -32600
-
 
 class Unreadable(Exception):
-    """What is wrong with a body: the JSON-RPC code, the reason's code, and a sentence."""
+    """What is wrong with a body: the reason, and a sentence."""
 
-    def __init__(self, code: int, reason: str, message: str) -> None:
+    def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
-        self.code = code
         self.reason = reason
         self.message = message
 
@@ -67,46 +63,40 @@ def too_deep(body: bytes) -> bool:
 
 def _integer(text: str) -> int:
     if len(text) > MAX_NUMBER:
-        raise Unreadable(INVALID_REQUEST, "invalid_request", "The message has a number that is too long.")
+        raise Unreadable("invalid_request", "The message has a number that is too long.")
     number = int(text)
     try:
         float(number)
     except OverflowError:
-        raise Unreadable(
-            INVALID_REQUEST, "invalid_request", "The message has a number beyond the range of a double."
-        ) from None
+        raise Unreadable("invalid_request", "The message has a number beyond the range of a double.") from None
     return number
 
 
 def _decimal(text: str) -> float | Decimal:
     """A float where one holds what was written, else the Decimal that does (no condition may read it)."""
     if len(text) > MAX_NUMBER:
-        raise Unreadable(INVALID_REQUEST, "invalid_request", "The message has a number that is too long.")
+        raise Unreadable("invalid_request", "The message has a number that is too long.")
     number = float(text)
     if number in (float("inf"), float("-inf")):
-        raise Unreadable(INVALID_REQUEST, "invalid_request", "The message has a number beyond the range of a double.")
+        raise Unreadable("invalid_request", "The message has a number beyond the range of a double.")
     try:
         exact = Decimal(text)
     except InvalidOperation:
-        raise Unreadable(
-            INVALID_REQUEST, "invalid_request", "The message has a number with an absurd exponent."
-        ) from None
+        raise Unreadable("invalid_request", "The message has a number with an absurd exponent.") from None
     return number if exact == Decimal(repr(number)) else exact
 
 
 def _constant(text: str) -> NoReturn:
-    raise Unreadable(PARSE_ERROR, "not_json", f"The body is not JSON: {text} is not a value.")
+    raise Unreadable("not_json", f"The body is not JSON: {text} is not a value.")
 
 
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise Unreadable(INVALID_REQUEST, "duplicate_member", "An object in the message has the same member twice.")
+        raise Unreadable("duplicate_member", "An object in the message has the same member twice.")
     for name in members:
         if SURROGATE.search(name) is not None:
-            raise Unreadable(
-                INVALID_REQUEST, "lone_surrogate", "A member's name in the message has half a surrogate pair."
-            )
+            raise Unreadable("lone_surrogate", "A member's name in the message has half a surrogate pair.")
     return members
 
 
@@ -122,9 +112,7 @@ def _refuse_prototype(value: Any) -> None:
         item = pending.pop()
         if isinstance(item, dict):
             if PROTOTYPE in item:
-                raise Unreadable(
-                    INVALID_REQUEST, "reserved_member", f"An object in the message has the member {PROTOTYPE!r}."
-                )
+                raise Unreadable("reserved_member", f"An object in the message has the member {PROTOTYPE!r}.")
             pending.extend(item.values())
         elif isinstance(item, list):
             pending.extend(item)
@@ -135,13 +123,13 @@ def _exact(body: bytes) -> Any:
     try:
         text = body.decode()
     except UnicodeDecodeError:
-        raise Unreadable(PARSE_ERROR, "not_utf8", "The body is not UTF-8.") from None
+        raise Unreadable("not_utf8", "The body is not UTF-8.") from None
     if too_deep(body):
-        raise Unreadable(INVALID_REQUEST, "too_deep", f"The message nests deeper than {MAX_DEPTH} levels.")
+        raise Unreadable("too_deep", f"The message nests deeper than {MAX_DEPTH} levels.")
     try:
         return _EXACT.decode(text)
     except ValueError as error:
-        raise Unreadable(PARSE_ERROR, "not_json", "The body is not JSON.") from error
+        raise Unreadable("not_json", "The body is not JSON.") from error
 
 
 def parse(body: bytes) -> Any:
@@ -159,13 +147,13 @@ def parse_compact(body: bytes) -> tuple[Any, bytes]:
 
 def _parse(body: bytes) -> tuple[Any, bytes]:
     if body[:3] == b"\xef\xbb\xbf":
-        raise Unreadable(PARSE_ERROR, "byte_order_mark", "The body begins with a byte order mark.")
+        raise Unreadable("byte_order_mark", "The body begins with a byte order mark.")
     try:
         value = orjson.loads(body)
     except ValueError:
         return _exact(body), b""  # not JSON, or JSON with half surrogate pairs or huge numbers
     if too_deep(body):
-        raise Unreadable(INVALID_REQUEST, "too_deep", f"The message nests deeper than {MAX_DEPTH} levels.")
+        raise Unreadable("too_deep", f"The message nests deeper than {MAX_DEPTH} levels.")
     again = orjson.dumps(value)
     if again == body or again.translate(None, _SPACE) == body.translate(None, _SPACE):
         return value, again

@@ -13,14 +13,13 @@ from typing import Any, Final, Literal, NamedTuple
 from policies.engine.decide import ABSENT
 from policies.engine.folding import fold
 from policies.vocabulary import OPEN_METHODS, OPEN_NOTIFICATIONS, OPEN_REQUESTS, TASK_METHODS
-from proxy.mcp.strict_json import INVALID_REQUEST, SURROGATE, Unreadable
+from proxy.mcp.strict_json import SURROGATE, Unreadable
 
 __all__ = [
     "ABSENT",
     "CLIENT_CAPABILITIES",
     "CLIENT_INFO",
     "ENVELOPE",
-    "INVALID_PARAMS",
     "META",
     "OPEN_NOTIFICATIONS",
     "PARAMS",
@@ -34,7 +33,6 @@ __all__ = [
 
 TargetKind = Literal["tool", "prompt", "resource", "method"]
 
-INVALID_PARAMS: Final = -32602
 MOST_TASKS: Final = 1_000
 
 PROTOCOL_VERSION: Final = "io.modelcontextprotocol/protocolVersion"
@@ -80,15 +78,15 @@ def refuse_variants(members: dict[str, Any], names: frozenset[str]) -> None:
     for name in members.keys() - names:
         meant = folded.get(name) or folded.get(fold(name)) or folded.get(fold(name.partition("\0")[0]))
         if meant is not None:
-            raise Unreadable(INVALID_REQUEST, "reserved_member", f"A member of the message is a variant of {meant!r}.")
+            raise Unreadable("reserved_member", f"A member of the message is a variant of {meant!r}.")
 
 
 def _text(members: dict[str, Any], name: str) -> str:
     value = members.get(name)
     if not isinstance(value, str) or not value:
-        raise Unreadable(INVALID_PARAMS, "invalid_params", f"{name} must be a string that is not empty.")
+        raise Unreadable("invalid_params", f"{name} must be a string that is not empty.")
     if not value.isascii() and SURROGATE.search(value) is not None:
-        raise Unreadable(INVALID_REQUEST, "lone_surrogate", f"{name} has half a surrogate pair.")
+        raise Unreadable("lone_surrogate", f"{name} has half a surrogate pair.")
     return value
 
 
@@ -96,7 +94,7 @@ def _arguments(params: dict[str, Any]) -> Any:
     arguments = params.get("arguments", ABSENT)
     if arguments is ABSENT or isinstance(arguments, dict):
         return arguments
-    raise Unreadable(INVALID_PARAMS, "invalid_params", "arguments must be an object when present.")
+    raise Unreadable("invalid_params", "arguments must be an object when present.")
 
 
 def _tool(params: dict[str, Any]) -> tuple[TargetName, ...]:
@@ -121,13 +119,13 @@ def _subscription(params: dict[str, Any]) -> tuple[TargetName, ...]:
 def _completion(params: dict[str, Any]) -> tuple[TargetName, ...]:
     ref = params.get("ref")
     if not isinstance(ref, dict):
-        raise Unreadable(INVALID_PARAMS, "invalid_params", "ref must be an object.")
+        raise Unreadable("invalid_params", "ref must be an object.")
     refuse_variants(ref, _REF)
     if ref.get("type") == "ref/prompt":
         return (TargetName("prompt", _text(ref, "name")),)
     if ref.get("type") == "ref/resource":
         return (TargetName("resource", _text(ref, "uri")),)
-    raise Unreadable(INVALID_PARAMS, "invalid_params", "ref.type must be ref/prompt or ref/resource.")
+    raise Unreadable("invalid_params", "ref.type must be ref/prompt or ref/resource.")
 
 
 def _listen(params: dict[str, Any]) -> tuple[TargetName, ...]:
@@ -135,17 +133,17 @@ def _listen(params: dict[str, Any]) -> tuple[TargetName, ...]:
     if wanted is None:
         return ()  # the upstream says what it thinks of that; nothing is named
     if not isinstance(wanted, dict):
-        raise Unreadable(INVALID_PARAMS, "invalid_params", "notifications must be an object.")
+        raise Unreadable("invalid_params", "notifications must be an object.")
     refuse_variants(wanted, _FILTER)
     targets: list[TargetName] = []
     uris = wanted.get("resourceSubscriptions", [])
     if not isinstance(uris, list):
-        raise Unreadable(INVALID_PARAMS, "invalid_params", "resourceSubscriptions must be an array of URIs.")
+        raise Unreadable("invalid_params", "resourceSubscriptions must be an array of URIs.")
     for uri in uris:
         targets.append(TargetName("resource", _text({"uri": uri}, "uri")))
     tasks = wanted.get("taskIds", [])
     if not isinstance(tasks, list) or len(tasks) > MOST_TASKS:
-        raise Unreadable(INVALID_PARAMS, "invalid_params", f"taskIds must be an array of at most {MOST_TASKS} ids.")
+        raise Unreadable("invalid_params", f"taskIds must be an array of at most {MOST_TASKS} ids.")
     for task in tasks:
         _text({"taskId": task}, "taskId")
     if tasks:

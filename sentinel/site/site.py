@@ -119,7 +119,7 @@ class SentinelAdminSite(AdminSite):
         """Return what filters may be filled with, by parameter: (value, label)."""
         from django.db import connection
 
-        from audit.events.sentences import REASONS
+        from audit.reasons import REASONS
 
         with connection.cursor() as cursor:
             cursor.execute(SUGGESTIONS)

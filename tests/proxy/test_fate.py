@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from audit.journal.tickets import AuditUnavailable
+from audit.reasons import REASONS
 from proxy import outcomes
 from proxy.call import FOR_GOOD, Call, State
-from proxy.http.answers import REFUSALS
 from proxy.http.exchange import Departed, Exchange
 from proxy.http.refusals import refuse
 from proxy.relay import relay
@@ -38,7 +38,7 @@ def told(call: Any, mode: str = "http") -> tuple[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("reason", sorted(REFUSALS))
+@pytest.mark.parametrize("reason", sorted(row.code for row in REASONS.values() if row.status))
 def test_words_and_data_say_the_same(reason: str, mode: str) -> None:
     for executed in (True, False):
         call = made(state=State.SENT if executed else State.INTENDED, reason=reason)

@@ -1,19 +1,19 @@
 """The seam between the pipeline and the ways to an upstream.
 
 A transport takes one HTTP-shaped request and gives one HTTP-shaped response, whatever lies behind it (an HTTP server,
-an older HTTP+SSE server, a child process). What can go wrong is one small tree; each leaf carries the HTTP status, the
-reason code and a sentence that may be shown to the caller (it names no address and no credential).
+an older HTTP+SSE server, a child process). What can go wrong is one small tree; each leaf carries its reason (audit.reasons)
+and a sentence that may be shown to the caller (it names no address and no credential).
 
     UpstreamError
-        Unreachable      502 upstream_unreachable    no connection: refused, DNS, TLS; surely not executed
-            EgressRefused    502 egress_refused      the address is one that upstreams may not have
-        TimedOut         504 upstream_timeout        no answer within the limits
-        Broken           502 upstream_broken         the answer is not HTTP or not MCP, or ended too early
-            Redirected       502 upstream_redirect   a 3xx: never followed
-            TooLarge         502 upstream_too_large  the answer is over the limits
-        Busy             503 upstream_busy           concurrency limit or open circuit; surely not executed
-        Unread           429 too_much_waiting        the caller does not read what was sent to it
-        Cancelled        499 cancelled               the caller took the request back
+        Unreachable          upstream_unreachable    no connection: refused, DNS, TLS; surely not executed
+            EgressRefused        egress_refused      the address is one that upstreams may not have
+        TimedOut             upstream_timeout        no answer within the limits
+        Broken               upstream_broken         the answer is not HTTP or not MCP, or ended too early
+            Redirected           upstream_redirect   a 3xx: never followed
+            TooLarge             upstream_too_large  the answer is over the limits
+        Busy                 upstream_busy           concurrency limit or open circuit; surely not executed
+        Unread               too_much_waiting        the caller does not read what was sent to it
+        Cancelled            cancelled               the caller took the request back
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ PATIENCE = 300.0
 class UpstreamError(Exception):
     """An upstream did not give a usable answer."""
 
-    status = 502
     reason = "upstream_error"
 
     def __init__(
@@ -70,7 +69,6 @@ class EgressRefused(Unreachable):
 class TimedOut(UpstreamError):
     """The upstream took too long; it may have executed the request."""
 
-    status = 504
     reason = "upstream_timeout"
 
 
@@ -95,7 +93,6 @@ class TooLarge(Broken):
 class Busy(UpstreamError):
     """The upstream is at its concurrency limit, or its circuit is open; nothing was sent."""
 
-    status = 503
     reason = "upstream_busy"
 
     def __init__(self, message: str, *, detail: str = "", retry_after: float = 1.0) -> None:
@@ -105,14 +102,12 @@ class Busy(UpstreamError):
 class Unread(UpstreamError):
     """More waits for the caller than one may have waiting; the upstream did nothing wrong."""
 
-    status = 429
     reason = "too_much_waiting"
 
 
 class Cancelled(UpstreamError):
     """The caller took the request back; nobody waits for its answer any more."""
 
-    status = 499
     reason = "cancelled"
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from audit.events.sentences import REASONS
-from proxy.http import answers
-from proxy.http.answers import REFUSALS, Answer, refusal
+from audit.reasons import REASONS, answering
+from proxy.http.refusals import IN_BAND, Answer, answer, not_found, refuse
 from proxy.mcp.message import Readable, Refused
 
 # Every reason of the closed vocabulary that is answered, with the status the contract gives it.
@@ -33,35 +33,37 @@ STATUS = {
 CASES = [(reason, status) for status, reasons in STATUS.items() for reason in reasons.split()]
 
 
-def header(answer: Answer, name: bytes) -> list[bytes]:
-    return [value for sent, value in answer.headers if sent == name]
+def header(answered: Answer, name: bytes) -> list[bytes]:
+    return [value for sent, value in answered.headers if sent == name]
+
+
+def refusal(reason: str, message: str = "", *, id_json: bytes | None = None, **more: Any) -> Answer:
+    """A refusal as it is answered, with what is given, and no more of a wait than that."""
+    how = {name: more.pop(name) for name in ("audit_id", "style", "modern") if name in more}
+    return answer(Refused(reason, message, known=Readable(id_json=id_json), **more), **how)
 
 
 @pytest.mark.parametrize(("reason", "status"), CASES)
 def test_each_reason(reason: str, status: int) -> None:
-    answer = refusal(reason, id_json=b'"r3"', audit_id="0190-x")
-    body = json.loads(answer.body)
-    assert answer.status == answer.event_status == status
+    found = refusal(reason, id_json=b'"r3"', audit_id="0190-x")
+    body = json.loads(found.body)
+    assert found.status == status
     assert body["jsonrpc"] == "2.0" and body["id"] == "r3"
     assert body["error"]["data"]["audit_id"] == "0190-x"
     assert body["error"]["message"]
-    assert header(answer, b"content-type") == [b"application/json"]
-    assert header(answer, b"cache-control") == [b"no-store"]
-    assert header(answer, b"content-length") == [b"%d" % len(answer.body)]
+    assert header(found, b"content-type") == [b"application/json"]
+    assert header(found, b"cache-control") == [b"no-store"]
+    assert header(found, b"content-length") == [b"%d" % len(found.body)]
     # the reserved range belongs to JSON-RPC and MCP: only their own codes stand in it
     code = body["error"]["code"]
     assert code in (-32700, -32600, -32601, -32602, -32020, -32022) or code == status
-    assert (status == 401) == bool(header(answer, b"www-authenticate"))
-    assert (status == 405) == bool(header(answer, b"allow"))
+    assert (status == 401) == bool(header(found, b"www-authenticate"))
+    assert (status == 405) == bool(header(found, b"allow"))
 
 
-def test_the_table_holds_nothing_else() -> None:
-    named = {answers.told(reason) for reason, _ in CASES}
-    assert set(REFUSALS) - named == {"internal_error", "revoked_during_stream"}
-
-
-def test_each_reason_has_words_in_the_admin() -> None:
-    assert (set(REFUSALS) | answers.CREDENTIAL_REASONS) - set(REASONS) == set()
+def test_the_registry_answers_with_nothing_else() -> None:
+    named = {reason for reason, _ in CASES}
+    assert {row.code for row in REASONS.values() if row.status} - named == {"internal_error", "revoked_during_stream"}
 
 
 def test_the_table_for_clients_has_each_reason_once_with_its_status() -> None:
@@ -73,8 +75,8 @@ def test_the_table_for_clients_has_each_reason_once_with_its_status() -> None:
             status = int(number or status)
             if reason:
                 shown.append((reason, status))
-    told = {answers.told(reason) for reason in REFUSALS}
-    assert sorted(shown) == sorted((reason, REFUSALS[reason].status) for reason in told)
+    told = {row.told_as or row.code for row in REASONS.values() if row.status}
+    assert sorted(shown) == sorted((reason, REASONS[reason].status) for reason in told)
 
 
 @pytest.mark.parametrize(
@@ -99,11 +101,11 @@ def test_without_an_id() -> None:
 
 
 def test_rate_limited() -> None:
-    answer = refusal("rate_limited", id_json=b'"r3"', retry_after=17, headers=[(b"ratelimit-limit", b"2")])
-    assert answer.status == 429
-    assert header(answer, b"retry-after") == [b"17"]
-    assert header(answer, b"ratelimit-limit") == [b"2"]
-    assert json.loads(answer.body)["error"]["data"]["retry_after"] == 17
+    found = refusal("rate_limited", id_json=b'"r3"', retry_after=17, headers=((b"ratelimit-limit", b"2"),))
+    assert found.status == 429
+    assert header(found, b"retry-after") == [b"17"]
+    assert header(found, b"ratelimit-limit") == [b"2"]
+    assert json.loads(found.body)["error"]["data"]["retry_after"] == 17
 
 
 @pytest.mark.parametrize("reason", ["no_rule", "rate_limited", "upstream_timeout", "audit_unavailable"])
@@ -111,18 +113,18 @@ def test_in_band(reason: str) -> None:
     http = refusal(reason, id_json=b"5", audit_id="a", retry_after=3)
     in_band = refusal(reason, id_json=b"5", audit_id="a", retry_after=3, style="in-band")
     assert in_band.status == 200
-    assert (in_band.event_status, in_band.headers, in_band.body) == (http.status, http.headers, http.body)
-    assert http.status in answers.IN_BAND
+    assert (in_band.headers, in_band.body) == (http.headers, http.body)
+    assert http.status in IN_BAND
 
 
 @pytest.mark.parametrize("modern", [False, True])
 def test_as_a_tools_result(modern: bool) -> None:
     told = {"id_json": b'"r"', "audit_id": "0198-x", "retry_after": 12, "data": {"executed": False}}
     http = refusal("rate_limited", **told)
-    answer = refusal("rate_limited", **told, style="tool-result", modern=modern)
-    assert (answer.status, answer.event_status) == (200, 429)
-    body, error = json.loads(answer.body), json.loads(http.body)["error"]
-    assert header(answer, b"content-length") == [b"%d" % len(answer.body)]
+    found = refusal("rate_limited", **told, style="tool-result", modern=modern)
+    assert found.status == 200
+    body, error = json.loads(found.body), json.loads(http.body)["error"]
+    assert header(found, b"content-length") == [b"%d" % len(found.body)]
     text = "The rate limit is used up. Try again in 12 seconds. (audit id 0198-x)"
     assert error["message"] == text
     assert body == {
@@ -156,15 +158,10 @@ def test_a_rules_own_words_replace_the_tables(words: str, shown: str) -> None:
 
 def test_a_refusal_that_was_raised() -> None:
     raised = Refused(
-        400,
-        -32022,
-        "unsupported_version",
-        "No.",
-        known=Readable(id_json=b"9"),
-        data={"supported": ["a"], "requested": "b"},
+        "unsupported_version", "No.", known=Readable(id_json=b"9"), data={"supported": ["a"], "requested": "b"}
     )
-    answer = answers.refused(raised, audit_id="x")
-    assert json.loads(answer.body) == {
+    found = answer(raised, audit_id="x")
+    assert json.loads(found.body) == {
         "jsonrpc": "2.0",
         "id": 9,
         "error": {
@@ -173,22 +170,29 @@ def test_a_refusal_that_was_raised() -> None:
             "data": {"reason": "unsupported_version", "audit_id": "x", "supported": ["a"], "requested": "b"},
         },
     }
-    allowed = Refused(405, 405, "method_not_allowed", "No.", headers=((b"allow", b"POST, GET"),))
-    assert header(answers.refused(allowed), b"allow") == [b"POST, GET"]
+    allowed = Refused("method_not_allowed", "No.", headers=((b"allow", b"POST, GET"),))
+    assert header(answer(allowed), b"allow") == [b"POST, GET"]
+
+
+@pytest.mark.parametrize("reason", ["policy_stale", "upstream_busy", "too_many_streams", "no_rule", "upstream_timeout"])
+def test_what_passes_by_itself_says_when(reason: str) -> None:
+    assert refuse(reason).retry_after == (None if reason in ("no_rule", "upstream_timeout") else 5)
+    assert [refuse(reason, retry_after=wait).retry_after for wait in (0.0, 0.1, 1.0, 16.2)] == [1, 1, 1, 17]
+
+
+@pytest.mark.parametrize("reason", ["no such reason", "cancelled", "allowed_by_rule"])
+def test_what_is_no_answer_is_a_defect(reason: str) -> None:
+    assert refuse(reason).status == 500 and answering(reason).code == "internal_error"
 
 
 def test_it_is_total() -> None:
-    answer = refusal("no such reason", message="half a pair \ud800", data={"x": "\udfff"})
-    assert answer.status == 500
-    assert "\\ud800" in answer.body.decode()
-    json.loads(answer.body)
+    found = refusal("no such reason", message="half a pair \ud800", data={"x": "\udfff"})
+    assert found.status == 500
+    assert "\\ud800" in found.body.decode()
+    json.loads(found.body)
 
 
 def test_well_known_addresses_answer_in_json() -> None:
-    answer = answers.not_found()
-    assert answer.status == 404 and header(answer, b"content-type") == [b"application/json"]
-    assert isinstance(json.loads(answer.body), dict)
-
-
-def test_cutting_the_connection() -> None:
-    assert header(refusal("body_too_large", cut=True), b"connection") == [b"close"]
+    found = not_found()
+    assert found.status == 404 and header(found, b"content-type") == [b"application/json"]
+    assert isinstance(json.loads(found.body), dict)
