@@ -57,14 +57,14 @@ def new_id() -> UUID:
 
 def sanitised(values: dict[str, Any]) -> dict[str, Any]:
     """Pass the values of a new event through the one place where events are made."""
-    from audit.events.event import COLUMNS, Event
+    from audit.events.event import COLUMNS, JSON, Event
 
     if "pk" in values:
         values = {**values, "id": values["pk"]}
         del values["pk"]
     event = Event(**values)
     made = dict(zip(COLUMNS, event.as_row(), strict=True))
-    return made | {name: getattr(event, name) for name in ("decision", "request_json", "response_json", "details")}
+    return made | {name: getattr(event, name) for name in JSON}
 
 
 class AuditEvent(models.Model):

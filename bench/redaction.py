@@ -77,7 +77,7 @@ def main() -> None:
     )
     record = json.loads(orjson.dumps(event(payload).as_record()))
     print(
-        f"{'event, back from the journal':34}{'':>8}{best(lambda: Event.from_record(record, sanitizer=SANITIZER)):>12.1f}"
+        f"{'event, back from the journal':34}{'':>8}{best(lambda: Event(again=True, sanitizer=SANITIZER, **record)):>12.1f}"
     )
 
 

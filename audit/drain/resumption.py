@@ -22,8 +22,7 @@ from audit.drain.plan import PlannedRow, Spoiled
 from audit.drain.rollups import store_rollups
 from audit.drain.store import save_spoiled, store_own, store_rows
 from audit.events import tool_errors
-from audit.events.event import Event
-from audit.events.row import COLUMNS
+from audit.events.event import COLUMNS, Event
 
 __all__ = ["AGAIN", "LATE", "MOST_WAITING", "joined", "settle"]
 

@@ -16,8 +16,8 @@ from psycopg import errors
 
 from audit.drain.plan import DrainPlan, Open, PlannedRow, Spoiled, finish, parse, plan, wanted
 from audit.drain.rollups import store_rollups
-from audit.events.event import Event
-from audit.events.row import COLUMNS, row_of
+from audit.events.event import COLUMNS, Event
+from audit.events.row import row_of
 from audit.journal.frames import Frame
 from audit.journal.reader import Hole
 

@@ -11,11 +11,10 @@ from functools import lru_cache
 from time import gmtime, strftime
 from typing import Any
 
-from audit.events import event as events
+from audit.events.event import EMPTY, row_values
 
-__all__ = ["COLUMNS", "row_of"]
+__all__ = ["row_of"]
 
-COLUMNS = events.COLUMNS
 LAST = 253_402_300_799_999_999  # µs since 1970 at the end of the year 9999
 
 
@@ -23,7 +22,7 @@ def row_of(record: Mapping[str, Any]) -> tuple[Any, ...]:
     """Give a record's values in the order of COLUMNS, for COPY: times as PostgreSQL reads them, JSON as text."""
     if not record.get("id") or not isinstance(record.get("ts"), int):
         raise ValueError("a record without an id or a time")
-    return events.row_values({**events._EMPTY, **record}, _moment)
+    return row_values({**EMPTY, **record}, _moment)
 
 
 def _moment(ts: int) -> str:

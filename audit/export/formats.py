@@ -19,19 +19,12 @@ from django.db.models.expressions import RawSQL
 from django.db.models.functions import Cast
 
 from audit.events import tool_errors
+from audit.events.event import EMPTY, JSON, TIMES
 
 __all__ = ["FIELDS", "FORMATS", "column", "export", "rows"]
 
 # Names, order and meaning are a contract; new names may be added at the end.
-FIELDS = (
-    "id", "ts", "writer", "boot", "seq", "api_key_id", "key_prefix", "key_name", "role", "auth_method", "client_ip", "user_agent",
-    "upstream", "protocol_version", "session", "rpc_id", "method", "tool_name", "target_kind", "outcome", "reason", "decision",
-    "status_code", "latency_ms", "upstream_ms", "request_json", "response_json", "request_bytes", "response_bytes",
-    "request_digest", "response_digest", "truncated", "redactions", "count", "first_ts", "last_ts", "trace_id", "details",
-    "tool_error",
-)  # fmt: skip
-JSON_FIELDS = frozenset(("decision", "request_json", "response_json", "details"))
-TIMES = frozenset(("ts", "first_ts", "last_ts"))
+FIELDS = tuple(EMPTY)
 CHUNK = 500
 FLUSH_BYTES = 64 * 1024
 # What a spreadsheet takes for the beginning of a formula, also behind a separator it may split at, and full-width forms.
@@ -44,7 +37,7 @@ def column(name: str) -> Any:
     """Give what reads one field: JSON columns as the text that is stored, `tool_error` also of events older than its column."""
     if name == "tool_error":
         return RawSQL(tool_errors.SQL, (), BooleanField())  # noqa: S611 - a constant
-    return Cast(name, TextField()) if name in JSON_FIELDS else F(name)
+    return Cast(name, TextField()) if name in JSON else F(name)
 
 
 def rows(queryset: QuerySet[Any]) -> Iterator[Row]:
@@ -78,7 +71,7 @@ def exported(row: Row) -> Row:
     event["writer"] = f"{row['writer']}.{row['boot']}"
     for name in TIMES:
         event[name] = moment(row[name])
-    for name in JSON_FIELDS:
+    for name in JSON:
         text = row[name]
         event[name] = None if text is None else orjson.Fragment(text)
     return event

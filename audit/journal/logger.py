@@ -19,7 +19,7 @@ from uuid import UUID
 
 import orjson
 
-from audit.events.event import COLUMNS, Event
+from audit.events.event import FIELDS, JSON, Event
 from audit.journal.flood import Flood, Group, kind_of
 from audit.journal.flood import Kind as RefusalKind
 from audit.journal.frames import Kind
@@ -39,7 +39,6 @@ __all__ = [
 ]
 
 OUTCOME_ROOM = CALL_ROOM
-JSON_COLUMNS = ("decision", "request_json", "response_json", "details")
 COUNT_SECONDS = 1.0
 
 
@@ -448,8 +447,8 @@ def as_event(event: Any) -> Event:
     if isinstance(event, Event):
         return event
     # The model was sanitised when it was made: what it shows escaped is not escaped once more.
-    values = {name: getattr(event, name) for name in COLUMNS if name != "search"}
-    values |= {name: current().as_json(values[name]) for name in JSON_COLUMNS}
+    values = {field.name: getattr(event, field.name) for field in FIELDS}
+    values |= {name: current().as_json(values[name]) for name in JSON}
     return Event(again=True, **values)
 
 
