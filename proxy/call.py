@@ -11,8 +11,8 @@ from audit.events.event import Event
 from audit.journal.logger import Admission
 from core.ids import uuid7
 from core.ledger import SMALL, Hold, Ledger
-from policies.engine.decide import Decision, Principal, Target
 from policies.engine.dispatchers import Inner
+from policies.engine.types import Decision, Principal, Target
 from policies.keys.index import AuthResult
 from proxy.http.credentials import NOTHING, Presented
 from proxy.http.exchange import CANCELLED, Exchange, Headers

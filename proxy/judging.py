@@ -13,7 +13,8 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from audit.redaction.sanitizer import MISSING
-from policies.engine.decide import ABSENT, Context, Target, may_list
+from policies.engine.decide import may_list
+from policies.engine.types import ABSENT, Context, Target
 from proxy.follow_ups.tasks import Mine, owner
 from proxy.mcp import replies
 from proxy.mcp.listing import ItemKind, Unfilterable, filter_result, holds_list

@@ -191,7 +191,7 @@ class _DocumentWalk:
         asked = [parse_path(c.path)[0] for c in spec.conditions if c.subject == "arguments"]
         if len(set(asked)) < len(asked) and pattern_is_fine(spec):
             try:
-                never = some_arguments([CompiledRule(spec)], [], self.work).found is False
+                never = some_arguments([CompiledRule(spec).asked], [], self.work).found is False
             except PolicyError as error:
                 self.read.wrong(node, str(error))
             else:

@@ -15,8 +15,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from policies.engine.decide import MESSAGES, NESTED, NO_RULE, Decision, Target
 from policies.engine.folding import fold, varied
+from policies.engine.types import MESSAGES, NESTED, NO_RULE, Decision, Target
 
 __all__ = ["PATH", "Inner", "dispatcher_path", "inner_calls", "inner_names", "refused_within"]
 

@@ -29,7 +29,7 @@ from uuid import UUID
 
 import orjson
 
-from policies.engine.decide import Target
+from policies.engine.types import Target
 from policies.vocabulary import TASK_METHODS
 from proxy.http.refusals import refuse
 from proxy.mcp.targets import TargetName
