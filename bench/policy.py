@@ -13,7 +13,8 @@ import tracemalloc
 
 from policies.documents.reader import parse
 from policies.engine.compiled import PolicySet
-from policies.engine.decide import Context, Principal, Target, decide
+from policies.engine.decide import decide
+from policies.engine.types import Context, Principal, Target
 from policies.specs import numbered
 
 SIZES = (10, 100, 1_000, 10_000)

@@ -1,10 +1,17 @@
-"""Policy as plain values: what the database, a document and the engine all mean by a rule (pure)."""
+"""Policy as plain values: what the database, a document and the engine all mean by a rule (pure).
+
+Members that are text, a number, a flag or words of a list stand in a table (`RULE`, `LIMIT`), a row each, and whoever reads,
+writes, stores or shows a rule or a limit goes by the rows. What else it has is said in a language of its own, by each of them.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from datetime import datetime, time
-from typing import Any
+from typing import Any, Final
+
+from policies import vocabulary
+from policies.members import REQUIRED, Flag, Member, Text, Whole, Word, Words
 
 Scalar = str | int | float | bool
 
@@ -174,3 +181,88 @@ def numbered(spec: PolicySpec) -> PolicySpec:
         rules=tuple(replace(rule, id=at) for at, rule in enumerate(spec.rules, 1)),
         limits=tuple(replace(limit, id=at) for at, limit in enumerate(spec.limits, 1)),
     )
+
+
+# -- the tables of plain members
+
+
+def _table(spec: type[RuleSpec] | type[LimitSpec], **rows: Member) -> tuple[Member, ...]:
+    """Rows with what the spec says of them itself."""
+    defaults = {one.name: REQUIRED if one.default is MISSING else one.default for one in fields(spec)}
+    return tuple(
+        replace(row, name=name, called=row.called or name, default=defaults[name]) for name, row in rows.items()
+    )
+
+
+RULE: Final = _table(
+    RuleSpec,
+    name=Text(
+        100,
+        about="Shown in events; unique when given.",
+        described="Shown in events; unique.",
+        hint="Shown in events.",
+    ),
+    effect=Word(vocabulary.EFFECTS),
+    reason=Text(
+        vocabulary.MAX_REASON,
+        about="Told to a refused caller.",
+        described="Told to the caller who is refused.",
+        label="What a refused caller is told",
+        hint="Of rules that deny; one that allows refuses nobody.",
+    ),
+    note=Text(
+        1000,
+        about="Never told to a caller.",
+        described="Never told to a caller.",
+        hint="For colleagues; no caller ever sees it.",
+    ),
+    enabled=Flag(label="Switched on"),
+    observe=Flag(
+        about="Decides nothing; what it would do stands in the event.",
+        described="Decides nothing; what it would do stands in the event.",
+        label="Only observe",
+        hint="Decides nothing; what it would do stands in the event.",
+        says="; only observed, it decides nothing",
+    ),
+)
+LIMIT: Final = _table(
+    LimitSpec,
+    name=Text(100),
+    requests=Whole(1_000_000, label="At most … requests", start=60),
+    window_seconds=Whole(31 * 86400, label="In any … seconds", start=60),
+    burst=Whole(
+        1_000_000,
+        within="requests",
+        about="How many may come at once; null: all.",
+        label="At once at most",
+        hint="Empty: all may come at once.",
+        says=", {} at once",
+    ),
+    per=Words(
+        vocabulary.LIMIT_IDENTITIES,
+        about="One count for each of these; none: one for all.",
+        label="Counted for each",
+        hint="None chosen: one count for all.",
+    ),
+    is_default=Flag(
+        called="default",
+        about="Gives way to a limit that names the tool.",
+        label="Gives way to a limit that names the tool",
+        says="; gives way to a limit that names the tool",
+    ),
+    enabled=Flag(label="Switched on"),
+)
+
+#: those that say how much: what a limit in its short form has
+RATE: Final = tuple(row for row in LIMIT if isinstance(row, Whole))
+
+
+def plain(spec: RuleSpec | LimitSpec) -> dict[str, Any]:
+    """What the plain members hold, by name; lists as lists."""
+    table = RULE if isinstance(spec, RuleSpec) else LIMIT
+    return {row.name: listed(getattr(spec, row.name)) for row in table}
+
+
+def listed(value: Any) -> Any:
+    """A tuple as a list; anything else as it is."""
+    return list(value) if isinstance(value, tuple) else value

@@ -25,8 +25,8 @@ from audit.journal.logger import Admission
 from core.ids import uuid7
 from core.ledger import SMALL, Hold, Ledger
 from core.types import Headers
-from policies.engine.decide import Decision, Principal, Target
 from policies.engine.dispatchers import Inner
+from policies.engine.types import Decision, Principal, Target
 from policies.keys.index import AuthResult
 from proxy.follow_ups.place import Place
 from proxy.follow_ups.task_book import Made

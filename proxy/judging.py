@@ -13,7 +13,8 @@ from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 from audit.redaction.sanitizer import MISSING
-from policies.engine.decide import ABSENT, Context, Target, may_list
+from policies.engine.decide import may_list
+from policies.engine.types import ABSENT, Context, Target
 from proxy.call import Call
 from proxy.follow_ups.task_book import Mine
 from proxy.follow_ups.tasks import owner

@@ -18,18 +18,10 @@ from datetime import UTC, datetime
 from audit.journal.tickets import AuditUnavailable
 from core.access.addresses import client_address
 from policies.engine.compiled import PolicySet
-from policies.engine.decide import (
-    Context,
-    Decision,
-    Principal,
-    Target,
-    decide,
-    decide_reference,
-    decide_unseen,
-    unless_blocked,
-)
+from policies.engine.decide import decide, decide_reference, decide_unseen, unless_blocked
 from policies.engine.dispatchers import dispatcher_path, inner_calls, refused_within
 from policies.engine.limits import limits_for
+from policies.engine.types import Context, Decision, Principal, Target
 from policies.vocabulary import CALLS, OPEN, TASK_METHODS
 from proxy import outcomes
 from proxy.call import Call, State
@@ -409,7 +401,7 @@ async def rate_limit(gateway: Gateway, call: Call) -> None:
             raise refuse("too_much_traffic", call=call, retry_after=wait)
         named = message is not None and (message.kind == "request" or not message.open)
         target, within = Target("method", call.slug, message.method) if message is not None and named else None, ()
-    refs = limits_for(snapshot, principal, target, within) if target is not None else ()
+    refs = limits_for(snapshot.policy.limits, principal, target, within) if target is not None else ()
     if refs:
         admission = await gateway.limiter.admit(refs)
         if not admission.allowed:

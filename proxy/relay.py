@@ -15,7 +15,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from audit.redaction.sanitizer import MISSING
-from policies.engine.decide import Context, Target, decide
+from policies.engine.decide import decide
+from policies.engine.types import Context, Target
 from policies.vocabulary import ASKED
 from proxy import outcomes
 from proxy.call import FOR_GOOD, Call, Record, State, nothing

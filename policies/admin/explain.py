@@ -21,7 +21,7 @@ from policies import vocabulary
 from policies.documents.sentences import limit_sentence, rule_sentence
 from policies.engine import schemas
 from policies.engine.conditions import ERROR, YES
-from policies.engine.decide import ABSENT, Context, Principal, Target
+from policies.engine.types import ABSENT, Context, Principal, Target
 from policies.models import ApiKey, Role
 from policies.simulate import preview
 from policies.simulate.explain import explain

@@ -23,7 +23,7 @@ from policies.documents.diff import plan
 from policies.documents.reader import Document, DocumentError, parse
 from policies.engine import schemas
 from policies.engine.compiled import PolicyError, PolicySet
-from policies.engine.decide import ABSENT, Context, Principal, Target
+from policies.engine.types import ABSENT, Context, Principal, Target
 from policies.models import PolicyVersion
 from policies.simulate.explain import explain
 from policies.specs import numbered

@@ -17,7 +17,8 @@ from typing import Any, Final
 from policies import vocabulary
 from policies.documents.strict_yaml import Mapping, Node, Reader, Sequence, compose, place
 from policies.engine.compiled import PolicySet
-from policies.engine.decide import ABSENT, Context, Principal, Target, decide, decide_reference
+from policies.engine.decide import decide, decide_reference
+from policies.engine.types import ABSENT, Context, Principal, Target
 
 EXPECTATIONS: Final = ("allowed", "denied", "listed", "hidden")
 _MEMBERS: Final = (

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from policies.documents.writer import audit_dict, limit_dict, render, rule_dict
-from policies.specs import AuditSpec, LimitSpec, PolicySpec, RoleSpec, RuleSpec
+from policies.specs import RATE, AuditSpec, LimitSpec, PolicySpec, RoleSpec, RuleSpec
 
 S = TypeVar("S", bound=Any)
 
@@ -132,7 +132,9 @@ def _rules(current: Sequence[RuleSpec], wanted: Sequence[RuleSpec]) -> tuple[Edi
 
 
 def _limit_scope(limit: LimitSpec) -> Hashable:
-    return replace(limit.content(), requests=1, burst=None)
+    """All but how many: of two limits that count the same in the same time, one is the other with another number."""
+    numbers: dict[str, Any] = {row.name: 1 for row in RATE if row.name != "window_seconds"}
+    return replace(limit.content(), **numbers)
 
 
 def _roles(current: Sequence[RoleSpec], wanted: Sequence[RoleSpec]) -> tuple[Edit[RoleSpec], ...]:

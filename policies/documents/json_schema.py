@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from policies import vocabulary
 from policies.keys.credentials import PREFIX
+from policies.members import REQUIRED, Member, Text, Whole, Word, Words
+from policies.specs import LIMIT, RATE, RULE
 
 _TEXT = {"type": "string"}
 
@@ -56,6 +59,24 @@ _VALUES: dict[str | None, dict[str, Any]] = {
 }
 
 
+def _plain(table: Iterable[Member]) -> dict[str, Any]:
+    """The plain members of a table."""
+    return {row.called: {**_form(row), **({"description": row.described} if row.described else {})} for row in table}
+
+
+def _form(row: Member) -> dict[str, Any]:
+    match row:
+        case Text():
+            return _text(row.most)
+        case Whole():
+            return {"type": "integer", "minimum": 1, **({} if row.within else {"maximum": row.most})}
+        case Word():
+            return _words(row.words)
+        case Words():
+            return _list(_words(row.words))
+    return {"type": "boolean"}
+
+
 def _condition() -> dict[str, Any]:
     operators = {name: _VALUES[form] for name, form in vocabulary.OPERATORS.items()}
     operators["type"] = _words(vocabulary.JSON_TYPES)
@@ -78,10 +99,11 @@ def _condition() -> dict[str, Any]:
 def _rule() -> dict[str, Any]:
     time = {"type": "string", "pattern": r"^\d\d:\d\d(:\d\d)?$"}
     moment = {"type": "string", "format": "date-time"}
+    plain = _plain(RULE)
     return _object(
         {
-            "name": _text(100, "Shown in events; unique."),
-            "effect": _words(vocabulary.EFFECTS),
+            "name": plain.pop("name"),
+            "effect": plain.pop("effect"),
             "roles": {"oneOf": [{"const": "*"}, _list(_TEXT)]},
             "keys": _list(_KEY),
             **_TARGET,
@@ -93,10 +115,7 @@ def _rule() -> dict[str, Any]:
             ),
             "valid": _object({"from": moment, "until": moment}),
             "networks": _list(_TEXT),
-            "reason": _text(vocabulary.MAX_REASON, "Told to the caller who is refused."),
-            "note": _text(1000, "Never told to a caller."),
-            "enabled": {"type": "boolean"},
-            "observe": {"type": "boolean", "description": "Decides nothing; what it would do stands in the event."},
+            **plain,
         },
         ("effect", "roles"),
     )
@@ -104,12 +123,8 @@ def _rule() -> dict[str, Any]:
 
 def schema() -> dict[str, Any]:
     """The whole schema."""
-    rate = {
-        "requests": {"type": "integer", "minimum": 1, "maximum": 1_000_000},
-        "window_seconds": {"type": "integer", "minimum": 1, "maximum": 31 * 86400},
-        "burst": {"type": "integer", "minimum": 1},
-    }
-    needed = ("requests", "window_seconds")
+    rate, limit = _plain(RATE), _plain(LIMIT)
+    needed = tuple(row.called for row in RATE if row.default is REQUIRED)
     rates = {"oneOf": [_object(rate, needed), _list(_object(rate, needed))]}
     role = _object({"description": _text(500), "allow": _list(_SHORT), "deny": _list(_SHORT)})
     return {
@@ -134,16 +149,14 @@ def schema() -> dict[str, Any]:
                     "limits": _list(
                         _object(
                             {
-                                "name": _text(100),
+                                "name": limit.pop("name"),
                                 "key": _KEY,
                                 "role": _TEXT,
                                 "upstream": _SLUG,
                                 **{kind: _PATTERN for kind in vocabulary.KINDS},
                                 "kind": _words(vocabulary.KINDS),
-                                "per": _list(_words(vocabulary.LIMIT_IDENTITIES)),
-                                **rate,
-                                "default": {"type": "boolean"},
-                                "enabled": {"type": "boolean"},
+                                "per": limit.pop("per"),
+                                **limit,
                             },
                             needed,
                         )

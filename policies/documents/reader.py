@@ -30,7 +30,20 @@ from policies.engine.compiled import CompiledRule, PolicyError
 from policies.engine.conditions import ConditionError, compile_condition, parse_path
 from policies.engine.satisfiability import some_arguments
 from policies.keys.credentials import PREFIX, PUBLIC_ID_REGEX
-from policies.specs import ALWAYS, AuditSpec, ConditionSpec, LimitSpec, PolicySpec, RoleSpec, RuleSpec, WindowSpec
+from policies.members import REQUIRED, Member
+from policies.specs import (
+    ALWAYS,
+    LIMIT,
+    RATE,
+    RULE,
+    AuditSpec,
+    ConditionSpec,
+    LimitSpec,
+    PolicySpec,
+    RoleSpec,
+    RuleSpec,
+    WindowSpec,
+)
 
 __all__ = ["Document", "DocumentError", "parse", "parse_short"]
 
@@ -43,15 +56,14 @@ WORK: Final = 1_000_000
 PER_TOOL: Final = ("key", "upstream", "tool")
 _SECTIONS: Final = ("version", "roles", "rules", "rate_limits", "audit")
 _TARGET: Final = (*vocabulary.KINDS, "kinds", "pattern")
-_RULE: Final = (
+_RULE: Final = tuple(dict.fromkeys((
     "name", "effect", "roles", "keys", *_TARGET, "upstreams", "when", "hours", "valid", "networks",
-    "reason", "note", "enabled", "observe",
-)  # fmt: skip
-_LIMIT: Final = (
-    "name", "key", "role", "upstream", *vocabulary.KINDS, "kind", "per", "requests", "window_seconds", "burst",
-    "default", "enabled",
-)  # fmt: skip
-_WINDOW: Final = ("requests", "window_seconds", "burst")
+    *(row.called for row in RULE),
+)))  # fmt: skip
+_LIMIT: Final = tuple(dict.fromkeys((
+    "name", "key", "role", "upstream", *vocabulary.KINDS, "kind", "per", *(row.called for row in LIMIT),
+)))  # fmt: skip
+_RATE: Final = tuple(row.called for row in RATE)
 _KEY_REFERENCE: Final = re.compile(PREFIX + PUBLIC_ID_REGEX)
 
 
@@ -162,26 +174,22 @@ class _DocumentWalk:
             read.wrong(node, "a rule says its effect: allow or deny")
         if "roles" not in members:
             read.wrong(node, 'a rule says its roles: a list, or "*" for every role')
-        name = read.text(members.get("name"), "name", most=100)
+        plain = {"effect": "allow", **read.plain(members, RULE)}
+        name = plain.get("name", "")
         if name and name in self.names:
             read.wrong(members["name"], f"another rule is named {name!r}")
         self.names.add(name)
         kinds, pattern = self.target(node, members)
         spec = RuleSpec(
-            effect=read.word(members.get("effect"), "effect", vocabulary.EFFECTS, "allow"),
+            **plain,
             kinds=kinds,
             pattern=pattern,
             roles=self.some_roles(members.get("roles")),
-            name=name,
             keys=self.some_keys(members.get("keys")),
             upstreams=tuple(sorted({self.slug(item) for item in read.items(members.get("upstreams"), "upstreams")})),
             conditions=self.conditions(members.get("when")),
             window=self.window(members.get("hours"), members.get("valid")),
             networks=self.networks(members.get("networks")),
-            reason=read.text(members.get("reason"), "reason", most=vocabulary.MAX_REASON),
-            note=read.text(members.get("note"), "note", most=1000),
-            enabled=read.flag(members.get("enabled"), "enabled", default=True),
-            observe=read.flag(members.get("observe"), "observe", default=False),
         )
         self.add(node, spec)
         self.possible(node, members, spec)
@@ -191,7 +199,7 @@ class _DocumentWalk:
         asked = [parse_path(c.path)[0] for c in spec.conditions if c.subject == "arguments"]
         if len(set(asked)) < len(asked) and pattern_is_fine(spec):
             try:
-                never = some_arguments([CompiledRule(spec)], [], self.work).found is False
+                never = some_arguments([CompiledRule(spec).asked], [], self.work).found is False
             except PolicyError as error:
                 self.read.wrong(node, str(error))
             else:
@@ -366,13 +374,13 @@ class _DocumentWalk:
         members = read.members(node, "rate_limits", ("per_api_key", "per_tool", "limits"))
         found: list[LimitSpec] = []
         if "per_api_key" in members:
-            found += [LimitSpec(*w, per=("key",), burst=b) for w, b in self.windows(members["per_api_key"])]
+            found += [LimitSpec(**rate, per=("key",)) for rate in self.rates(members["per_api_key"])]
         if "per_tool" in members:
             per_tool = read.members(members["per_tool"], "per_tool", ("default", "overrides"))
             if "default" in per_tool:
                 found += [
-                    LimitSpec(*w, per=PER_TOOL, kind="tool", is_default=True, burst=b)
-                    for w, b in self.windows(per_tool["default"])
+                    LimitSpec(**rate, per=PER_TOOL, kind="tool", is_default=True)
+                    for rate in self.rates(per_tool["default"])
                 ]
             if "overrides" in per_tool:
                 for pattern, key_node, value in read.entries(per_tool["overrides"], "overrides"):
@@ -391,28 +399,20 @@ class _DocumentWalk:
             return []
         upstream = upstreams[0] if upstreams else ""
         return [
-            LimitSpec(*w, per=PER_TOOL, kind="tool", pattern=name, upstream=upstream, burst=b)
-            for w, b in self.windows(node)
+            LimitSpec(**rate, per=PER_TOOL, kind="tool", pattern=name, upstream=upstream) for rate in self.rates(node)
         ]
 
-    def windows(self, node: Node) -> list[tuple[tuple[int, int], int | None]]:
-        """One window or a list of them."""
-        found = []
-        for item in node.value if isinstance(node, Sequence) else [node]:
-            members = self.read.members(item, "a limit", _WINDOW)
-            found.append(self.rate(item, members))
-        return found
+    def rates(self, node: Node) -> list[dict[str, Any]]:
+        """One rate or a list of them."""
+        items = node.value if isinstance(node, Sequence) else [node]
+        return [self.rate(item, self.read.members(item, "a limit", _RATE), RATE) for item in items]
 
-    def rate(self, node: Node, members: dict[str, Node]) -> tuple[tuple[int, int], int | None]:
-        """Requests, seconds and burst."""
-        read = self.read
-        for needed in ("requests", "window_seconds"):
-            if needed not in members:
-                read.wrong(node, f"a limit says its {needed}")
-        requests = read.number(members.get("requests"), "requests", 1, 1_000_000, 1)
-        seconds = read.number(members.get("window_seconds"), "window_seconds", 1, 31 * 86400, 1)
-        burst = read.number(members["burst"], "burst", 1, requests, 1) if "burst" in members else None
-        return (requests, seconds), burst
+    def rate(self, node: Node, members: dict[str, Node], table: tuple[Member, ...]) -> dict[str, Any]:
+        """The plain members of a limit, none of what it needs missing."""
+        for row in RATE:
+            if row.default is REQUIRED and row.name not in members:
+                self.read.wrong(node, f"a limit says its {row.name}")
+        return {"requests": 1, "window_seconds": 1, **self.read.plain(members, table)}
 
     def limit(self, node: Node) -> LimitSpec | None:
         """One long limit."""
@@ -423,20 +423,13 @@ class _DocumentWalk:
             read.wrong(node, "say at most one of tool, prompt, resource, method (each with a pattern) and kind")
             return None
         kind = said[0] if said else read.word(members.get("kind"), "kind", vocabulary.KINDS)
-        (requests, seconds), burst = self.rate(node, members)
         spec = LimitSpec(
-            requests,
-            seconds,
-            per=read.words(members.get("per"), "per", vocabulary.LIMIT_IDENTITIES),
-            name=read.text(members.get("name"), "name", most=100),
+            **self.rate(node, members, LIMIT),
             key=self.key(members["key"]) if "key" in members else None,
             role=self.known_role(members["role"]) if "role" in members else None,
             upstream=self.slug(members.get("upstream")),
             kind=kind,
             pattern=self.pattern(members[said[0]], said[0]) if said else "",
-            is_default=read.flag(members.get("default"), "default", default=False),
-            burst=burst,
-            enabled=read.flag(members.get("enabled"), "enabled", default=True),
         )
         if not spec.kind and ("tool" in spec.per or spec.is_default):
             read.wrong(node, "a limit that tells names apart says of which kind they are")

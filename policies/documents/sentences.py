@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from policies.specs import ConditionSpec, LimitSpec, RuleSpec
+from policies.members import Member
+from policies.specs import LIMIT, RULE, ConditionSpec, LimitSpec, RuleSpec
 
 __all__ = ["condition_sentence", "limit_sentence", "rule_sentence"]
 
@@ -86,11 +87,15 @@ def rule_sentence(rule: RuleSpec) -> str:
         text += f", until {_moment(window.valid_until)}"
     if rule.networks:
         text += f", from {_list(rule.networks, 'or')}"
-    if rule.observe:
-        text += "; only observed, it decides nothing"
-    if not rule.enabled:
-        text += "; switched off"
-    return text + "."
+    return text + _rest(rule, RULE)
+
+
+def _rest(spec: RuleSpec | LimitSpec, table: Iterable[Member]) -> str:
+    """What the rows of a table say, and whether it is in force."""
+    found = [(row, getattr(spec, row.name)) for row in table if row.says]
+    return "".join(row.says.format(value) for row, value in found if value != row.default) + (
+        "." if spec.enabled else "; switched off."
+    )
 
 
 def _moment(moment: datetime) -> str:
@@ -122,10 +127,4 @@ def limit_sentence(limit: LimitSpec) -> str:
         text += f", for each {_list(limit.per)} on its own"
     elif not limit.key:
         text += ", for all together"
-    if limit.burst:
-        text += f", {limit.burst} at once"
-    if limit.is_default:
-        text += "; gives way to a limit that names the tool"
-    if not limit.enabled:
-        text += "; switched off"
-    return text + "."
+    return text + _rest(limit, LIMIT)

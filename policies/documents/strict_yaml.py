@@ -13,6 +13,8 @@ from typing import Any, Final
 
 import yaml
 
+from policies.members import Member, Text, Whole, Word, Words
+
 MAX_BYTES: Final = 16 * 1024 * 1024
 MAX_DEPTH: Final = 16
 MAX_NODES: Final = 400_000
@@ -194,6 +196,25 @@ class Reader:
             self.wrong(node, f"{what} is true or false, not {kind(node)}")
             return default
         return str(node.value).lower() == "true"
+
+    def plain(self, members: dict[str, Node], table: tuple[Member, ...]) -> dict[str, Any]:
+        """What is said of the plain members of a table, by their names."""
+        found: dict[str, Any] = {}
+        for row in table:
+            node, what = members.get(row.called), row.called
+            if node is None:
+                continue
+            if isinstance(row, Text):
+                found[row.name] = self.text(node, what, most=row.most)
+            elif isinstance(row, Whole):
+                found[row.name] = self.number(node, what, 1, found.get(row.within, row.most), 1)
+            elif isinstance(row, Word):
+                found[row.name] = self.word(node, what, row.words, row.words[0])
+            elif isinstance(row, Words):
+                found[row.name] = self.words(node, what, row.words)
+            else:
+                found[row.name] = self.flag(node, what, default=row.default)
+        return found
 
     def value(self, node: Node, what: str) -> Any:
         """A scalar, or a list of scalars as a tuple."""

@@ -9,7 +9,20 @@ from typing import Any
 
 from policies import vocabulary
 from policies.documents.reader import PER_TOOL, parse_short
-from policies.specs import ALWAYS, AuditSpec, ConditionSpec, LimitSpec, PolicySpec, RuleSpec, WindowSpec
+from policies.members import Member
+from policies.specs import (
+    ALWAYS,
+    LIMIT,
+    RATE,
+    RULE,
+    AuditSpec,
+    ConditionSpec,
+    LimitSpec,
+    PolicySpec,
+    RuleSpec,
+    WindowSpec,
+    listed,
+)
 
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*")
 _RESERVED = frozenset(("true", "false", "null", "yes", "no", "on", "off", "y", "n"))
@@ -95,10 +108,9 @@ def _target(kinds: tuple[str, ...], pattern: str) -> dict[str, Any]:
 
 def rule_dict(rule: RuleSpec) -> dict[str, Any]:
     """A rule in the members of the long form."""
-    window = rule.window
+    window, said = rule.window, _said(rule, RULE)
     return {
-        **_present(name=rule.name),
-        "effect": rule.effect,
+        **_take(said, "name", "effect"),
         "roles": "*" if rule.roles is None else sorted(rule.roles),
         **({} if rule.keys is None else {"keys": sorted(rule.keys)}),
         **_target(rule.kinds, rule.pattern),
@@ -108,12 +120,19 @@ def rule_dict(rule: RuleSpec) -> dict[str, Any]:
             hours=_hours(window),
             valid=_present(**{"from": _moment(window.valid_from), "until": _moment(window.valid_until)}),
             networks=list(rule.networks),
-            reason=rule.reason,
-            note=rule.note,
         ),
-        **({} if rule.enabled else {"enabled": False}),
-        **({"observe": True} if rule.observe else {}),
+        **said,
     }
+
+
+def _said(spec: RuleSpec | LimitSpec, table: Iterable[Member]) -> dict[str, Any]:
+    """The plain members that are not as they are where nothing is said."""
+    found = ((row.called, getattr(spec, row.name), row.default) for row in table)
+    return {called: listed(value) for called, value, default in found if value != default}
+
+
+def _take(said: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: said.pop(name) for name in names if name in said}
 
 
 def condition_dict(condition: ConditionSpec) -> dict[str, Any]:
@@ -126,9 +145,7 @@ def condition_dict(condition: ConditionSpec) -> dict[str, Any]:
     value: Any = condition.value
     if vocabulary.OPERATORS[condition.operator] is None:
         value = True
-    elif isinstance(value, tuple):
-        value = list(value)
-    return {**subject, **_present(items=condition.quantifier), condition.operator: value}
+    return {**subject, **_present(items=condition.quantifier), condition.operator: listed(value)}
 
 
 def _hours(window: WindowSpec) -> dict[str, Any]:
@@ -158,20 +175,12 @@ def audit_dict(level: AuditSpec) -> dict[str, Any]:
 def limit_dict(limit: LimitSpec) -> dict[str, Any]:
     """A limit in the members of the long form."""
     target = {limit.kind: limit.pattern} if limit.pattern else _present(kind=limit.kind)
+    said = _said(limit, LIMIT)
     return {
-        **_present(name=limit.name, key=limit.key, role=limit.role, upstream=limit.upstream, **target),
-        **_present(per=list(limit.per)),
-        **_rate(limit),
-        **({"default": True} if limit.is_default else {}),
-        **({} if limit.enabled else {"enabled": False}),
-    }
-
-
-def _rate(limit: LimitSpec) -> dict[str, Any]:
-    return {
-        "requests": limit.requests,
-        "window_seconds": limit.window_seconds,
-        **({} if limit.burst is None else {"burst": limit.burst}),
+        **_take(said, "name"),
+        **_present(key=limit.key, role=limit.role, upstream=limit.upstream, **target),
+        **_take(said, "per"),
+        **said,
     }
 
 
@@ -185,17 +194,17 @@ def _limits(limits: Iterable[LimitSpec]) -> dict[str, Any]:
     overrides: dict[str, list[dict[str, Any]]] = {}
     long: list[dict[str, Any]] = []
     for limit in limits:
-        plain = LimitSpec(limit.requests, limit.window_seconds, per=limit.per, burst=limit.burst)
-        content = limit.content()
+        said, content = _said(limit, RATE), limit.content()
+        rate = {row.name: getattr(limit, row.name) for row in RATE}
         pattern = _short(("tool",), (limit.upstream,) if limit.upstream else (), limit.pattern)
-        if content == plain and limit.per == ("key",):
-            per_key.append(_rate(limit))
-        elif content == LimitSpec(*_head(plain), per=PER_TOOL, kind="tool", is_default=True, burst=plain.burst):
-            default.append(_rate(limit))
+        if content == LimitSpec(**rate, per=("key",)):
+            per_key.append(said)
+        elif content == LimitSpec(**rate, per=PER_TOOL, kind="tool", is_default=True):
+            default.append(said)
         elif pattern and content == LimitSpec(
-            *_head(plain), per=PER_TOOL, kind="tool", pattern=limit.pattern, upstream=limit.upstream, burst=plain.burst
+            **rate, per=PER_TOOL, kind="tool", pattern=limit.pattern, upstream=limit.upstream
         ):
-            overrides.setdefault(pattern, []).append(_rate(limit))
+            overrides.setdefault(pattern, []).append(said)
         else:
             long.append(limit_dict(limit))
     per_tool = _present(
@@ -203,10 +212,6 @@ def _limits(limits: Iterable[LimitSpec]) -> dict[str, Any]:
         overrides={pattern: _one_or_many(rates) for pattern, rates in overrides.items()},
     )
     return _present(per_api_key=_one_or_many(per_key) if per_key else None, per_tool=per_tool, limits=long)
-
-
-def _head(limit: LimitSpec) -> tuple[int, int]:
-    return limit.requests, limit.window_seconds
 
 
 # -- YAML

@@ -13,7 +13,9 @@ from audit.reasons import REASONS
 from core.access.addresses import parse_address, within
 from policies.engine import glob, satisfiability, uris
 from policies.engine.conditions import ANNOTATION_DEFAULTS, ERROR, NO, YES, Check, ConditionError, compile_condition
-from policies.engine.decide import (
+from policies.engine.folding import fold
+from policies.engine.limits import LimitIndex
+from policies.engine.types import (
     ALLOWED_BY_RULE,
     AMBIGUOUS,
     DENIED_BY_RULE,
@@ -24,8 +26,6 @@ from policies.engine.decide import (
     RuleRef,
     Target,
 )
-from policies.engine.folding import fold
-from policies.engine.limits import LimitIndex
 from policies.specs import ALWAYS, AuditSpec, ConditionSpec, PolicySpec, RuleSpec, WindowSpec
 from policies.vocabulary import ASKED, AUDIT_LEVELS, OPEN, OPEN_METHODS, TASK_METHODS, UNSEEN, WEEKDAYS
 
@@ -154,6 +154,12 @@ class CompiledRule:
             raise PolicyError(f"rule {spec.id} ({spec.label()}): {error}") from error
 
     @property
+    def asked(self) -> satisfiability.Asked:
+        """What it asks of the arguments, each condition with its check."""
+        specs = [spec for spec in self.spec.conditions if spec.subject == "arguments"]
+        return list(zip(specs, self.argument_checks, strict=True))
+
+    @property
     def names_something(self) -> bool:
         """Whether its pattern speaks of some names and not of all: what needs no rule is denied by name alone."""
         return bool(self.spec.pattern.strip("*?"))
@@ -230,7 +236,8 @@ class Candidates:
         if known is None:
             if len(self._reachable) > 64:
                 self._reachable.clear()
-            known = self._reachable[key] = satisfiability.some_arguments(allows, denies).found is not False
+            reach = satisfiability.some_arguments([rule.asked for rule in allows], [rule.asked for rule in denies])
+            known = self._reachable[key] = reach.found is not False
         return known
 
 

@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from audit.reasons import REASONS
-from policies.engine.decide import NESTED, NO_RULE, Decision, Target
 from policies.engine.folding import fold, varied
+from policies.engine.types import NESTED, NO_RULE, Decision, Target
 
 __all__ = ["PATH", "Inner", "dispatcher_path", "inner_calls", "inner_names", "refused_within"]
 

@@ -6,16 +6,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import TYPE_CHECKING
 
 from policies.engine import glob, uris
+from policies.engine.dispatchers import Inner
+from policies.engine.types import Principal, Target
 from policies.specs import LimitSpec
 from policies.vocabulary import UNSEEN
-
-if TYPE_CHECKING:
-    from policies.engine.decide import Principal, Target
-    from policies.engine.dispatchers import Inner
-    from policies.snapshot.snapshot import Snapshot
 
 CACHE_SIZE = 4096
 
@@ -73,14 +69,13 @@ class LimitRef:
 
 
 def limits_for(
-    snapshot: Snapshot, principal: Principal, target: Target, within: Sequence[Inner] = ()
+    index: LimitIndex, principal: Principal, target: Target, within: Sequence[Inner] = ()
 ) -> tuple[LimitRef, ...]:
     """The limits that count this request, with their buckets. A method counts in those alone that speak of methods.
 
     A target that calls others by name counts as those do when they are called themselves, and where none of them counts once
     as itself.
     """
-    index = snapshot.policy.limits
     if not index.specs:
         return ()
     found = _refs(index, principal, target)

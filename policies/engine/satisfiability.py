@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from policies.engine.conditions import (
     ITEMS,
@@ -25,9 +25,6 @@ from policies.engine.conditions import (
     parse_path,
 )
 from policies.specs import ConditionSpec
-
-if TYPE_CHECKING:
-    from policies.engine.compiled import CompiledRule
 
 EXACT_OPERATORS: Final = frozenset(("eq", "ne", "in", "not_in", "lt", "le", "gt", "ge", "present", "absent", "type"))
 BUDGET: Final = 4000  # whole argument objects tried for one question
@@ -52,11 +49,8 @@ class _Several:
 
 
 Pair = tuple[ConditionSpec, Check]
-
-
-def _conditions(rule: CompiledRule) -> list[Pair]:
-    specs = [spec for spec in rule.spec.conditions if spec.subject == "arguments"]
-    return list(zip(specs, rule.argument_checks, strict=True))
+#: what a rule asks of the arguments: all of it must hold
+Asked = list[Pair]
 
 
 def _numbers(constants: Iterable[Any]) -> list[Any]:
@@ -150,26 +144,23 @@ def _spread(values: list[Any]) -> list[Any]:
     ]
 
 
-def some_arguments(
-    allows: Sequence[CompiledRule], denies: Sequence[CompiledRule], work: list[int] | None = None
-) -> Reach:
+def some_arguments(allows: Sequence[Asked], denies: Sequence[Asked], work: list[int] | None = None) -> Reach:
     """Look for arguments for which one of `allows` holds and none of `denies` does, as far as the work goes.
 
     `work` (one number, which is counted down) is for whoever asks many questions and has so much for all.
     """
     undecided = False
     work = [WORK] if work is None else work
-    refused = [_conditions(rule) for rule in denies]
     budget = [BUDGET]
     for allow in allows:
-        reach = _for_one(_conditions(allow), refused, budget, work)
+        reach = _for_one(allow, denies, budget, work)
         if reach.found:
             return reach
         undecided = undecided or reach.found is None
     return Reach(None if undecided else False)
 
 
-def _for_one(wanted: list[Pair], refused: list[list[Pair]], budget: list[int], work: list[int]) -> Reach:
+def _for_one(wanted: Asked, refused: Sequence[Asked], budget: list[int], work: list[int]) -> Reach:
     if work[0] <= 0:
         return Reach(None)
     by_path: dict[str, list[ConditionSpec]] = {}
@@ -214,9 +205,7 @@ def _is_exact(by_path: dict[str, list[ConditionSpec]], steps: dict[str, tuple[St
     return not any(b[: len(a)] == a for i, a in enumerate(ways) for b in ways[i + 1 :])
 
 
-def _order(
-    path: str, steps: tuple[Step, ...], values: list[Any], wanted: list[Pair], refused: list[list[Pair]]
-) -> list[Any]:
+def _order(path: str, steps: tuple[Step, ...], values: list[Any], wanted: Asked, refused: Sequence[Asked]) -> list[Any]:
     """The values that the allowing rule accepts here, those that defeat most denying rules first."""
     needs = [check for spec, check in wanted if spec.path == path]
     against = [check for rule in refused for spec, check in rule if spec.path == path]

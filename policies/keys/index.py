@@ -9,7 +9,7 @@ from uuid import UUID
 
 from policies.engine.compiled import network_check
 from policies.engine.conditions import YES
-from policies.engine.decide import Principal
+from policies.engine.types import Principal
 from policies.keys import credentials
 
 

@@ -4,7 +4,7 @@ Where the windows are kept decides how far a limit reaches: in a file that the w
 nothing to install), in Redis for several machines, or in one process. All three count alike (policies.limiter.table): never
 more than N in any W seconds, a place free at most W/64 seconds late (docs/adr/0010).
 
-    admission = await limiter.admit(limits_for(snapshot, principal, target))      # limits_for: policies.engine.limits
+    admission = await limiter.admit(limits_for(index, principal, target))      # limits_for: policies.engine.limits
 
 When Redis does not answer, the setting decides: "closed" refuses with limiter_unavailable, "local" counts on this machine alone;
 either way `alarm` says so until Redis is back.

@@ -37,7 +37,7 @@ from policies.models import (
     RuleCondition,
 )
 from policies.snapshot import loading
-from policies.specs import AuditSpec, LimitSpec, PolicySpec, RuleSpec
+from policies.specs import AuditSpec, LimitSpec, PolicySpec, RuleSpec, listed, plain
 
 MOST_LINES = 200
 
@@ -281,18 +281,12 @@ class _Names:
 
     def limit_row(self, spec: LimitSpec) -> dict[str, Any]:
         return {
-            "name": spec.name,
+            **plain(spec),
             "key_id": self.keys[spec.key] if spec.key else None,
             "role_id": self.roles[spec.role] if spec.role else None,
             "upstream": spec.upstream,
             "kind": spec.kind,
             "pattern": spec.pattern,
-            "is_default": spec.is_default,
-            "per": list(spec.per),
-            "requests": spec.requests,
-            "window_seconds": spec.window_seconds,
-            "burst": spec.burst,
-            "enabled": spec.enabled,
         }
 
     def audit_row(self, spec: AuditSpec) -> dict[str, Any]:
@@ -308,8 +302,7 @@ class _Names:
 def _rule_row(spec: RuleSpec) -> dict[str, Any]:
     window = spec.window
     return {
-        "name": spec.name,
-        "effect": spec.effect,
+        **plain(spec),
         "any_role": spec.roles is None,
         "any_key": spec.keys is None,
         "kinds": list(spec.kinds),
@@ -322,10 +315,6 @@ def _rule_row(spec: RuleSpec) -> dict[str, Any]:
         "valid_from": window.valid_from,
         "valid_until": window.valid_until,
         "networks": list(spec.networks),
-        "reason": spec.reason,
-        "note": spec.note,
-        "enabled": spec.enabled,
-        "observe": spec.observe,
     }
 
 
@@ -372,7 +361,7 @@ def _write_parts(written: Sequence[tuple[Rule, RuleSpec]]) -> None:
                 path=c.path,
                 quantifier=c.quantifier,
                 operator=c.operator,
-                value=list(c.value) if isinstance(c.value, tuple) else c.value,
+                value=listed(c.value),
             )
             for rule, spec in written
             for c in spec.conditions

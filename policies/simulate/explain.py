@@ -26,20 +26,10 @@ from policies.engine.conditions import (
     parse_path,
     walk,
 )
-from policies.engine.decide import (
-    ABSENT,
-    Context,
-    Decision,
-    Principal,
-    RuleRef,
-    Target,
-    decide,
-    decide_reference,
-    decide_unseen,
-    unless_blocked,
-)
+from policies.engine.decide import decide, decide_reference, decide_unseen, unless_blocked
 from policies.engine.dispatchers import inner_calls, refused_within
 from policies.engine.schemas import UNKNOWN, KnownTarget
+from policies.engine.types import ABSENT, Context, Decision, Principal, RuleRef, Target
 from policies.specs import ConditionSpec, LimitSpec, RuleSpec
 
 MOST_NEAR = 20
@@ -140,7 +130,7 @@ def _example(policy: PolicySet, principal: Principal, target: Target, context: C
     found = policy.candidates(principal.role, principal.key_prefix, target.kind, target.upstream, target.name)
     denies = [r for r in found.denies if r.check_outer(target, context) != NO]
     allows = [r for r in found.allows if r.check_outer(target, context) == YES]
-    return satisfiability.some_arguments(allows, denies).example
+    return satisfiability.some_arguments([rule.asked for rule in allows], [rule.asked for rule in denies]).example
 
 
 def _near(

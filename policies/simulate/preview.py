@@ -10,7 +10,8 @@ from typing import Any
 from django.contrib import admin
 
 from policies.engine.compiled import PolicySet
-from policies.engine.decide import Context, Principal, Target, decide_reference
+from policies.engine.decide import decide_reference
+from policies.engine.types import Context, Principal, Target
 from policies.models import ApiKey
 from policies.services.policy import current_spec
 

@@ -18,7 +18,9 @@ import orjson
 from policies.engine import json_decimals
 from policies.engine.compiled import Candidates, PolicySet
 from policies.engine.conditions import ITEMS, MISSING, NO, YES, parse_path
-from policies.engine.decide import (
+from policies.engine.decide import decide
+from policies.engine.folding import varied
+from policies.engine.types import (
     ALLOWED_BY_RULE,
     AMBIGUOUS,
     DENIED_BY_RULE,
@@ -28,9 +30,7 @@ from policies.engine.decide import (
     Decision,
     Principal,
     Target,
-    decide,
 )
-from policies.engine.folding import varied
 
 REPLAYED_REASONS = (ALLOWED_BY_RULE, NO_RULE, DENIED_BY_RULE, POLICY_ERROR, AMBIGUOUS)
 MOST_EXAMPLES = 5

@@ -11,7 +11,24 @@ import psycopg
 from policies import vocabulary
 from policies.keys.credentials import PREFIX
 from policies.keys.index import KeyRecord, KeySecretRecord
-from policies.specs import AuditSpec, ConditionSpec, LimitSpec, PolicySpec, RoleSpec, RuleSpec, WindowSpec
+from policies.members import Member
+from policies.specs import (
+    LIMIT,
+    RULE,
+    AuditSpec,
+    ConditionSpec,
+    LimitSpec,
+    PolicySpec,
+    RoleSpec,
+    RuleSpec,
+    WindowSpec,
+)
+
+
+def _plain(row: str, table: tuple[Member, ...]) -> str:
+    """The columns of a table of plain members."""
+    return ", ".join(f"{row}.{one.name}" for one in table)
+
 
 KEYS = """
 SELECT k.id, k.public_id, k.name, coalesce(r.name, k.former_role) AS role, coalesce(k.duty, '') AS duty, k.owner,
@@ -23,25 +40,26 @@ SELECT k.id, k.public_id, k.name, coalesce(r.name, k.former_role) AS role, coale
 FROM policies_apikey k LEFT JOIN policies_role r ON r.id = k.role_id
 """
 ROLES = "SELECT id, name, description FROM policies_role ORDER BY name"
-RULES = """
-SELECT r.id, r.name, r.effect, r.any_role, r.any_key, r.kinds::text[] AS kinds, r.upstreams::text[] AS upstreams,
+RULES = f"""
+SELECT r.id, {_plain("r", RULE)}, r.kinds::text[] AS kinds, r.upstreams::text[] AS upstreams,
        r.pattern, r.days::text[] AS days, r.from_time, r.to_time, r.time_zone, r.valid_from, r.valid_until,
-       r.networks::text[] AS networks, r.reason, r.note, r.enabled, r.observe,
-       ARRAY(SELECT o.name FROM policies_rule_roles l JOIN policies_role o ON o.id = l.role_id
-             WHERE l.rule_id = r.id) ::text[] AS roles,
-       ARRAY(SELECT k.public_id FROM policies_rule_keys l JOIN policies_apikey k ON k.id = l.apikey_id
-             WHERE l.rule_id = r.id) ::text[] AS keys
+       r.networks::text[] AS networks,
+       CASE WHEN NOT r.any_role THEN
+           ARRAY(SELECT o.name FROM policies_rule_roles l JOIN policies_role o ON o.id = l.role_id
+                 WHERE l.rule_id = r.id)::text[] END AS roles,
+       CASE WHEN NOT r.any_key THEN
+           ARRAY(SELECT '{PREFIX}' || k.public_id FROM policies_rule_keys l JOIN policies_apikey k ON k.id = l.apikey_id
+                 WHERE l.rule_id = r.id)::text[] END AS keys
 FROM policies_rule r ORDER BY r.id
-"""
+"""  # noqa: S608 (names of this program's own)
 CONDITIONS = """
 SELECT rule_id, subject, path, quantifier, operator, value::text AS value FROM policies_rulecondition ORDER BY id
 """
-LIMITS = """
-SELECT l.id, l.name, k.public_id AS key, o.name AS role, l.upstream, l.kind, l.pattern, l.is_default,
-       l.per::text[] AS per, l.requests, l.window_seconds, l.burst, l.enabled
+LIMITS = f"""
+SELECT l.id, {_plain("l", LIMIT)}, '{PREFIX}' || k.public_id AS key, o.name AS role, l.upstream, l.kind, l.pattern
 FROM policies_ratelimit l LEFT JOIN policies_apikey k ON k.id = l.key_id LEFT JOIN policies_role o ON o.id = l.role_id
 ORDER BY l.id
-"""
+"""  # noqa: S608 (names of this program's own)
 AUDIT = """
 SELECT a.id, o.name AS role, a.upstream, a.kinds::text[] AS kinds, a.pattern, a.level
 FROM policies_auditlevel a LEFT JOIN policies_role o ON o.id = a.role_id ORDER BY a.id
@@ -122,15 +140,14 @@ def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _rule(row: Mapping[str, Any], conditions: tuple[ConditionSpec, ...]) -> RuleSpec:
+def _rule(row: dict[str, Any], conditions: tuple[ConditionSpec, ...]) -> RuleSpec:
     return RuleSpec(
-        effect=row["effect"],
+        **{one.name: one.take(row[one.name]) for one in RULE},
+        id=row["id"],
         kinds=_ordered(row["kinds"], vocabulary.KINDS),
         pattern=row["pattern"],
-        roles=None if row["any_role"] else frozenset(row["roles"]),
-        id=row["id"],
-        name=row["name"],
-        keys=None if row["any_key"] else frozenset(PREFIX + key for key in row["keys"]),
+        roles=None if row["roles"] is None else frozenset(row["roles"]),
+        keys=None if row["keys"] is None else frozenset(row["keys"]),
         upstreams=tuple(sorted(row["upstreams"])),
         conditions=conditions,
         window=WindowSpec(
@@ -142,26 +159,8 @@ def _rule(row: Mapping[str, Any], conditions: tuple[ConditionSpec, ...]) -> Rule
             valid_until=row["valid_until"],
         ),
         networks=tuple(row["networks"]),
-        reason=row["reason"],
-        note=row["note"],
-        enabled=row["enabled"],
-        observe=row["observe"],
     )
 
 
-def _limit(row: Mapping[str, Any]) -> LimitSpec:
-    return LimitSpec(
-        requests=row["requests"],
-        window_seconds=row["window_seconds"],
-        per=_ordered(row["per"], vocabulary.LIMIT_IDENTITIES),
-        id=row["id"],
-        name=row["name"],
-        key=PREFIX + row["key"] if row["key"] else None,
-        role=row["role"],
-        upstream=row["upstream"],
-        kind=row["kind"],
-        pattern=row["pattern"],
-        is_default=row["is_default"],
-        burst=row["burst"],
-        enabled=row["enabled"],
-    )
+def _limit(row: dict[str, Any]) -> LimitSpec:
+    return LimitSpec(**{**row, **{one.name: one.take(row[one.name]) for one in LIMIT}})

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from hashlib import blake2b
 from typing import Any
 
-from policies.engine.decide import Target
+from policies.engine.types import Target
 from policies.vocabulary import TASK_METHODS
 from proxy.call import Call
 from proxy.follow_ups.task_book import LONGEST, SHORTEST, Made, of_call, of_task

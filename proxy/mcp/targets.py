@@ -10,8 +10,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, Literal, NamedTuple
 
-from policies.engine.decide import ABSENT
 from policies.engine.folding import fold
+from policies.engine.types import ABSENT
 from policies.vocabulary import OPEN_METHODS, OPEN_NOTIFICATIONS, OPEN_REQUESTS, TASK_METHODS
 from proxy.mcp.strict_json import SURROGATE, Unreadable
 

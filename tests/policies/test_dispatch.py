@@ -4,9 +4,10 @@ import pytest
 
 from policies.documents.reader import parse
 from policies.engine.compiled import PolicySet
-from policies.engine.decide import Context, Target, decide_unseen
+from policies.engine.decide import decide_unseen
 from policies.engine.dispatchers import PATH, dispatcher_path, inner_calls, inner_names, refused_within
 from policies.engine.schemas import KnownTarget
+from policies.engine.types import Context, Target
 from policies.simulate.explain import explain, principal_for_role
 from policies.specs import numbered
 

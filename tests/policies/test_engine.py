@@ -9,8 +9,9 @@ import pytest
 
 from policies.engine.compiled import CACHE_SIZE, PolicyError, PolicySet
 from policies.engine.conditions import MISSING, NO, YES
-from policies.engine.decide import Context, Principal, Target, decide, decide_unseen, may_list
+from policies.engine.decide import decide, decide_unseen, may_list
 from policies.engine.satisfiability import some_arguments
+from policies.engine.types import Context, Principal, Target
 from policies.specs import ConditionSpec, PolicySpec, RoleSpec, RuleSpec
 from policies.vocabulary import OPEN_METHODS
 from tests.policies import reference
@@ -120,7 +121,7 @@ def test_what_is_listed_is_allowed_for_some_argument():
         found = compiled.candidates(principal.role, principal.key_prefix, target.kind, target.upstream, target.name)
         denies = [r for r in found.denies if r.check_outer(target, context) != NO]
         allows = [r for r in found.allows if r.check_outer(target, context) == YES]
-        reached = some_arguments(allows, denies)
+        reached = some_arguments([r.asked for r in allows], [r.asked for r in denies])
         assert reached.found is not None or not allows, (world.seed, compiled.spec.rules)
         assert listed == bool(reached.found), (world.seed, compiled.spec.rules, target)
         if reached.found:

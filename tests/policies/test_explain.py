@@ -3,8 +3,9 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from policies.engine.decide import Context, Principal, Target, decide
+from policies.engine.decide import decide
 from policies.engine.schemas import KnownTarget
+from policies.engine.types import Context, Principal, Target
 from policies.simulate.explain import explain
 from policies.specs import ConditionSpec, LimitSpec, PolicySpec, RuleSpec
 from tests.policies.world import KEYS, compiled, worlds

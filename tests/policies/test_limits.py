@@ -1,11 +1,9 @@
 """Which limits count a request, and in which bucket."""
 
-from types import SimpleNamespace
-
 from policies.documents.reader import parse
 from policies.engine.compiled import PolicySet
-from policies.engine.decide import Principal, Target
 from policies.engine.limits import limits_for
+from policies.engine.types import Principal, Target
 from policies.specs import LimitSpec, PolicySpec, numbered
 
 TEXT = """
@@ -24,13 +22,13 @@ rate_limits:
     - {name: own methods, method: "x/*", per: [key, tool], requests: 4, window_seconds: 60}
     - {name: off, requests: 1, window_seconds: 60, enabled: false}
 """
-SNAPSHOT = SimpleNamespace(policy=PolicySet(numbered(parse(TEXT).spec)))
+LIMITS = PolicySet(numbered(parse(TEXT).spec)).limits
 A = Principal(None, "a", "mcps_live_AAAAAAAAAAAA", "user")
 B = Principal(None, "b", "mcps_live_BBBBBBBBBBBB", "bot")
 
 
 def rates(principal, *target):
-    found = limits_for(SNAPSHOT, principal, Target(*target))
+    found = limits_for(LIMITS, principal, Target(*target))
     return sorted((ref.requests, ref.window) for ref in found)
 
 
@@ -48,7 +46,7 @@ def test_what_counts():
 
 def test_buckets_are_apart_where_they_should_be():
     def buckets(principal, *target):
-        return {ref.requests: ref.bucket for ref in limits_for(SNAPSHOT, principal, Target(*target))}
+        return {ref.requests: ref.bucket for ref in limits_for(LIMITS, principal, Target(*target))}
 
     one, two = buckets(A, "tool", "crm", "get"), buckets(B, "tool", "crm", "get")
     assert one[60] != two[60] and one[120] != two[120]
@@ -60,7 +58,7 @@ def test_buckets_are_apart_where_they_should_be():
 
 
 def test_no_limits_cost_nothing():
-    empty = SimpleNamespace(policy=PolicySet(PolicySpec()))
+    empty = PolicySet(PolicySpec()).limits
     assert limits_for(empty, A, Target("tool", "crm", "x")) == ()
 
 
@@ -74,7 +72,7 @@ def test_the_memory_is_bounded():
 def test_a_tool_that_calls_others_counts_as_they_do():
     def within(*calls):
         inner = [tuple(Target("tool", "crm", name) for name in call) for call in calls]
-        found = limits_for(SNAPSHOT, B, Target("tool", "crm", "call_tool"), inner)
+        found = limits_for(LIMITS, B, Target("tool", "crm", "call_tool"), inner)
         return sorted((ref.requests, ref.window, ref.count, ref.bucket.rpartition(b"\0")[2]) for ref in found)
 
     assert within(("public.echo",), ("public.echo",), ("get",)) == [
@@ -89,18 +87,18 @@ def test_a_tool_that_calls_others_counts_as_they_do():
     # However a name is read, it counts in the bucket of that reading; once a call.
     read = within(("crm/del_x", "del_x"))
     assert (1, 60, 1, b"tool:del_x") in read and (120, 60, 1, b"mcps_live_BBBBBBBBBBBB") in read
-    direct = limits_for(SNAPSHOT, B, Target("tool", "crm", "del_x"))
+    direct = limits_for(LIMITS, B, Target("tool", "crm", "del_x"))
     assert {ref.bucket for ref in direct} <= {
         ref.bucket
-        for ref in limits_for(SNAPSHOT, B, Target("tool", "crm", "call_tool"), [(Target("tool", "crm", "del_x"),)])
+        for ref in limits_for(LIMITS, B, Target("tool", "crm", "call_tool"), [(Target("tool", "crm", "del_x"),)])
     }
 
 
 def test_a_resource_counts_in_one_bucket_however_it_is_spelled():
     text = 'roles: {u: {allow: ["*"]}}\nrate_limits: {limits: [{resource: "file:///Big/*", per: [key, tool], requests: 1, window_seconds: 60}]}'
-    snapshot = SimpleNamespace(policy=PolicySet(numbered(parse(text).spec)))
+    index = PolicySet(numbered(parse(text).spec)).limits
     found = [
-        limits_for(snapshot, A, Target("resource", "x", uri))
+        limits_for(index, A, Target("resource", "x", uri))
         for uri in ("file:///Big/A b", "file:///big/a%20B", "file:///small/a")
     ]
     assert (
@@ -109,5 +107,5 @@ def test_a_resource_counts_in_one_bucket_however_it_is_spelled():
 
 
 def test_names_that_a_caller_makes_up_are_the_callers_own_share():
-    found = limits_for(SNAPSHOT, B, Target("tool", "crm", "made up"))
+    found = limits_for(LIMITS, B, Target("tool", "crm", "made up"))
     assert {(ref.namer, "tool" in ref.spec.per) for ref in found} == {(b"mcps_live_BBBBBBBBBBBB", True), (b"", False)}

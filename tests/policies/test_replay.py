@@ -9,7 +9,8 @@ from django.db import connection, transaction
 from core.ids import uuid7
 from policies.documents.reader import parse
 from policies.engine.compiled import PolicySet
-from policies.engine.decide import Context, Principal, Target, decide
+from policies.engine.decide import decide
+from policies.engine.types import Context, Principal, Target
 from policies.models import ApiKey, Role
 from policies.simulate.recorded import replay
 from policies.simulate.replay import ALTERED, ANNOTATIONS, NOT_KEPT, NOT_SEEN, TRUNCATED, Replay

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from policies.documents.reader import parse
 from policies.engine.compiled import PolicySet
-from policies.engine.decide import Context, Principal, Target, decide, decide_reference
+from policies.engine.decide import decide, decide_reference
+from policies.engine.types import Context, Principal, Target
 from policies.engine.uris import ambiguous
 from policies.simulate.explain import explain, principal_for_role
 from policies.specs import numbered

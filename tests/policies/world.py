@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, time
 
 from policies.engine.compiled import PolicySet
-from policies.engine.decide import Context, Principal, Target
+from policies.engine.types import Context, Principal, Target
 from policies.specs import ConditionSpec, PolicySpec, RoleSpec, RuleSpec, WindowSpec
 
 ROLES = ["admin", "user", "guest"]

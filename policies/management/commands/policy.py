@@ -26,7 +26,7 @@ from policies.documents.diff import text_diff
 from policies.documents.reader import Document, DocumentError, parse
 from policies.engine import json_decimals, schemas
 from policies.engine.compiled import PolicySet
-from policies.engine.decide import ABSENT, Context, Principal, Target
+from policies.engine.types import ABSENT, Context, Principal, Target
 from policies.simulate.explain import Explanation, explain
 from policies.simulate.recorded import replay
 from policies.specs import numbered
