@@ -10,7 +10,7 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import MutableMapping
 from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "sentinel.settings")
@@ -18,10 +18,11 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "sentinel.settings")
 from django.conf import settings
 from django.core.asgi import get_asgi_application
 
-django_application = get_asgi_application()
+django_application: Any = get_asgi_application()  # its types know only scopes and messages that are dicts
 
 from core import processes  # noqa: E402
 from core.api.problems import Problem  # noqa: E402 - Django's settings and apps come first
+from core.types import Receive, Scope, Send  # noqa: E402
 from proxy.consumer import McpConsumer, matches  # noqa: E402
 from proxy.http.credentials import take_query_credentials  # noqa: E402
 from proxy.http.origins import host_allowed  # noqa: E402
@@ -29,10 +30,6 @@ from proxy.http.refusals import not_found  # noqa: E402
 from sentinel.server import health, runtime  # noqa: E402
 
 log = logging.getLogger("sentinel.http")
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _consumer = McpConsumer.as_asgi()
 processes.close()  # under Daphne nothing else has
@@ -58,7 +55,7 @@ class Application:
             if matches(path):
                 await _consumer(scope, receive, send)
             elif path in health.PATHS:
-                await health.respond(scope, receive, send)
+                await health.respond(scope, send, runtime.state, runtime.scrape)
             elif path.startswith("/.well-known/") or path == "/register":
                 await _json_404(send)
             elif not _host_is_ours(scope):

@@ -47,7 +47,9 @@ class Utility(ManagementUtility):
         if self.argv[1:2] == [subcommand] and not {"-h", "--help"} & set(self.argv) and _guarded(subcommand):
             if subcommand != "runserver":
                 refuse_other_secrets()
-            refuse_pending()
+            from sentinel.postgres import migrating  # and Django's applications with it: not for `--help`
+
+            migrating.refuse_pending()
         if "--json" in self.argv:
             _errors_as_json(command)
         if subcommand in CHILDREN:
@@ -107,24 +109,6 @@ def refuse_other_secrets() -> None:
     problem = conf.unfit_for_production(settings.SENTINEL)
     if problem:
         raise ConfigError(problem)
-
-
-def refuse_pending() -> None:
-    """Refuse to work on a database of one's own that lacks migrations; one that does not answer is the command's matter."""
-    import psycopg
-    from django.conf import settings
-
-    from sentinel.postgres import migrating
-
-    if not settings.SENTINEL.database_url:
-        return
-    try:
-        lacking = migrating.pending(settings.SENTINEL.dsn)
-    except psycopg.Error:
-        return
-    if lacking:
-        count = f"{len(lacking)} migrations" if len(lacking) > 1 else "a migration"
-        raise ConfigError(f"the database of DATABASE_URL lacks {count}: run `python manage.py migrate` first.")
 
 
 def main(arguments: Sequence[str] = sys.argv) -> None:

@@ -12,7 +12,7 @@ from core.access.duties import DUTIES
 from core.admin.zones import ZoneField
 
 
-class PersonForm(forms.ModelForm):
+class PersonForm(forms.ModelForm):  # type: ignore[type-arg]
     """A person, the duties they have, and whether they may log in."""
 
     duties = forms.MultipleChoiceField(required=False, widget=forms.CheckboxSelectMultiple)

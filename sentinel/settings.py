@@ -12,8 +12,7 @@ from sentinel.postgres import databases
 from sentinel.site import settings
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-SENTINEL = conf.load()
-SENTINEL, DATABASES = databases.configure(SENTINEL, databases.embedded(SENTINEL))
+SENTINEL, DATABASES = databases.configure(conf.load())
 
 SECRET_KEY = SENTINEL.secret_key
 DEBUG = False

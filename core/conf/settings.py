@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from core.access.addresses import Network
 from core.access.duties import DUTIES
 from core.conf import parsers, secrets
-from core.conf.parsers import Network
 
 PROJECT = Path(__file__).resolve().parents[2]
 # How the holder of a state folder says in its lock that it is a demonstration.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
+from django.urls import URLResolver
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.openapi import AutoSchema
@@ -14,7 +14,7 @@ from core.api.fields import Strict
 from core.api.problems import CODES, MEDIA_TYPE
 from core.api.views import ApiView, Operation, Parameter
 
-__all__ = ["Described", "document"]
+__all__ = ["Described", "described"]
 
 ALWAYS = (400, 401, 403, 429, 503)
 TAGS = {
@@ -66,7 +66,7 @@ HEADERS = {
 class Described(AutoSchema):
     """Describes an operation from its table; whatever has none is not described."""
 
-    view: ApiView
+    view: ApiView  # type: ignore[override]
 
     @property
     def operation(self) -> Operation:
@@ -85,7 +85,7 @@ class Described(AutoSchema):
         """Return its summary."""
         return self.operation.summary
 
-    def get_description(self) -> str:
+    def get_description(self) -> str:  # type: ignore[override]  # spectacular asks without what DRF passes
         """Say what it does and who may."""
         needs = ", ".join(f"`{name}`" for name in self.operation.permissions)
         needed = f"Needs {'the permission' if len(self.operation.permissions) == 1 else 'the permissions'} {needs}."
@@ -140,7 +140,7 @@ class Described(AutoSchema):
         return []
 
     def _of(self, serializer: Any, direction: Any) -> Any:
-        return self.resolve_serializer(force_instance(serializer), direction).ref
+        return self.resolve_serializer(force_instance(serializer), direction).ref  # type: ignore[no-untyped-call]
 
     def _answers(self, operation: Operation) -> dict[str, Any]:
         headers = {name: {"schema": {"type": "integer"}, "description": words} for name, words in HEADERS.items()}
@@ -281,7 +281,7 @@ def finished(result: Any, **kwargs: Any) -> Any:
     return result
 
 
-def _all(base: type) -> list[type]:
+def _all(base: type[Any]) -> list[type[Any]]:
     return [kind for one in base.__subclasses__() for kind in (one, *_all(one))]
 
 
@@ -302,11 +302,8 @@ def _tidy(value: Any) -> None:
         _tidy(one)
 
 
-@lru_cache(maxsize=1)
-def document() -> dict[str, Any]:
-    """Return the description as plain values."""
-    from sentinel.api import urls
-
-    generator = SchemaGenerator(patterns=[urls.v1], api_version=None)  # type: ignore[no-untyped-call]
+def described(address: URLResolver) -> dict[str, Any]:
+    """Return the description of what lies under an address, as plain values."""
+    generator = SchemaGenerator(patterns=[address], api_version=None)  # type: ignore[no-untyped-call]
     found: dict[str, Any] = generator.get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
     return found

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import Any
+
 from django.urls import include, path, re_path
 
 from audit.api import redaction
 from core.api import converters  # noqa: F401 - makes <id:...> known
 from policies.api.idempotency import once
-from sentinel.api import views
+from sentinel.api import schema, views
 
 v1 = path(
     "api/v1/",
@@ -24,9 +27,16 @@ v1 = path(
     ),
 )
 
+
+@lru_cache(maxsize=1)
+def document() -> dict[str, Any]:
+    """Return the description of the API; what it says changes with the code alone."""
+    return schema.described(v1)
+
+
 urlpatterns = [
     v1,
-    path("api/schema/", views.Schema.as_view()),
-    path("api/docs/", views.Docs.as_view()),
+    path("api/schema/", views.Schema.as_view(document=document)),
+    path("api/docs/", views.Docs.as_view(document=document)),
     re_path(r"^api/", views.Nothing.as_view()),
 ]

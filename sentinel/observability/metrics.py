@@ -156,18 +156,15 @@ class Worker:
         """Count one decision of the limiter."""
         self.tally.add(("limiter_decisions", backend, result))
 
-    def report(self, states: Mapping[Key, int]) -> None:
-        """Report what is a state; to be called every few seconds."""
-        from sentinel.server import http_protocol  # and with it uvicorn: where it serves, not in every command
-
+    def report(self, states: Mapping[Key, int], refused: Mapping[str, int]) -> None:
+        """Report what is a state, and how many connections this process has cut off; to be called every few seconds."""
         for key in self._reported - states.keys():
             self.tally.set(key, 0)  # an upstream that is gone, a limiter that counts elsewhere
-        states = {**states, ("connections",): http_protocol.GuardedProtocol.counted.total}
         self._reported = set(states)
         for key, value in states.items():
             self.tally.set(key, value)
         self.tally.set(SEEN, int(time.time()))
-        for reason, count in http_protocol.refused.items():
+        for reason, count in refused.items():
             more = count - self._refused.get(reason, 0)
             if more:
                 self.tally.add(("http_refused", reason), more)

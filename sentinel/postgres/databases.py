@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -23,14 +25,20 @@ PATIENCE = {
 }
 
 
-def embedded(config: Config) -> EmbeddedPostgres | None:
-    """Return the embedded server this configuration uses, if it uses one."""
-    return None if config.database_url else EmbeddedPostgres(config.var, config.instance)
+@lru_cache(maxsize=1)
+def _of(var: Path, instance: str) -> EmbeddedPostgres:
+    return EmbeddedPostgres(var, instance)
 
 
-def configure(config: Config, server: EmbeddedPostgres | None) -> tuple[Config, dict[str, dict[str, Any]]]:
+def embedded(config: Config) -> EmbeddedPostgres:
+    """Return this process's one handle on the embedded server of its state folder."""
+    return _of(config.var, config.instance)
+
+
+def configure(config: Config) -> tuple[Config, dict[str, dict[str, Any]]]:
     """Return the configuration with its libpq strings, and Django's DATABASES: `default` serves, `owner` migrates."""
-    if server is not None:
+    if not config.database_url:
+        server = embedded(config)
         serving, owner = server.parameters(SERVING), server.parameters(OWNER)
         engine = "sentinel.postgres.backend"
     else:

@@ -23,21 +23,21 @@ PR_SET_NO_NEW_PRIVS = 38
 UNFIT = 97
 
 
-def _call(name, *arguments):
+def _call(name: str, *arguments: object) -> None:
     function = getattr(ctypes.CDLL(None, use_errno=True), name)
     if function(*arguments) != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{name}: {os.strerror(number)}")
 
 
-def _mount(source, target, kind, flags, data=None):
+def _mount(source: str, target: str, kind: str | None, flags: int, data: str | None = None) -> None:
     encode = os.fsencode
     _call(
         "mount", encode(source), encode(target), kind and kind.encode(), ctypes.c_ulong(flags), data and data.encode()
     )
 
 
-def uncover(folders):
+def uncover(folders: list[str]) -> None:
     """Make the folders reachable for everybody in a mount namespace of our own, and nothing else that was closed."""
     _call("unshare", CLONE_NEWNS)
     _mount("none", "/", None, MS_REC | MS_PRIVATE)
@@ -58,7 +58,7 @@ def uncover(folders):
         os.close(descriptor)
 
 
-def become(mode, uid, gid, folders):
+def become(mode: str, uid: int, gid: int, folders: list[str]) -> None:
     """Change to the user the program may run as."""
     if mode == "mount":
         uncover(folders)
@@ -79,7 +79,7 @@ def become(mode, uid, gid, folders):
     _call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
-def main():
+def main() -> None:
     """Run the program."""
     mode, uid, gid, folder, trees, log = sys.argv[1:7]
     command = sys.argv[8:]

@@ -20,10 +20,9 @@ from django.db import connections
 from psycopg.conninfo import conninfo_to_dict
 
 from core.conf import environ
-from core.conf.settings import PROJECT
-from sentinel.postgres import grants
+from core.conf.settings import PROJECT, ConfigError
+from sentinel.postgres import databases, grants
 from sentinel.postgres.server import OWNER, PostgresError
-from sentinel.server import runtime
 
 offline = False
 _done = False
@@ -53,6 +52,19 @@ def pending(conninfo: str) -> set[tuple[str, str]]:
     return on_disk() - applied
 
 
+def refuse_pending() -> None:
+    """Refuse to work on a database of one's own that lacks migrations; one that does not answer is the command's matter."""
+    if not settings.SENTINEL.database_url:
+        return
+    try:
+        lacking = pending(settings.SENTINEL.dsn)
+    except psycopg.Error:
+        return
+    if lacking:
+        count = f"{len(lacking)} migrations" if len(lacking) > 1 else "a migration"
+        raise ConfigError(f"the database of DATABASE_URL lacks {count}: run `python manage.py migrate` first.")
+
+
 def bring_up_to_date(parameters: dict[str, Any]) -> None:
     """Migrate the embedded database once in the life of this process, unless this is the migration."""
     global _done, _inside
@@ -64,7 +76,7 @@ def bring_up_to_date(parameters: dict[str, Any]) -> None:
         _inside = True
         try:
             with _alone():
-                if pending(runtime.embedded().conninfo(OWNER)):
+                if pending(databases.embedded(settings.SENTINEL).conninfo(OWNER)):
                     _migrate()
             _done = True
         finally:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from django.conf import settings
+
 from core.access.addresses import parse_address, within
+from core.types import Scope, Send
 
 PATHS = frozenset({"/livez", "/readyz", "/metrics"})
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,23 +70,21 @@ def may_scrape(headers: list[tuple[bytes, bytes]], client: str, token: str, trus
     return address.is_loopback and not forwarded and not within(address, trusted)
 
 
-async def respond(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-    """Answer one of the three addresses."""
-    from sentinel.server import runtime
-
+async def respond(scope: Scope, send: Send, state: Callable[[], Readiness], scrape: Callable[[], bytes]) -> None:
+    """Answer one of the three addresses: with what this process depends on, or all workers' metrics."""
     if scope["method"] not in ("GET", "HEAD"):
         return await _send(send, 405, b'{"error":"method not allowed"}', extra=[(b"allow", b"GET, HEAD")])
     if scope["path"] == "/livez":
         status, told = livez()
     elif scope["path"] == "/readyz":
-        status, told = readyz(runtime.state())
+        status, told = readyz(state())
     else:
         client = (scope.get("client") or ("", 0))[0]
-        config = runtime.config()
+        config = settings.SENTINEL
         if not may_scrape(scope["headers"], client, config.metrics_token, config.trusted_proxies):
             extra = [(b"www-authenticate", b"Bearer")] if config.metrics_token else []
             return await _send(send, 401 if config.metrics_token else 403, b'{"error":"not for you"}', extra=extra)
-        body = await asyncio.to_thread(runtime.scrape)
+        body = await asyncio.to_thread(scrape)
         return await _send(send, 200, body, b"text/plain; version=0.0.4; charset=utf-8")
     return await _send(send, status, json.dumps(told).encode())
 

@@ -19,7 +19,6 @@ from django.conf import settings
 from core.conf import settings as conf
 from core.conf.settings import PROJECT, Config, ConfigError
 from sentinel.observability import metrics, tracing
-from sentinel.postgres.server import EmbeddedPostgres
 from sentinel.server import health
 
 if TYPE_CHECKING:
@@ -33,7 +32,6 @@ REPORT_EVERY = 2.0
 SWEEP_EVERY = 600.0  # how often exports past their life are looked for
 
 _lock = threading.Lock()
-_embedded: EmbeddedPostgres | None = None
 _ensured = False
 _gateway: Gateway | None = None
 _counts: metrics.Worker | None = None
@@ -47,15 +45,6 @@ def config() -> Config:
     """Return the configuration of this process."""
     found: Config = settings.SENTINEL
     return found
-
-
-def embedded() -> EmbeddedPostgres:
-    """Return this process's handle on the embedded server."""
-    global _embedded
-    with _lock:
-        if _embedded is None:
-            _embedded = EmbeddedPostgres(config().var, config().instance)
-        return _embedded
 
 
 # Before anything is served
@@ -118,11 +107,11 @@ def ensure_services() -> None:
         _ensured = True
     from django.db import connection
 
-    from sentinel import cli
+    from sentinel.postgres import migrating
 
     refuse_unfit(config())
     claim(config())
-    cli.refuse_pending()
+    migrating.refuse_pending()
     connection.ensure_connection()
     connection.close()
     drainer = subprocess.Popen(  # noqa: S603 - our own command
@@ -184,13 +173,14 @@ async def stop_gateway() -> None:
 async def _report(gateway: Gateway, counts: metrics.Worker) -> None:
     from audit.export import jobs
     from proxy.upstreams import health as standing
+    from sentinel.server.http_protocol import GuardedProtocol, refused  # and uvicorn: where it serves, not in commands
 
     swept = float("-inf")
     while True:
         if time.monotonic() - swept > SWEEP_EVERY:
             swept = time.monotonic()
             await asyncio.to_thread(jobs.sweep, config().var)
-        counts.report(metrics.states_of(gateway))
+        counts.report({**metrics.states_of(gateway), ("connections",): GuardedProtocol.counted.total}, refused)
         if changes := gateway.standing.changes(gateway.registry.specs()):
             await asyncio.to_thread(standing.write, config().dsn, changes)
         await asyncio.sleep(REPORT_EVERY)

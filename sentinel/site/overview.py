@@ -336,9 +336,9 @@ def _lists(
         elif kind == "upstream" and timed:
             spans = [*_coarse(counts), *_spans(name, latencies)]
             found = [percentile(spans, share) for share in (0.5, 0.95)]
-            values = [one and one.value for one in found]
+            p50, p95 = (one and one.value for one in found)
             exact = tuple(one is not None and one.exact for one in found)
-            upstreams.append(UpstreamLine(name, link(upstream=name), requests, errors, failed, *values, exact))
+            upstreams.append(UpstreamLine(name, link(upstream=name), requests, errors, failed, p50, p95, exact))
         elif kind == "reason" and outcome in ("denied", "unauthenticated", "limited", "invalid"):
             reasons.append((name, requests, link(reason=name)))
     return {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 from django import forms
@@ -13,6 +12,7 @@ from django.shortcuts import redirect, render
 from django.utils import timezone
 
 from core.admin.zones import ZoneField
+from sentinel.site.settings import COOLOFF
 
 
 def page(request: HttpRequest, template: str, context: dict[str, Any], status: int = 200) -> HttpResponse:
@@ -125,11 +125,8 @@ def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
 
 def locked_out(request: HttpRequest, credentials: Any = None, *args: Any, **kwargs: Any) -> HttpResponse:
     """Tell someone who guessed too often how long to wait."""
-    from django.conf import settings
-
-    wait: timedelta = settings.AXES_COOLOFF_TIME
-    minutes = int(wait.total_seconds() // 60)
-    context = {"title": "Log in", "locked": f"{minutes} minutes", "has_permission": False}
+    seconds = int(COOLOFF.total_seconds())
+    context = {"title": "Log in", "locked": f"{seconds // 60} minutes", "has_permission": False}
     response = page(request, "admin/login.html", context, status=429)
-    response.headers["Retry-After"] = str(int(wait.total_seconds()))
+    response.headers["Retry-After"] = str(seconds)
     return response

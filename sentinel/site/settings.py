@@ -6,6 +6,8 @@ from datetime import timedelta
 
 from core.conf.settings import Config
 
+COOLOFF = timedelta(minutes=10)  # for whoever gave too many wrong passwords
+
 
 def settings_for(config: Config) -> dict[str, object]:
     """Return the settings, by name, for this configuration."""
@@ -41,7 +43,7 @@ def settings_for(config: Config) -> dict[str, object]:
         "SECURE_REFERRER_POLICY": "same-origin",
         # One address gets five wrong passwords for one name, then waits; others still get in.
         "AXES_FAILURE_LIMIT": 5,
-        "AXES_COOLOFF_TIME": timedelta(minutes=10),
+        "AXES_COOLOFF_TIME": COOLOFF,
         "AXES_LOCKOUT_PARAMETERS": [["username", "ip_address"]],
         "AXES_RESET_ON_SUCCESS": True,
         "AXES_DISABLE_ACCESS_LOG": True,

@@ -9,7 +9,7 @@ from typing import Any
 
 from django.contrib.admin import AdminSite
 from django.db.models import Q
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest
 from django.urls import NoReverseMatch, URLPattern, URLResolver, path, reverse
 
 OWN = ("audit", "policies", "proxy", "sentinel")
@@ -81,7 +81,7 @@ class SentinelAdminSite(AdminSite):
 
     def register(self, model_or_iterable: Any, admin_class: Any = None, **options: Any) -> None:
         """Take only the project's own pages: other applications' would show secrets, or let groups drift from the duties."""
-        models = [model_or_iterable] if isinstance(model_or_iterable, type) else list(model_or_iterable)
+        models: list[Any] = [model_or_iterable] if isinstance(model_or_iterable, type) else list(model_or_iterable)
         own = [model for model in models if model._meta.app_label in OWN]
         if own:
             super().register(own, admin_class, **options)
@@ -168,7 +168,7 @@ class SentinelAdminSite(AdminSite):
 
         return second_factor.give(request, code).problem
 
-    def password_change(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponseBase:
+    def password_change(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         """Let somebody change their own password."""
         from sentinel.users.pages import OwnPassword
 
@@ -181,7 +181,7 @@ class SentinelAdminSite(AdminSite):
 
         return [duty.name for duty in duties.grantable(user)]
 
-    def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponseBase:
+    def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         """Show the overview."""
         from sentinel.site import overview
 

@@ -54,7 +54,7 @@ class Given:
 
 def enrolled(user: Any) -> bool:
     """Tell whether this person has set up a second factor."""
-    return TOTPDevice.objects.filter(user_id=user.pk, confirmed=True).exists()
+    return bool(TOTPDevice.objects.filter(user_id=user.pk, confirmed=True).exists())
 
 
 def owed(user: Any) -> bool:
@@ -183,7 +183,8 @@ def _wait(device: TOTPDevice) -> int:
     allowed, why = device.verify_is_allowed()
     if allowed or why is None or "locked_until" not in why:
         return 0
-    return max(1, math.ceil((why["locked_until"] - timezone.now()).total_seconds()))
+    left: float = (why["locked_until"] - timezone.now()).total_seconds()
+    return max(1, math.ceil(left))
 
 
 def _failed(request: HttpRequest, wait: int) -> None:

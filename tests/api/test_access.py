@@ -14,7 +14,7 @@ from django.utils import timezone
 from core.access.actors import Actor
 from core.access.duties import DUTIES
 from policies import services, vocabulary
-from sentinel.api import schema
+from sentinel.api import urls
 from tests.api.conftest import Caller, event, recorded
 
 pytestmark = pytest.mark.django_db
@@ -26,7 +26,7 @@ def cells():
     """Every operation with the permissions its table names, read from the description itself."""
     from django.urls import resolve
 
-    for path, methods in schema.document()["paths"].items():
+    for path, methods in urls.document()["paths"].items():
         real = path
         for name, value in (
             ("{id}", "999999999"),
@@ -226,7 +226,7 @@ def test_the_page_shows_every_operation_and_problem_and_no_script(admin):
     from core.api.problems import CODES
 
     text = admin.get("/api/docs/").content.decode()
-    for methods in schema.document()["paths"].values():
+    for methods in urls.document()["paths"].values():
         for operation in methods.values():
             assert f'id="{operation["operationId"]}"' in text
     for code in CODES:

@@ -16,7 +16,7 @@ from schemathesis import engine
 from schemathesis.engine import events
 
 from core.api.problems import CODES
-from sentinel.api import schema
+from sentinel.api import urls
 from tests.api.client import DESCRIPTION, ApiClient, Refused
 from tests.api.conftest import Caller, event
 from tests.api.conftest import events as several
@@ -26,11 +26,11 @@ pytestmark = pytest.mark.django_db
 
 def test_what_is_committed_is_current():
     """Write it again with `manage.py openapi docs/openapi.json`."""
-    assert json.loads(DESCRIPTION.read_text(encoding="utf-8")) == json.loads(json.dumps(schema.document()))
+    assert json.loads(DESCRIPTION.read_text(encoding="utf-8")) == json.loads(json.dumps(urls.document()))
 
 
 def test_everything_has_words():
-    found = schema.document()
+    found = urls.document()
     assert found["openapi"] == "3.1.1"
     names = []
     for path, methods in found["paths"].items():
@@ -50,8 +50,8 @@ def test_every_code_is_in_the_manual():
 
 
 def test_the_schemas_are_schemas():
-    for name, one in schema.document()["components"]["schemas"].items():
-        Draft202012Validator({**one, "components": schema.document()["components"]}), name
+    for name, one in urls.document()["components"]["schemas"].items():
+        Draft202012Validator({**one, "components": urls.document()["components"]}), name
 
 
 # -- a client that knows nothing else

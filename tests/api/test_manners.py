@@ -195,11 +195,11 @@ HOSTILE = [
     ],
 )
 def test_hostile_values_are_refused_and_never_an_error_of_ours(admin, path):
-    from sentinel.api import schema
+    from sentinel.api import urls
 
-    operation = schema.document()["paths"][f"/api/v1/{path}"]["post"]
+    operation = urls.document()["paths"][f"/api/v1/{path}"]["post"]
     reference = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].rsplit("/", 1)[1]
-    members = schema.document()["components"]["schemas"][reference]["properties"]
+    members = urls.document()["components"]["schemas"][reference]["properties"]
     assert members
     good = {
         "keys/": KEY, "roles/": {"name": "r"}, "rules/": {"effect": "allow", "roles": ["user"], "pattern": "x*"},

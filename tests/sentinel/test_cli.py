@@ -41,10 +41,11 @@ def test_what_cannot_be_understood_is_told_in_json_too(
     from django.core.management.base import CommandParser
 
     from sentinel import cli
+    from sentinel.postgres import migrating
 
     monkeypatch.setattr(CommandParser, "error", CommandParser.error)  # put back at the end
     monkeypatch.setattr(cli.processes, "close", lambda: None)  # of this process there is more to use
-    monkeypatch.setattr(cli, "refuse_pending", lambda: None)
+    monkeypatch.setattr(migrating, "refuse_pending", lambda: None)
     umask = os.umask(0o077)
     try:
         with pytest.raises(SystemExit) as ended:

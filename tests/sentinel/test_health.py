@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from audit.drain.drainer import Drainer
 from sentinel.observability import database_gauges, metrics
 from sentinel.observability.gauges import Facts, drainer_facts, journal_facts
-from sentinel.server import health
+from sentinel.server import health, runtime
 from sentinel.server.health import Readiness, may_scrape, readyz
 
 STATE = {(name,): 0 for name, how in metrics.STATES.items() if not how.labels} | {("limiter_backend", "machine"): 1}
@@ -89,8 +89,8 @@ def test_metrics_add_up_over_workers(tmp_path: Path) -> None:
     workers[1].observe_limit("machine", "admitted")
     workers[1].observe_limit("machine", "rate_limited")
     crm = {("upstream_in_flight", "crm"): 2, ("upstream_circuit_open", "crm"): 1}
-    workers[0].report(STATE | {("open_streams",): 3, ("snapshot_age_seconds",): 250, ("policy_version",): 7} | crm)
-    workers[1].report(STATE | {("open_streams",): 4, ("snapshot_age_seconds",): 1500, ("policy_version",): 8} | crm)
+    workers[0].report(STATE | {("open_streams",): 3, ("snapshot_age_seconds",): 250, ("policy_version",): 7} | crm, {})
+    workers[1].report(STATE | {("open_streams",): 4, ("snapshot_age_seconds",): 1500, ("policy_version",): 8} | crm, {})
     found = told(tmp_path)
     allowed = ("method=tools/call", "outcome=allowed", "reason=allowed_by_rule", "upstream=crm")
     assert found["sentinel_requests_total", *allowed] == 10
@@ -110,7 +110,7 @@ def test_metrics_add_up_over_workers(tmp_path: Path) -> None:
     assert found["sentinel_limiter_backend", "backend=machine"] == 2
     assert found["sentinel_upstream_in_flight", "upstream=crm"] == 4
     assert found["sentinel_upstream_circuit_open", "upstream=crm"] == 2
-    workers[0].report(STATE | {("open_streams",): 3})
+    workers[0].report(STATE | {("open_streams",): 3}, {})
     assert told(tmp_path)["sentinel_upstream_in_flight", "upstream=crm"] == 2
     workers[1].close()
     found = told(tmp_path)
@@ -122,10 +122,10 @@ def test_metrics_add_up_over_workers(tmp_path: Path) -> None:
 
 def test_a_killed_workers_state_is_not_its_successors(tmp_path: Path) -> None:
     killed = metrics.Worker(tmp_path, "worker-1")
-    killed.report(STATE | {("open_streams",): 9, ("upstream_circuit_open", "crm"): 1})
+    killed.report(STATE | {("open_streams",): 9, ("upstream_circuit_open", "crm"): 1}, {})
     fresh = metrics.Worker(tmp_path, "worker-1")
     assert told(tmp_path)["sentinel_worker_up",] == 0
-    fresh.report(STATE | {("open_streams",): 1})
+    fresh.report(STATE | {("open_streams",): 1}, {})
     found = told(tmp_path)
     assert found["sentinel_open_streams",] == 1
     assert found["sentinel_upstream_circuit_open", "upstream=crm"] == 0
@@ -179,12 +179,10 @@ async def test_addresses_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    async def receive() -> Any:
-        return {"type": "http.request"}
-
     async def ask(path: str, method: str = "GET", client: str = "127.0.0.1") -> int:
         sent.clear()
-        await health.respond({"method": method, "path": path, "client": (client, 1), "headers": []}, receive, send)
+        scope = {"method": method, "path": path, "client": (client, 1), "headers": []}
+        await health.respond(scope, send, runtime.state, runtime.scrape)
         status: int = sent[0]["status"]
         return status
 

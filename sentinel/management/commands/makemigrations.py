@@ -17,7 +17,8 @@ class Command(makemigrations.Command):
     def handle(self, *arguments: Any, **options: Any) -> None:
         """Do the work."""
         if settings.SENTINEL.database_url:
-            return super().handle(*arguments, **options)
+            super().handle(*arguments, **options)
+            return
         with migrating.without_database(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Got an error checking a consistent migration history", RuntimeWarning)
-            return super().handle(*arguments, **options)
+            super().handle(*arguments, **options)

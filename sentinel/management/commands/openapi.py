@@ -22,9 +22,9 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Write it."""
-        from sentinel.api import schema
+        from sentinel.api import urls
 
-        text = json.dumps(schema.document(), indent=1, ensure_ascii=False) + "\n"
+        text = json.dumps(urls.document(), indent=1, ensure_ascii=False) + "\n"
         if options["file"]:
             Path(options["file"]).write_text(text, encoding="utf-8")
         else:

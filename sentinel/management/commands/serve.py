@@ -12,8 +12,8 @@ from django.core.management.base import BaseCommand, CommandParser
 from core import processes
 from core.conf import environ
 from core.conf import settings as conf
-from sentinel import checks, cli, demo
-from sentinel.postgres import migrating
+from sentinel import checks, demo
+from sentinel.postgres import databases, migrating
 from sentinel.server import runtime
 from sentinel.server import supervisor as serve
 
@@ -58,7 +58,7 @@ class Command(BaseCommand):
         for name in conf.unknown():
             if name not in checks.NOT_MEANT:
                 self.stderr.write(f"Warning: {name} is set, and is no setting of MCP Sentinel.")
-        database = None if config.database_url else runtime.embedded()
+        database = None if config.database_url else databases.embedded(config)
         supervisor = serve.Supervisor(
             config, host=options["host"], port=options["port"], workers=options["workers"], database=database
         )
@@ -87,7 +87,7 @@ class Command(BaseCommand):
         from django.db import connection
 
         if database is None:
-            cli.refuse_pending()
+            migrating.refuse_pending()
         connection.ensure_connection()
         connection.close()
         for notice in getattr(database, "notices", ()):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import psycopg
+from django.conf import settings
 from django.db.backends.postgresql import base
 
 from proxy.upstreams.registry import HOST_VARIABLE
-from sentinel.postgres import migrating
+from sentinel.postgres import databases, migrating
 from sentinel.postgres.server import START_PATIENCE, PostgresError
-from sentinel.server import runtime
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
@@ -19,15 +20,15 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def get_connection_params(self) -> dict[str, Any]:
         """Return the parameters; the socket's place is known for certain only once the server runs."""
         if migrating.offline:
-            raise base.Database.OperationalError("this command works without a database")
-        server = runtime.embedded()
+            raise psycopg.OperationalError("this command works without a database")
+        server = databases.embedded(settings.SENTINEL)
         supervised = HOST_VARIABLE in os.environ
         try:
             # Below `serve` it is the supervisor's to start again: a worker that tried would hold up who waits for it.
             server.ensure(0 if supervised else START_PATIENCE)
         except PostgresError as error:
             if supervised:
-                raise base.Database.OperationalError(str(error)) from error
+                raise psycopg.OperationalError(str(error)) from error
             raise
         parameters: dict[str, Any] = super().get_connection_params()
         parameters["host"] = str(server.socket_folder)
