@@ -83,8 +83,9 @@ def upgraded() -> Iterator[Upgraded]:
                     ["keys", "list", "--json"],
                     ["policy", "export", "--json"],
                     ["audit", "redaction", "list", "--json"],
+                    ["migrate", "--check"],  # fails when one is left
                 )
-                yield Upgraded(gateway, fake, facts, old, database, events, [*map(json.loads, said)])
+                yield Upgraded(gateway, fake, facts, old, database, events, [*map(json.loads, said[:4])])
         finally:
             database.release()
             gateway.__exit__()
@@ -112,8 +113,7 @@ def test_the_whole_log_is_there_once_and_as_it_was(upgraded: Upgraded) -> None:
     assert erased["request_json"] is None and erased["tool_error"] is True  # also of events older than this member
 
 
-def test_nothing_is_missing_and_nothing_is_left_to_migrate(upgraded: Upgraded) -> None:
-    assert upgraded.gateway.manage("migrate", "--check").returncode == 0
+def test_nothing_is_missing_and_rights_are_what_they_should_be(upgraded: Upgraded) -> None:
     report = json.loads(upgraded.gateway.manage("audit", "verify", "--json").stdout)  # exits 0
     assert report["ok"], report
     with psycopg.connect(upgraded.database.conninfo(SERVING), autocommit=True) as connection:
