@@ -24,7 +24,8 @@ from tests.support.gateway import Gateway
 from tests.support.upstream import FakeUpstream
 from tests.upgrade import history
 
-pytestmark = pytest.mark.xdist_group("upgrade")  # the old state names an address, which can be listened on once
+# The old state names an address, which can be listened on once.
+pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("upgrade")]
 FIXTURE = Path(__file__).with_name("1f15826.tar.xz")
 SETTINGS = {
     "SENTINEL_AUDIT_RETENTION_DAYS": "36500",  # else the log of the old version would one day be dropped by its age
