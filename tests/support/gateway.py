@@ -64,6 +64,8 @@ class Key:
 class Gateway:
     """One instance of the gateway, as a context manager."""
 
+    root = ROOT  # whose `manage.py` it is
+
     def __init__(self, *, server: str = "serve", workers: int = 2, demo: bool = False, **environment: str) -> None:
         """`server` is `serve`, `daphne` or `runserver`; keyword arguments in capitals are settings of the environment."""
         self.server = server
@@ -125,7 +127,7 @@ class Gateway:
             _copy_prepared(Path(os.environ[PREPARED]), self.var)
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
-                self.command(), cwd=ROOT, env=self.environment, stdout=output, stderr=subprocess.STDOUT
+                self.command(), cwd=self.root, env=self.environment, stdout=output, stderr=subprocess.STDOUT
             )
         until = time.monotonic() + timeout
         while True:
@@ -172,7 +174,7 @@ class Gateway:
         """Run a command against this instance."""
         done = subprocess.run(
             [sys.executable, "manage.py", *arguments],
-            cwd=ROOT,
+            cwd=self.root,
             env=self.environment,
             input=text,
             capture_output=True,
@@ -252,7 +254,7 @@ class Gateway:
         self._told.clear()
         self._tail = subprocess.Popen(
             [sys.executable, "manage.py", "audit", "tail", "-f", "-n", "100000", "--json"],
-            cwd=ROOT,
+            cwd=self.root,
             env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -228,7 +228,7 @@ TOOLS = [
 class FakeUpstream:
     """The server: `url` to point at, `requests` that came, `script(...)` to misbehave."""
 
-    def __init__(self, *, sessions: bool = True, path: str = "/mcp") -> None:
+    def __init__(self, *, sessions: bool = True, path: str = "/mcp", host: str = "127.0.0.1", port: int = 0) -> None:
         self.requests: list[Request] = []
         self.connections_total = 0
         self.open: set[_Connection] = set()
@@ -240,7 +240,8 @@ class FakeUpstream:
         self._loop: asyncio.AbstractEventLoop
         self._thread = threading.Thread(target=self._run, name="fake-upstream", daemon=True)
         self._started = threading.Event()
-        self.port = 0
+        self.host = host
+        self.port = port
 
     # --- Life -------------------------------------------------------------------------------------------------------
 
@@ -260,7 +261,7 @@ class FakeUpstream:
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        server = await self._loop.create_server(lambda: _Connection(self), "127.0.0.1", self.port)
+        server = await self._loop.create_server(lambda: _Connection(self), self.host, self.port)
         self.port = server.sockets[0].getsockname()[1]
         self._started.set()
         await self._stop.wait()
@@ -284,7 +285,7 @@ class FakeUpstream:
     @property
     def url(self) -> str:
         """Where it is."""
-        return f"http://127.0.0.1:{self.port}{self.path}"
+        return f"http://{self.host}:{self.port}{self.path}"
 
     def seen(self, method: str | None = None, name: str | None = None) -> list[Request]:
         """Requests that came, by method and name."""
