@@ -73,12 +73,9 @@ def _servers(around: World, servers: list[Server], say: Say) -> list[Walked]:
 
 def _clients(around: World, clients: list[Client], say: Say) -> list[Played]:
     played: list[Played] = []
-    if clients:
-        with refusals.hall(around, clients) as hall:
-            for client in clients:
-                for one in hall.played(client):
-                    played.append(one)
-                    say(f"{client.name}, {one.transport}: {', '.join((*one.differences, *one.broken)) or 'same'}")
+    for one in refusals.played(around, clients):
+        played.append(one)
+        say(f"{one.client.name}, {one.transport}: {', '.join((*one.differences, *one.broken)) or 'same'}")
     return played
 
 

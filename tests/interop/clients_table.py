@@ -82,16 +82,19 @@ def play(client: Client, url: str, transport: str, key: str | None, steps: list[
     environment |= {"CREWAI_DISABLE_TELEMETRY": "true", "OPENAI_API_KEY": "none", "NO_COLOR": "1"}
     request = {"url": url, "transport": transport, "headers": headers, "steps": steps, "environment": environment}
     request |= _extras(client, url, transport, headers)
-    done = subprocess.run(
-        _command(client),
-        input=json.dumps(request),
-        capture_output=True,
-        text=True,
-        timeout=300 * clients.PATIENCE,
-        env=environment,
-        cwd=home,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            _command(client),
+            input=json.dumps(request),
+            capture_output=True,
+            text=True,
+            timeout=300 * clients.PATIENCE,
+            env=environment,
+            cwd=home,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        return {"failed": f"no end after {error.timeout:.0f} s: {(error.stderr or b'')[-800:]!r}", "steps": []}
     lines = [line for line in done.stdout.splitlines() if line.startswith('{"')]
     if not lines:
         return {"failed": f"said nothing (exit {done.returncode}): {done.stderr[-800:]}", "steps": []}

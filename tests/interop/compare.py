@@ -46,6 +46,13 @@ def differences(direct: Steps, through: Steps) -> dict[str, str]:
     return found
 
 
+def silent(direct: Steps) -> list[str]:
+    """The steps that a server does not answer even directly."""
+    if len(direct) == 1:  # it went no further
+        return ["initialize"]
+    return [name for name, seen in direct.items() if isinstance(a := seen["answer"], str | dict) and "no answer" in a]
+
+
 def _told(here: Any, there: Any, path: str = "") -> str:
     """The first place where two values differ, and what each has there."""
     if isinstance(here, dict) and isinstance(there, dict):

@@ -12,6 +12,7 @@ SHARED = (
 )
 OWN_HELLO = "one process for all clients: the gateway's own `initialize` offers nothing, so the server lists less"
 TAKEN_BACK = "what its client took back gets no answer, as the protocol asks; this server sends an error all the same"
+ENDED = "a cancel ends this server's process, directly too; the gateway says so (502) to the next request, and starts it again"
 ONE_MEMORY = "one process for all clients: it remembers what others did"
 
 #: server, road, step (patterns), and the reason
@@ -24,6 +25,7 @@ MEANT = (
         ("a server of mcp 2", road, "cancel", TAKEN_BACK)
         for road in ("HTTP", "HTTP by /sse", "stdio", "stdio by /sse", "stdio, a process each")
     ),
+    *(("a server of mcp 1.9", road, "cancel", ENDED) for road in ("stdio", "stdio by /sse", "stdio, a process each")),
     *(
         ("*", road, step, SHARED)
         for road in ("stdio", "stdio by /sse")

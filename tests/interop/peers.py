@@ -17,7 +17,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import urljoin, urlsplit
 
 from tests.support.clients import PATIENCE
@@ -109,15 +109,15 @@ class Peer:
 
 
 class Pipes(Peer):
-    """A server that is a command."""
+    """A server that is a command; what it prints for people goes to `log`."""
 
-    def __init__(self, command: list[str], environment: dict[str, str], cwd: str) -> None:
+    def __init__(self, command: list[str], environment: dict[str, str], cwd: str, log: BinaryIO) -> None:
         super().__init__()
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=log,
             env=os.environ | environment,
             cwd=cwd,
             start_new_session=True,
@@ -131,12 +131,22 @@ class Pipes(Peer):
         for line in self.process.stdout:
             if line.strip().startswith(b"{"):
                 self._received(json.loads(line))
+        for number in list(self._waiting):
+            self._never(number)
 
     def _send(self, message: Message) -> None:
         assert self.process.stdin is not None
-        with self._writing, suppress(OSError, ValueError):  # it has ended: the wait for an answer says so
-            self.process.stdin.write(json.dumps(message).encode() + b"\n")
-            self.process.stdin.flush()
+        try:
+            with self._writing:
+                self.process.stdin.write(json.dumps(message).encode() + b"\n")
+                self.process.stdin.flush()
+        except (OSError, ValueError):
+            self._never(message.get("id"))
+
+    def _never(self, number: Any) -> None:
+        """Nothing more will come in answer to a request; who waits need not."""
+        if number in self._waiting:
+            self._waiting[number].put({"no answer": "the process has ended"})
 
     def close(self) -> Any:
         """End the process."""
@@ -249,6 +259,8 @@ class Streamable(Web):
                     self._received(json.loads(data))
         elif body := response.read():
             self._answered(message, response.status, body)
+        elif message.get("id") in self._waiting:
+            self._waiting[message["id"]].put({"no answer": f"HTTP {response.status}"})
 
     def _answered(self, message: Message, status: int, body: bytes) -> None:
         try:

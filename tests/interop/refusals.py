@@ -11,7 +11,7 @@ from typing import Any
 from tests.interop import clients_table
 from tests.interop.clients_table import Client
 from tests.interop.compare import normal
-from tests.interop.roads import World
+from tests.interop.roads import NotStarted, World
 from tests.interop.servers import SERVERS
 
 #: `secret` is listed, since small levels are allowed; `limited` may be called twice
@@ -119,6 +119,20 @@ def _shown(step: dict[str, Any] | None) -> str:
         return f"raises {step['error']}"[:600]
     value = step.get("ok")
     return (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))[:600]
+
+
+def played(world: World, clients: list[Client]) -> Iterator[Played]:
+    """Play every client; without the server that they are played to, each is a row that says so."""
+    if not clients:
+        return
+    try:
+        with hall(world, clients) as around:
+            for client in clients:
+                yield from around.played(client)
+    except NotStarted as error:
+        for client in clients:
+            for transport in client.transports:
+                yield Played(client, transport, {"connect": str(error)}, "-", "-", ())
 
 
 @contextmanager

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import platform
 import re
+import subprocess
+from datetime import date
 from pathlib import Path
 
 from tests.interop import install, known
 from tests.interop.refusals import ALIKE, Played
 from tests.interop.roads import ROADS, Walked
 from tests.interop.walk import STEPS
+from tests.support import clients
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "interop.md"
 BEGIN = "<!-- made by `make interop`: from here -->"
@@ -36,11 +39,12 @@ def unexpected(walked: list[Walked], played: list[Played]) -> list[str]:
 def page(walked: list[Walked], played: list[Played], raced: tuple[int, list[str]]) -> str:
     """The generated part."""
     rounds, wrong = raced
-    notes: list[str] = []
+    notes: dict[str, dict[str, None]] = {}
     parts = [
+        _run_on(),
         _servers(walked, notes),
-        _roads(walked),
         _list("Differences of servers", notes),
+        _roads(walked),
         _clients(played),
         _refusals(played),
         f"### Starting together\n\n{rounds} rounds of three clients that connect while the process they share is still starting: "
@@ -60,7 +64,13 @@ def write(text: str) -> None:
     PAGE.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
 
 
-def _servers(walked: list[Walked], notes: list[str]) -> str:
+def _run_on() -> str:
+    node = subprocess.run([clients.node(), "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    on = f"Python {platform.python_version()} and Node {node.removeprefix('v')}, on {platform.system()}"
+    return f"Run on {date.today():%-d %B %Y} with {on}."
+
+
+def _servers(walked: list[Walked], notes: dict[str, dict[str, None]]) -> str:
     names = ["initialize", *(name for name, _ in STEPS)]
     rows = []
     servers = dict.fromkeys(each.server for each in walked)
@@ -68,8 +78,7 @@ def _servers(walked: list[Walked], notes: list[str]) -> str:
         mine = [each for each in walked if each.server == server]
         cells = [_cell(mine, name, notes) for name in names]
         rows.append([f"{server.name} ({server.package} {install.version(server.installed, server.package)})", *cells])
-    where = f"Python {platform.python_version()} and the Node of the tests"
-    head = f"### Servers by what they offer\n\n{len(servers)} servers, on {where}. `=`: the same as directly on every road; "
+    head = f"### Servers by what they offer\n\n{len(servers)} servers. `=`: the same as directly on every road; "
     return (
         head
         + "`·`: not offered, or not to be had here; a number: differs, see below.\n\n"
@@ -77,18 +86,17 @@ def _servers(walked: list[Walked], notes: list[str]) -> str:
     )
 
 
-def _cell(mine: list[Walked], step: str, notes: list[str]) -> str:
+def _cell(mine: list[Walked], step: str, notes: dict[str, dict[str, None]]) -> str:
+    """One step of one server on all its roads; `notes` collects each difference with the roads it was seen on."""
     differing = [each for each in mine if step in each.differences]
     if not differing:
         return "=" if any(step in each.direct for each in mine) else "·"
     numbers = []
     for each in differing:
         meant = known.why(each.server.name, each.road.name, step)
-        told = meant or f"**{each.differences[step]}**"
-        line = f"{step}, {each.road.name}" + ("" if meant else f", {each.server.name}") + f": {_plain(told)}"
-        if line not in notes:
-            notes.append(line)
-        numbers.append(str(notes.index(line) + 1))
+        told = meant or f"**Not meant: {each.server.name}, {step}: {_plain(each.differences[step])}**"
+        notes.setdefault(told, {})[each.road.name] = None
+        numbers.append(str(list(notes).index(told) + 1))
     return " ".join(dict.fromkeys(numbers))
 
 
@@ -105,7 +113,7 @@ def _roads(walked: list[Walked]) -> str:
             cells.append(f"differs: {', '.join(bad)}" if bad else "same" if not one.differences else "as meant")
         rows.append([server.name, *cells])
     head = "### Servers by road\n\nThe transport behind the gateway, reached at `/mcp` or, where said, at `/sse`."
-    return f"{head} *As meant*: what differs is written in protocol.md.\n\n" + _table(
+    return f"{head} *As meant*: it differs only in what the list above explains.\n\n" + _table(
         ["Server", *(r.name for r in ROADS)], rows
     )
 
@@ -137,8 +145,9 @@ def _refusals(played: list[Played]) -> str:
     return head + "\n\n" + _table(["Client", "over", "denied by a rule", "over a limit", "the session"], rows)
 
 
-def _list(title: str, lines: list[str]) -> str:
-    return f"### {title}\n\n" + ("\n".join(f"{n}. {line}" for n, line in enumerate(lines, 1)) or "None.")
+def _list(title: str, notes: dict[str, dict[str, None]]) -> str:
+    lines = (f"{n}. {told} ({'; '.join(roads)})" for n, (told, roads) in enumerate(notes.items(), 1))
+    return f"### {title}\n\n" + ("\n".join(lines) or "None.")
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

@@ -9,13 +9,14 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from tests.interop import compare, known
-from tests.interop.peers import Older, Peer, Pipes, Silent, Streamable
+from tests.interop.peers import Older, Peer, Pipes, Streamable
 from tests.interop.servers import Server, Target
-from tests.interop.walk import Steps, walk
+from tests.interop.walk import BROKEN, Steps, walk
 from tests.support import clients
 from tests.support.gateway import Gateway, Key
 
@@ -52,6 +53,10 @@ class Walked:
     direct: Steps
     through: Steps
     differences: dict[str, str]
+
+
+class NotStarted(Exception):
+    """A server does not listen; the text says so, and what it printed."""
 
 
 def taken(server: Server) -> list[Road]:
@@ -95,6 +100,10 @@ class World:
         """What a server is started with."""
         return {name: self.filled(value, port) for name, value in server.environment.items()}
 
+    def log(self, server: Server, transport: str) -> Path:
+        """Where goes what a server prints for people."""
+        return self.scratch / f"{_slug(server, transport)}.log"
+
     @contextmanager
     def running(self, server: Server, transport: str) -> Iterator[int]:
         """A server that listens; nothing for one that is a command."""
@@ -102,27 +111,23 @@ class World:
         if transport == "stdio":
             yield port
             return
-        log = (self.scratch / f"{port}.log").open("wb")
-        process = subprocess.Popen(
-            self.command(server, transport, port),
-            env=os.environ | self.environment(server, port),
-            cwd=self.scratch,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+        path = self.log(server, transport)
+        with path.open("wb") as log:
+            process = subprocess.Popen(
+                self.command(server, transport, port),
+                env=os.environ | self.environment(server, port),
+                cwd=self.scratch,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
         try:
-            _await_port(port, process)
+            if not _listens(port, process):
+                raise NotStarted(f"the server did not start{_printed(path)}")
             yield port
         finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            try:
-                process.wait(5)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait(5)
-            log.close()
+            _end(process)
 
     def targets(self, server: Server) -> Server:
         """A server whose calls name the folders that there are."""
@@ -140,13 +145,14 @@ class World:
 
     def _direct_peer(self, server: Server, transport: str, port: int, modern: bool) -> Peer:
         if transport == "stdio":
-            return Pipes(self.command(server, transport, 0), self.environment(server, 0), str(self.scratch))
+            with self.log(server, transport).open("wb") as log:
+                return Pipes(self.command(server, transport, 0), self.environment(server, 0), str(self.scratch), log)
         url = f"http://127.0.0.1:{port}{server.paths[transport]}"
         return Older(url, {}) if transport == "sse" else Streamable(url, {}, modern)
 
     def known(self, server: Server, transport: str, port: int, mark: str = "") -> dict[bool, str]:
         """Make a server known to the gateway; its names there, for one shared process and for one each."""
-        slug = "".join(c if c.isalnum() else "-" for c in f"{mark}{server.name}-{transport}".lower())
+        slug = f"{mark}{_slug(server, transport)}"
         names = {False: slug} | ({True: f"{slug}-each"} if transport == "stdio" else {})
         added = ["upstreams", "add"]
         lines = [[*added, name, *self.reached(server, transport, port)] for name in names.values()]
@@ -175,44 +181,77 @@ class World:
         """Walk a server directly and on its roads through the gateway, and compare."""
         roads = taken(server) if roads is None else roads
         for transport in dict.fromkeys(road.transport for road in roads):
-            with self.running(server, transport) as port:
-                names = self.known(server, transport, port)
-                directly: dict[bool, Steps] = {}
-                for road in (road for road in roads if road.transport == transport):
-                    if road.modern not in directly:
-                        directly[road.modern] = self.directly(server, transport, port, road.modern)
-                    direct = directly[road.modern]
-                    through = self.through(server, road, names)
-                    found = compare.differences(direct, through)
-                    if any(not known.why(server.name, road.name, name) for name in found):
-                        # What differs from itself is no difference that the gateway makes.
-                        again = self.directly(server, transport, port, road.modern)
-                        for name in compare.differences(direct, again):
-                            found.pop(name, None)
-                    yield Walked(server, road, direct, through, found)
-                self.gateway.commands(*(["upstreams", "remove", name] for name in names.values()))
+            mine = [road for road in roads if road.transport == transport]
+            try:
+                with self.running(server, transport) as port:
+                    yield from self._compared(server, transport, port, mine)
+            except NotStarted as error:
+                for road in mine:
+                    yield Walked(server, road, {}, {}, {"initialize": str(error)})
+
+    def _compared(self, server: Server, transport: str, port: int, roads: list[Road]) -> Iterator[Walked]:
+        names = self.known(server, transport, port)
+        directly: dict[bool, Steps] = {}
+        for road in roads:
+            if road.modern not in directly:
+                directly[road.modern] = self.directly(server, transport, port, road.modern)
+            direct = directly[road.modern]
+            through = self.through(server, road, names)
+            found = compare.differences(direct, through)
+            if any(not known.why(server.name, road.name, name) for name in found):
+                # What differs from itself is no difference that the gateway makes.
+                again = self.directly(server, transport, port, road.modern)
+                for name in compare.differences(direct, again):
+                    found.pop(name, None)
+            # Silence is no answer that the gateway could have kept.
+            for name in compare.silent(direct):
+                found[name] = f"no answer even directly{_printed(self.log(server, transport))}"
+            yield Walked(server, road, direct, through, found)
+        self.gateway.commands(*(["upstreams", "remove", name] for name in names.values()))
 
 
 def _walked(opened: Callable[[], Peer], server: Server, modern: bool) -> Steps:
     try:
         peer = opened()
-    except (Silent, OSError, ValueError) as error:
-        return {"initialize": f"no connection: {type(error).__name__}"}
+    except (*BROKEN, ValueError) as error:
+        return {"initialize": {"answer": f"no answer: {type(error).__name__}"}}
     try:
         return walk(peer, server, modern)
     finally:
-        peer.close()
+        with suppress(*BROKEN):  # a server that has ended cannot be told goodbye
+            peer.close()
 
 
-def _await_port(port: int, process: subprocess.Popen[bytes]) -> None:
+def _slug(server: Server, transport: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in f"{server.name}-{transport}".lower())
+
+
+def _printed(log: Path) -> str:
+    """The end of what a server printed, to follow what is said of it."""
+    text = log.read_text(errors="replace").strip()
+    return f"; it printed: {text[-1000:]}" if text else "; it printed nothing"
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a server and what it started; it may have ended by itself."""
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, how)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(5)
+            return
+
+
+def _listens(port: int, process: subprocess.Popen[bytes]) -> bool:
+    """Wait until a server listens; whether it ever did."""
     until = time.monotonic() + 60 * clients.PATIENCE
     while process.poll() is None and time.monotonic() < until:
         with socket.socket() as probe:
             probe.settimeout(1)
             if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
+                return True
         time.sleep(0.05)
-    raise RuntimeError(f"the server on port {port} did not start")
+    return False
 
 
 @contextmanager

@@ -80,7 +80,9 @@ def _script(installed: str, transport: str) -> Command:
     return command
 
 
-def _python_sample(installed: str, package: str, *, modern: bool = False, short: bool = False) -> Server:
+def _python_sample(
+    installed: str, package: str, *, modern: bool = False, short: bool = False, path: str = "/mcp"
+) -> Server:
     return Server(
         f"a server of {package} {installed.rpartition('-')[2]}",
         installed,
@@ -96,6 +98,7 @@ def _python_sample(installed: str, package: str, *, modern: bool = False, short:
         roots=("ask_roots", {}),
         announces=("announce", {}),
         modern=modern,
+        paths={"http": path, "sse": "/sse"},
         short=short,
     )
 
@@ -261,7 +264,7 @@ SERVERS = (
         good=("calculate", {"expression": "6 * 7"}),
         bad=("calculate", {"expression": "6 *"}),
     ),
-    _python_sample("mcp-1.9", "mcp"),
+    _python_sample("mcp-1.9", "mcp", path="/mcp/"),  # it redirects from the path without the slash
     _python_sample("mcp-1.16", "mcp"),
     _python_sample("mcp-1.30", "mcp"),
     _python_sample("mcp-2", "mcp", modern=True, short=True),

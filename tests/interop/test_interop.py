@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
-from tests.interop import clients_table, compare, known, races, refusals, roads
+from tests.interop import clients_table, compare, known, races, refusals, report, roads
 from tests.interop.clients_table import CLIENTS, Client
 from tests.interop.refusals import Hall
 from tests.interop.roads import ROADS, Road, World
@@ -64,6 +66,25 @@ def test_clients_that_connect_while_a_shared_process_starts(world: World) -> Non
     assert races.rounds(world, 5) == []
 
 
+@pytest.mark.parametrize("transport", ["http", "stdio"])
+def test_a_server_that_does_not_start_is_a_row_that_says_so(world: World, transport: str) -> None:
+    command = [sys.executable, "-c", "import sys; sys.exit('the disk is on fire')"]
+    server = replace(SERVERS[0], name="broken", transports={transport: lambda: command})
+    walked = list(world.walked(server))
+    assert [each.road for each in walked] == roads.taken(server)
+    told = report.unexpected(walked, [])
+    assert len(told) == len(walked), told
+    assert all("the disk is on fire" in line for line in told), told
+
+
+def test_a_step_that_has_no_answer_even_directly_is_not_the_same() -> None:
+    direct = {"initialize": {"answer": {"id": 1}}, "ping": {"answer": {}}, "call": {"answer": {"no answer": "OSError"}}}
+    assert compare.silent(direct) == ["call"]
+    assert compare.silent({**direct, "call": {"answer": "no answer"}}) == ["call"]
+    assert compare.silent({"initialize": {"answer": {"error": {"code": -32603}}}}) == ["initialize"]
+    assert compare.silent({**direct, "call": {"answer": ("no answer", "at once", {})}}) == []  # a cancel has none
+
+
 def test_a_difference_is_found_and_told() -> None:
     direct = {
         "initialize": {"answer": {"id": 1, "result": {"at": "2026-01-01T00:00:00Z", "capabilities": {"tools": {}}}}}
@@ -77,7 +98,9 @@ def test_a_difference_is_found_and_told() -> None:
         "capabilities.tools: direct {}, through the gateway nothing"
         in compare.differences(direct, without)["initialize"]
     )
-    assert compare.differences(direct | {"ping": {"answer": {}}}, {**direct, "ping": "no answer"}).keys() == {"ping"}
+    assert compare.differences(
+        direct | {"ping": {"answer": {}}}, {**direct, "ping": {"answer": "no answer"}}
+    ).keys() == {"ping"}
 
 
 def test_every_server_and_client_is_walked_on_each_of_its_roads() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from http.client import HTTPException
 from typing import Any
 
 from tests.interop.peers import Message, Peer, Silent
@@ -18,6 +19,9 @@ CAPABILITIES: Message = {"sampling": {}, "elicitation": {}, "roots": {"listChang
 BOUND = 20
 #: what comes after an answer, on another stream or in another thread, comes within this
 SETTLED = 0.4
+
+#: what a step may meet that says only that its server does not answer as it should
+BROKEN = (Silent, OSError, HTTPException, LookupError)
 
 Steps = dict[str, Any]
 Step = Callable[[Peer, Server, Message], Any]
@@ -39,8 +43,8 @@ def walk(peer: Peer, server: Server, modern: bool = False) -> Steps:
     seen: Steps = {}
     try:
         capabilities = _begin(peer, seen, modern)
-    except Silent:
-        seen["initialize"] = "no answer"
+    except BROKEN:
+        seen.setdefault("initialize", {"answer": "no answer"})
         return seen
     for name, function in STEPS:
         if server.steps is not None and name not in server.steps:
@@ -48,8 +52,8 @@ def walk(peer: Peer, server: Server, modern: bool = False) -> Steps:
         del peer.notifications[:], peer.asked[:]
         try:
             answer = function(peer, server, capabilities)
-        except Silent:
-            answer = "no answer"
+        except BROKEN as error:
+            answer = "no answer" if isinstance(error, Silent) else f"no answer: {type(error).__name__}"
         if answer is None:
             continue
         seen[name] = {"answer": answer}
@@ -184,24 +188,6 @@ def _progress(peer: Peer, server: Server, able: Message) -> Any:
     return _call(peer, server.progress, {"progressToken": "walking"})
 
 
-@step("cancel")
-def _cancel(peer: Peer, server: Server, able: Message) -> Any:
-    """A cancelled call has no answer, and the session goes on; what an answer says is no matter."""
-    if server.slow is None or able["modern"]:
-        return None
-    name, arguments = server.slow
-    number = peer.begin("tools/call", {"name": name, "arguments": arguments})
-    time.sleep(1)
-    peer.notify("notifications/cancelled", {"requestId": number, "reason": "changed my mind"})
-    began = time.monotonic()
-    try:
-        answer: Any = sorted(peer.wait(number, 1))
-    except Silent:
-        answer = "no answer"
-    alive = peer.ask("ping", timeout=BOUND)
-    return answer, "late" if time.monotonic() - began > 10 else "at once", alive
-
-
 @step("sampling")
 def _sampling(peer: Peer, server: Server, able: Message) -> Any:
     return _call(peer, server.sampling)
@@ -230,6 +216,27 @@ def _tasks(peer: Peer, server: Server, able: Message) -> Any:
 @step("list changed")
 def _list_changed(peer: Peer, server: Server, able: Message) -> Any:
     return None if able["modern"] else _call(peer, server.announces)
+
+
+@step("cancel")
+def _cancel(peer: Peer, server: Server, able: Message) -> Any:
+    """A cancelled call has no answer, and the session goes on; what an answer says is no matter.
+
+    It stands late in the walk, since there are servers that it ends.
+    """
+    if server.slow is None or able["modern"]:
+        return None
+    name, arguments = server.slow
+    number = peer.begin("tools/call", {"name": name, "arguments": arguments})
+    time.sleep(1)
+    peer.notify("notifications/cancelled", {"requestId": number, "reason": "changed my mind"})
+    began = time.monotonic()
+    try:
+        answer: Any = sorted(peer.wait(number, 1))
+    except Silent:
+        answer = "no answer"
+    alive = peer.ask("ping", timeout=BOUND)
+    return answer, "late" if time.monotonic() - began > 10 else "at once", alive
 
 
 @step("close")

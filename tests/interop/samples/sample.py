@@ -128,7 +128,7 @@ def greet(name: str) -> str:
     return f"Greet {name}"
 
 
-if FLAVOUR != "fastmcp":
+if hasattr(server, "completion"):  # neither `fastmcp` nor `mcp` before 1.10 has it
 
     @server.completion()
     async def complete(ref, argument, context):
