@@ -115,7 +115,6 @@ def opened(**environment: str) -> Iterator[Roads]:
             ["keys", "create", "roads", "--role", "admin", "--json"],
         )
         told = json.loads(made)
-        gateway.follow()
         time.sleep(1.2)
         yield Roads(gateway, Key(told["id"], told["key"], "roads"))
 
@@ -304,7 +303,6 @@ def test_a_stop_has_a_last_word_for_everybody() -> None:
             assert answer.refusal["may_have_run"] is True
         roads.gateway.process.wait(60)
         roads.gateway.start()
-        roads.gateway.follow()
         events = roads.gateway.events(since, len(running), method="tools/call")
         assert {(event["outcome"], event["reason"]) for event in events} == {("interrupted", "server_stopping")}
 
