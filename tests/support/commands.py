@@ -38,6 +38,11 @@ def run(
     arguments: list[str], environment: dict[str, str], *, text: str | None, timeout: float
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, as `subprocess.run` would."""
+    if environment.get("PYTHONPATH") != os.environ.get("PYTHONPATH"):  # it may change how Python itself begins
+        return subprocess.run(
+            [sys.executable, "manage.py", *arguments],
+            cwd=ROOT, env=environment, input=text, capture_output=True, text=True, timeout=timeout, check=False,
+        )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="sentinel-command-") as folder:
         given, out, err = (Path(folder) / name for name in ("in", "out", "err"))
         given.write_text(text or "")
