@@ -6,12 +6,25 @@ import ctypes
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from tests.support import fixtures
+from tests.support import fixtures, schedule
 from tests.support.fixtures import Everything, Stage
 from tests.support.upstream import FakeUpstream
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """In a parallel run, let the tests that stand on the same gateway go to the same worker."""
+    return schedule.Together(config, log) if config.getoption("dist") == "loadgroup" else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In a parallel run, let what takes longest begin first."""
+    if hasattr(config, "workerinput"):
+        schedule.in_order(items)
 
 
 @pytest.fixture(autouse=True)

@@ -43,6 +43,9 @@ def _provide() -> None:
         with psycopg.connect(**{**at, "dbname": "postgres"}, autocommit=True) as connection:
             if not connection.execute("SELECT 1 FROM pg_database WHERE datname = 'tests'").fetchone():
                 connection.execute("CREATE DATABASE tests")
+            for name in ("fsync", "full_page_writes", "synchronous_commit"):
+                connection.execute(f"ALTER SYSTEM SET {name} = off")  # what a crash would lose is not missed
+            connection.execute("SELECT pg_reload_conf()")
 
 
 def _remove(folder: Path, owner: int) -> None:

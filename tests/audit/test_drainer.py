@@ -30,6 +30,7 @@ from audit.journal.retention import sweep
 from audit.journal.writer import Journal
 from tests.audit.conftest import ANSWER, KEY, call, make_event
 from tests.audit.test_segments import frames_in
+from tests.support.clients import PATIENCE
 
 Opener = Callable[..., Journal]
 Stored = Callable[..., list[dict[str, Any]]]
@@ -451,6 +452,7 @@ def test_acts_are_numbered_without_holes(drainer: Drainer, stored: Stored, datab
     assert [row["seq"] for row in rows] == [1, 2, 3, 4]
 
 
+@pytest.mark.timeout(300)
 def test_it_ends_with_its_parent(tmp_path: Path) -> None:
     script = (
         "import subprocess, sys, os, time\n"
@@ -463,11 +465,12 @@ def test_it_ends_with_its_parent(tmp_path: Path) -> None:
     assert parent.stdout is not None
     child = int(parent.stdout.readline())
     root = tmp_path / "var" / "journal" / "drainer.lock"
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60 * PATIENCE
     while time.monotonic() < deadline and not root.exists():
         time.sleep(0.05)
     parent.kill()
     parent.communicate()
+    deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         try:
             if Path(f"/proc/{child}/stat").read_text().split(")")[1].split()[0] == "Z":

@@ -61,7 +61,6 @@ def pipes() -> Iterator[Pipes]:
             ["keys", "create", "pipes", "--role", "admin", "--json"],
         )
         told = json.loads(made)
-        gateway.follow()
         time.sleep(1.0)  # what was added is known to every worker
         yield Pipes(gateway, Key(told["id"], told["key"], "pipes"), fake)
 

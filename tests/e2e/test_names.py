@@ -77,7 +77,6 @@ def scene() -> Iterator[Scene]:
         )
         told = [json.loads(line) for line in printed]
         keys = {role: Key(one["id"], one["key"], role) for role, one in zip(ROLES, told, strict=True)}
-        gateway.follow()
         time.sleep(1.0)
         yield Scene(gateway, fake, keys)
 

@@ -79,7 +79,6 @@ def place() -> Iterator[Place]:
             ["keys", "create", "hasty", "--role", "hasty", "--json"],
         )
         keys = {name: Key(told["id"], told["key"], name) for name, told in _told(admin=admin, hasty=hasty)}
-        gateway.follow()
         time.sleep(1.0)
         yield Place(gateway, keys)
 

@@ -52,7 +52,6 @@ def place() -> Iterator[Place]:
             *(["keys", "create", name, "--role", name, "--json"] for name in ROLES),
         )
         told = dict(zip(ROLES, map(json.loads, made), strict=True))
-        gateway.follow()
         time.sleep(1.0)
         fake.script(sse([BEGUN], hold=300), verb="GET")
         fake.script(sse([BEGUN], hold=300, answer={"content": []}), method="tools/call")

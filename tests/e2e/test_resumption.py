@@ -247,7 +247,6 @@ def test_the_gateway_is_restarted_between(patient: Stage, how: str) -> None:
             time.sleep(0.5)
         patient.gateway.restart()
     assert resume(client, sealed).result["content"][0]["text"] == TEXT
-    patient.gateway.follow()
     whole(patient, since, "process_died" if how.startswith("kill") else "without_answer")
     patient.gateway.manage("audit", "verify")
 

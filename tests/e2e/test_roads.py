@@ -14,9 +14,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -115,7 +116,6 @@ def opened(**environment: str) -> Iterator[Roads]:
             ["keys", "create", "roads", "--role", "admin", "--json"],
         )
         told = json.loads(made)
-        gateway.follow()
         time.sleep(1.2)
         yield Roads(gateway, Key(told["id"], told["key"], "roads"))
 
@@ -152,25 +152,37 @@ def test_silence_is_bounded_and_told(roads: Roads, road: str, way: str) -> None:
         time.sleep(0.1)
 
 
+@pytest.fixture(scope="module")
+def patient(roads: Roads) -> dict[tuple[str, str], Future[Response]]:
+    """Calls that take their time, and may: on all roads beside each other, since each takes seconds."""
+    asked = {
+        ("comments", road): ("short", {"comments": 6, "every": SHORT * 0.5, "sleep": 0}) for road in ("http", "sse")
+    }
+    for road in ROADS:
+        asked["progress", road] = ("short", {"progress": 6, "every": SHORT * 0.5, "sleep": 0})
+        asked["longer", road] = ("slower", {"sleep": SHORT * 2})
+    running = {which: roads.call(roads.client(which[1]), *call) for which, call in asked.items()}
+    wait(running.values(), 60)
+    return running
+
+
 @every_road
-def test_progress_renews_it(roads: Roads, road: str) -> None:
-    arguments = {"progress": 6, "every": SHORT * 0.5, "sleep": 0}
-    answer = roads.call(roads.client(road), "short", arguments).result(60)
+def test_progress_renews_it(patient: dict[tuple[str, str], Future[Response]], road: str) -> None:
+    answer = patient["progress", road].result(0)
     assert answer.elapsed > SHORT * 2
     assert answer.result["content"][0]["text"] == "late"
 
 
 @pytest.mark.parametrize("road", ["http", "sse"])
-def test_a_comment_renews_it(roads: Roads, road: str) -> None:
-    arguments = {"comments": 6, "every": SHORT * 0.5, "sleep": 0}
-    answer = roads.call(roads.client(road), "short", arguments).result(60)
+def test_a_comment_renews_it(patient: dict[tuple[str, str], Future[Response]], road: str) -> None:
+    answer = patient["comments", road].result(0)
     assert answer.elapsed > SHORT * 2
     assert answer.result["content"][0]["text"] == "late"
 
 
 @every_road
-def test_a_tool_with_a_longer_bound_is_waited_for(roads: Roads, road: str) -> None:
-    answer = roads.call(roads.client(road), "slower", {"sleep": SHORT * 2}).result(60)
+def test_a_tool_with_a_longer_bound_is_waited_for(patient: dict[tuple[str, str], Future[Response]], road: str) -> None:
+    answer = patient["longer", road].result(0)
     assert answer.elapsed > SHORT * 2
     assert answer.result["content"][0]["text"] == "late"
 
@@ -252,42 +264,78 @@ def test_two_requests_of_one_id_do_not_wait_in_one_session(roads: Roads, road: s
 # -- what is taken away
 
 
+@dataclass
+class Taken:
+    """Calls from which something was taken away while they waited, on every road and in every way at once."""
+
+    since: datetime
+    running: dict[tuple[str, str], Future[Response]]
+    #: how long after the taking away the last of them had ended
+    seconds: float = 0.0
+
+
+CASES = [(road, way) for road in ROADS for way in WAYS]
+
+
+@pytest.fixture(scope="module")
+def revoked(roads: Roads) -> Taken:
+    """Calls whose keys are revoked."""
+    lines = (["keys", "create", f"short-lived {road} {way}", "--role", "admin", "--json"] for road, way in CASES)
+    keys = {
+        case: Key(one["id"], one["key"], "")
+        for case, one in zip(CASES, map(json.loads, roads.gateway.commands(*lines)), strict=True)
+    }
+    time.sleep(1.2)
+    taken = Taken(roads.gateway.now(), {})
+    for (road, way), key in keys.items():
+        taken.running[road, way] = roads.call(roads.client(road, key), "wait", WAYS[way])
+    roads.gateway.commands(*(["keys", "revoke", key.id] for key in keys.values()))
+    begun = time.monotonic()
+    wait(taken.running.values(), BOUND)
+    taken.seconds = time.monotonic() - begun
+    return taken
+
+
 @every_road
 @every_way
-def test_a_revoked_key_gets_the_reason_and_nothing_more(roads: Roads, road: str, way: str) -> None:
-    key = roads.gateway.create_key("short-lived", role="admin")
-    time.sleep(1.2)
-    since, client = roads.gateway.now(), roads.client(road, key)
-    running = roads.call(client, "wait", WAYS[way] | {"sleep": 25})
-    roads.gateway.revoke_key(key)
-    begun = time.monotonic()
-    answer = running.result(BOUND)
-    assert time.monotonic() - begun < BOUND
+def test_a_revoked_key_gets_the_reason_and_nothing_more(roads: Roads, revoked: Taken, road: str, way: str) -> None:
+    answer = revoked.running[road, way].result(0)
+    assert revoked.seconds < BOUND
     assert answer.json["id"] == 7 and b"late" not in answer.body
     assert answer.status == (401 if way == "plain" else 200)
     assert (answer.refusal["code"], answer.refusal["reason"]) == (401, "invalid_credential")
-    event = roads.event(since, road)
+    event = roads.event(revoked.since, road, key_name=f"short-lived {road} {way}")
     assert (event["outcome"], event["reason"]) == ("cancelled", "revoked_during_stream")
+
+
+@pytest.fixture(scope="module")
+def narrowed(roads: Roads) -> Taken:
+    """Calls of roles that may call no more what they call."""
+    rules = "roles:\n  admin: {allow: ['*']}\n"
+    roles = [f"narrow-{road}-{way}" for road, way in CASES]
+    roads.gateway.apply_policy(rules + "".join(f"  {role}: {{allow: ['*']}}\n" for role in roles))
+    told = roads.gateway.commands(*(["keys", "create", role, "--role", role, "--json"] for role in roles))
+    keys = [Key(one["id"], one["key"], "") for one in map(json.loads, told)]
+    time.sleep(1.2)
+    taken = Taken(roads.gateway.now(), {})
+    for (road, way), key in zip(CASES, keys, strict=True):
+        taken.running[road, way] = roads.call(roads.client(road, key), "wait", WAYS[way])
+    begun = time.monotonic()
+    roads.gateway.apply_policy(rules + "".join(f"  {role}: {{allow: ['*'], deny: ['wait']}}\n" for role in roles))
+    wait(taken.running.values(), BOUND)
+    taken.seconds = time.monotonic() - begun
+    roads.gateway.commands(*(["keys", "revoke", key.id] for key in keys))
+    roads.gateway.apply_policy(rules)
+    return taken
 
 
 @every_road
 @every_way
-def test_a_narrowed_role_ends_what_it_gives_no_more(roads: Roads, road: str, way: str) -> None:
-    name = f"narrow-{road}-{way}"
-    rules = "roles:\n  admin: {allow: ['*']}\n"
-    roads.gateway.apply_policy(rules + f"  {name}: {{allow: ['*']}}\n")
-    key = roads.gateway.create_key(name, role=name)
-    time.sleep(1.2)
-    since, client = roads.gateway.now(), roads.client(road, key)
-    running = roads.call(client, "wait", WAYS[way] | {"sleep": 25})
-    roads.gateway.apply_policy(rules + f"  {name}: {{allow: ['*'], deny: ['wait']}}\n")
-    answer = running.result(BOUND)
+def test_a_narrowed_role_ends_what_it_gives_no_more(roads: Roads, narrowed: Taken, road: str, way: str) -> None:
+    answer = narrowed.running[road, way].result(0)
     assert answer.json["id"] == 7 and b"late" not in answer.body
     assert (answer.refusal["code"], answer.refusal["reason"]) == (403, "denied_during_stream")
-    assert roads.event(since, road)["reason"] == "denied_during_stream"
-    roads.gateway.revoke_key(key)
-    time.sleep(1.0)
-    roads.gateway.apply_policy(rules)
+    assert roads.event(narrowed.since, road, role=f"narrow-{road}-{way}")["reason"] == "denied_during_stream"
 
 
 def test_a_stop_has_a_last_word_for_everybody() -> None:
@@ -304,7 +352,6 @@ def test_a_stop_has_a_last_word_for_everybody() -> None:
             assert answer.refusal["may_have_run"] is True
         roads.gateway.process.wait(60)
         roads.gateway.start()
-        roads.gateway.follow()
         events = roads.gateway.events(since, len(running), method="tools/call")
         assert {(event["outcome"], event["reason"]) for event in events} == {("interrupted", "server_stopping")}
 

@@ -117,7 +117,6 @@ def scene() -> Iterator[Scene]:
         keys: dict[str, list[Key]] = {role: [] for role in KEYS}
         for (role, name), told in zip(named, map(json.loads, printed), strict=True):
             keys[role].append(Key(told["id"], told["key"], name))
-        gateway.follow()
         time.sleep(1.0)
         yield Scene(gateway, fake, keys)
 

@@ -22,6 +22,10 @@ import psycopg
 import pytest
 
 from core.conf.settings import PROJECT
+from tests.support import commands
+from tests.support.clients import PATIENCE
+
+pytestmark = pytest.mark.timeout(300 * PATIENCE)
 
 READY = re.compile(r"MCP Sentinel ready on (http://\S+) \((\d+) workers?\)")
 CLEAN = {
@@ -55,7 +59,7 @@ class Serve:
             self.lines.append(line.rstrip("\n"))
         self.process.stdout.close()
 
-    def wait_for(self, pattern: str, patience: float = 60) -> re.Match[str]:
+    def wait_for(self, pattern: str, patience: float = 60 * PATIENCE) -> re.Match[str]:
         deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
             for line in list(self.lines):
@@ -73,7 +77,7 @@ class Serve:
     def stop(self, number: int = signal.SIGTERM) -> int:
         if self.process.poll() is None:
             self.process.send_signal(number)
-        status = self.process.wait(60)
+        status = self.process.wait(60 * PATIENCE)
         self._reader.join(30)
         return status
 
@@ -101,7 +105,7 @@ def postgres_of(var: Path) -> int | None:
     return next((pid for pid, (_, line) in processes().items() if f"-D {var}/postgres/data" in line), None)
 
 
-def until(condition: object, patience: float = 20) -> bool:
+def until(condition: object, patience: float = 20 * PATIENCE) -> bool:
     assert callable(condition)
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
@@ -121,14 +125,8 @@ def get(url: str, **headers: str) -> tuple[int, bytes]:
 
 
 def manage(var: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "manage.py", *arguments],
-        cwd=PROJECT,
-        env={**CLEAN, "SENTINEL_VAR": str(var), **environ},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
+    return commands.run(
+        list(arguments), {**CLEAN, "SENTINEL_VAR": str(var), **environ}, text=None, timeout=120 * PATIENCE
     )
 
 
@@ -148,12 +146,24 @@ def var(prepared: Path, tmp_path: Path) -> Path:
     return tmp_path / "var"
 
 
-@pytest.fixture
-def serve(var: Path) -> Iterator[Serve]:
+@pytest.fixture(scope="module")
+def running(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+    var = tmp_path_factory.mktemp("running") / "var"
+    subprocess.run(["cp", "-a", str(prepared), str(var)], check=True)
     running = Serve(var, "--workers", "2")
     running.ready()
     yield running
     running.stop()
+
+
+@pytest.fixture
+def serve(running: Serve) -> Iterator[Serve]:
+    """One that runs. A test may wound it as long as it heals: the next one finds it whole, and with nothing said."""
+    running.lines.clear()
+    yield running
+    for title, count in {" drain ": 1, " upstreamhost ": 1, "worker": 2}.items():
+        assert until(lambda title=title, count=count: len(running.children(title)) == count), title
+    assert until(lambda: get(f"{running.url}/readyz")[0] == 200)
 
 
 def one_line(done: subprocess.CompletedProcess[str] | Serve, *words: str) -> None:
@@ -255,11 +265,13 @@ def test_a_postgres_that_cannot_come_back_ends_nothing(serve: Serve) -> None:
     assert until(lambda: len(serve.children("worker")) == 2 and victim not in serve.children("worker"))
     assert get(f"{serve.url}/livez")[0] == 200
     away.rename(control)
-    assert until(lambda: postgres_of(serve.var) is not None, patience=60)
+    assert until(lambda: postgres_of(serve.var) is not None, patience=60 * PATIENCE)
     assert until(lambda: b"sentinel_database_up 1" in get(f"{serve.url}/metrics")[1])
 
 
-def test_children_end_with_a_supervisor_that_is_killed(serve: Serve) -> None:
+def test_children_end_with_a_supervisor_that_is_killed(var: Path) -> None:
+    serve = Serve(var, "--workers", "2")
+    serve.ready()
     children = serve.children()
     serve.process.kill()
     serve.stop()

@@ -99,6 +99,5 @@ def stage(server: str = "serve", **options: str) -> Iterator[Stage]:
         )
         told = dict(zip(ROLES, map(json.loads, printed), strict=True))
         keys = {role: Key(value["id"], value["key"], f"{role}-key") for role, value in told.items()}
-        gateway.follow()
         time.sleep(1.0)  # what was added is known to every worker
         yield Stage(gateway, fake, keys)
