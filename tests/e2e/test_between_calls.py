@@ -273,7 +273,7 @@ def test_a_cancel_arrives_when_the_limit_is_used_up(scene: Scene) -> None:
 @pytest.mark.parametrize("upstream", ["fake", "pipe"])
 def test_a_cancel_arrives_when_the_upstream_is_full(scene: Scene, upstream: str) -> None:
     """What takes every place is what the cancel would end."""
-    few = "from audit.services.acts import Actor; from proxy import services; services.update_upstream(actor=Actor.system(), slug={!r}, max_concurrent={})"
+    few = "from core.access.actors import Actor; from proxy.services import upstreams; upstreams.update_upstream(actor=Actor.system(), slug={!r}, max_concurrent={})"
     scene.gateway.manage("shell", "-c", few.format(upstream, 2))
     time.sleep(2.0)
     scene.fake.script(hang(), method="tools/call")

@@ -11,7 +11,7 @@ from core.conf.settings import PROJECT
 
 LOOK = """
 import ctypes, os, sys, time
-from sentinel import processes
+from core import processes
 if os.geteuid() == 0:  # somebody who is not root: as such the gateway is to be run
     os.setgroups([]), os.setgid(64189), os.setuid(64189)
 ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # as any program that was just started
@@ -33,13 +33,13 @@ os.waitpid(look, 0)
 TAKE = """
 import os, pathlib, subprocess, sys
 import setproctitle  # moves the environment's block
-from audit import environment
-environment.take(["SENTINEL_SECRET_KEY", "REDIS_URL", "NOT_SET"])
+from core.conf import environ
+environ.take(["SENTINEL_SECRET_KEY", "REDIS_URL", "NOT_SET"])
 setproctitle.setproctitle("short")
 shown = pathlib.Path("/proc/self/environ").read_bytes() + str(dict(os.environ)).encode()
 child = subprocess.run(["env"], capture_output=True).stdout
 print(b"TOP" in shown, b"TOP" in child, b"SENTINEL_SECRET_KEYS=other" in shown, b"SENTINEL_SECRET_KEYS=other" in child)
-print(environment.whole()["SENTINEL_SECRET_KEY"], environment.whole()["SENTINEL_SECRET_KEYS"])
+print(environ.whole()["SENTINEL_SECRET_KEY"], environ.whole()["SENTINEL_SECRET_KEYS"])
 """
 
 

@@ -12,7 +12,7 @@ TOKEN = "ghp_" + "".join("0123456789abcdefABCDEF"[(7 * n) % 22] for n in range(3
 BEGIN = f"""
 import logging, warnings, structlog, django
 django.setup()
-from sentinel import logs
+from sentinel.observability import logs
 logs.configure("INFO")
 TOKEN = {TOKEN!r}
 log = logging.getLogger("proxy.x")

@@ -31,7 +31,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from sentinel.postgres import binaries
+from sentinel.postgres.server import binaries
 from tests.support.gateway import ROOT, Gateway
 from tests.support.upstream import hang, sse
 from tests.support.wire import send

@@ -18,7 +18,7 @@ import psycopg
 import pytest
 from django_otp.oath import totp
 
-from sentinel.postgres import OWNER, SERVING, SUPERUSER, EmbeddedPostgres
+from sentinel.postgres.server import OWNER, SERVING, SUPERUSER, EmbeddedPostgres
 from tests.support.clients import PATIENCE
 from tests.support.gateway import Gateway
 from tests.support.upstream import FakeUpstream
