@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from django.db import transaction
-from rest_framework.request import Request
-from rest_framework.response import Response
-
-from core.api.fields import read
+from core.access.actors import Actor
 from core.api.problems import invalid, wrong
-from core.api.views import ApiView, actor_of
+from core.api.resources import Resource
 from policies import services, vocabulary
-from policies.api.idempotency import once
-from policies.api.parts import operations, pick, strangers
+from policies.api.parts import pick, strangers
 from policies.api.serializers import rules as forms
 from policies.documents.sentences import limit_sentence
 from policies.specs import LimitSpec, PolicySpec
 
-__all__ = ["Limits", "OneLimit"]
-
-_LIMITS, _LIMIT = operations(
-    "Limit", "Limits", "a limit", forms.LimitChangeSerializer, forms.LimitSerializer, model="ratelimit",
-)  # fmt: skip
+__all__ = ["LimitResource"]
 
 
 def limit_form(limit: LimitSpec) -> dict[str, Any]:
@@ -69,57 +61,37 @@ def read_limit(asked: dict[str, Any], before: LimitSpec | None, policy: PolicySp
     return spec
 
 
-def limit_of(pk: int) -> LimitSpec:
-    """Return a stored limit, or say that there is none."""
-    spec: LimitSpec = pick(services.current_spec().limits, pk, "limit")
-    return spec
+class LimitResource(Resource):
+    """Limits: changed in place, so that what one has counted stays."""
 
+    name, names, words, plural, tag = "Limit", "Limits", "a limit", "limits", "limits"
+    model = "policies.ratelimit"
+    change, answer = forms.LimitChangeSerializer, forms.LimitSerializer
 
-class Limits(ApiView):
-    """All limits."""
+    def all(self, query: Mapping[str, Any]) -> Any:
+        """Return those that a list shows."""
+        return services.current_spec().limits
 
-    operations = _LIMITS
-
-    def get(self, request: Request) -> Response:
-        """Return one page."""
-        return self.page_of(services.current_spec().limits, limit_form)
-
-    def post(self, request: Request) -> Response:
-        """Add one."""
-        asked = read(forms.LimitChangeSerializer, request.data)
-
-        def act() -> Response:
+    def find(self, pk: int, *, lock: bool = False) -> LimitSpec:
+        """Return a stored limit, or say that there is none."""
+        if lock:
             services.lock_policy()
-            made = services.create_limit(read_limit(asked, None, services.current_spec()), actor=actor_of(request))
-            return self.made(limit_form(limit_of(made)), made)
+        found: LimitSpec = pick(services.current_spec().limits, pk, "limit")
+        return found
 
-        return once(request, act)
+    def shown(self, thing: LimitSpec) -> dict[str, Any]:
+        """Return a limit as it is answered."""
+        return limit_form(thing)
 
-
-class OneLimit(ApiView):
-    """One limit."""
-
-    operations = _LIMIT
-
-    def get(self, request: Request, pk: int) -> Response:
-        """Return it."""
-        return self.one(limit_form(limit_of(pk)))
-
-    @transaction.atomic
-    def patch(self, request: Request, pk: int) -> Response:
-        """Change it in place; what it has counted stays."""
-        asked = read(forms.LimitChangeSerializer, request.data, partial=True)
+    def add(self, asked: dict[str, Any], actor: Actor) -> int:
+        """Add one."""
         services.lock_policy()
-        policy = services.current_spec()
-        before: LimitSpec = pick(policy.limits, pk, "limit")
-        self.check_match(limit_form(before))
-        services.update_limit(pk, read_limit(asked, before, policy), actor=actor_of(request))
-        return self.one(limit_form(limit_of(pk)))
+        return services.create_limit(read_limit(asked, None, services.current_spec()), actor=actor)
 
-    @transaction.atomic
-    def delete(self, request: Request, pk: int) -> Response:
-        """Remove it."""
-        services.lock_policy()
-        self.check_match(limit_form(limit_of(pk)))
-        services.delete_limit(pk, actor=actor_of(request))
-        return Response(status=204)
+    def update(self, thing: LimitSpec, asked: dict[str, Any], actor: Actor) -> None:
+        """Change one."""
+        services.update_limit(thing.id, read_limit(asked, thing, services.current_spec()), actor=actor)
+
+    def remove(self, thing: LimitSpec, actor: Actor) -> None:
+        """Remove one."""
+        services.delete_limit(thing.id, actor=actor)

@@ -2,96 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from django.db import transaction
 from django.db.models import Count, Q, QuerySet
 from django.utils import timezone
-from rest_framework.request import Request
-from rest_framework.response import Response
 
-from core.api.fields import read
+from core.access.actors import Actor
 from core.api.problems import Problem, refused
-from core.api.views import ApiView, actor_of
+from core.api.resources import Resource
 from policies import services
-from policies.api.idempotency import once
-from policies.api.parts import operations
 from policies.api.serializers import rules as forms
 from policies.models import Role
 
-__all__ = ["OneRole", "Roles"]
-
-_ROLES, _ROLE = operations(
-    "Role", "Roles", "a role", forms.RoleChangeSerializer, forms.RoleSerializer, model="role",
-)  # fmt: skip
+__all__ = ["RoleResource"]
 
 
-def role_form(role: Any) -> dict[str, Any]:
-    """Return a role as it is answered."""
-    return {"id": role.pk, "name": role.name, "description": role.description, "live_keys": role.live}
+class RoleResource(Resource):
+    """Roles, with their number of live keys."""
 
-
-def roles() -> QuerySet[Role]:
-    """Return roles with their number of live keys."""
-    live = Q(api_keys__revoked_at=None) & (Q(api_keys__expires_at=None) | Q(api_keys__expires_at__gt=timezone.now()))
-    return Role.objects.annotate(live=Count("api_keys", filter=live & Q(api_keys__isnull=False)))
-
-
-def find_role(role_id: int) -> Any:
-    """Return a role, or say that there is none."""
-    role = roles().filter(pk=role_id).first()
-    if role is None:
-        raise Problem("not_found", "There is no such role.")
-    return role
-
-
-class Roles(ApiView):
-    """All roles."""
-
-    operations = _ROLES
+    name, names, words, plural, tag = "Role", "Roles", "a role", "roles", "roles"
+    model = "policies.role"
+    change, answer = forms.RoleChangeSerializer, forms.RoleSerializer
     volatile = frozenset(("live_keys",))
 
-    def get(self, request: Request) -> Response:
-        """Return one page."""
-        return self.page_of(roles(), role_form)
+    def all(self, query: Mapping[str, Any]) -> QuerySet[Role]:
+        """Return those that a list shows."""
+        live = Q(api_keys__revoked_at=None) & (
+            Q(api_keys__expires_at=None) | Q(api_keys__expires_at__gt=timezone.now())
+        )
+        return Role.objects.annotate(live=Count("api_keys", filter=live & Q(api_keys__isnull=False)))
 
-    def post(self, request: Request) -> Response:
+    def find(self, pk: int, *, lock: bool = False) -> Role:
+        """Return a role, or say that there is none."""
+        if lock:
+            services.lock_policy()
+        role = self.all({}).filter(pk=pk).first()
+        if role is None:
+            raise Problem("not_found", "There is no such role.")
+        return role
+
+    def shown(self, thing: Any) -> dict[str, Any]:
+        """Return a role as it is answered."""
+        return {"id": thing.pk, "name": thing.name, "description": thing.description, "live_keys": thing.live}
+
+    def add(self, asked: dict[str, Any], actor: Actor) -> int:
         """Add one."""
-        asked = read(forms.RoleChangeSerializer, request.data)
+        return int(services.create_role(actor=actor, **asked).pk)
 
-        def act() -> Response:
-            made = services.create_role(actor=actor_of(request), **asked)
-            return self.made(role_form(find_role(made.pk)), made.pk)
+    def update(self, thing: Role, asked: dict[str, Any], actor: Actor) -> None:
+        """Change one."""
+        services.update_role(thing.pk, actor=actor, **asked)
 
-        return once(request, act)
-
-
-class OneRole(ApiView):
-    """One role."""
-
-    operations = _ROLE
-    volatile = frozenset(("live_keys",))
-
-    def get(self, request: Request, pk: int) -> Response:
-        """Return it."""
-        return self.one(role_form(find_role(pk)))
-
-    @transaction.atomic
-    def patch(self, request: Request, pk: int) -> Response:
-        """Change it."""
-        asked = read(forms.RoleChangeSerializer, request.data, partial=True)
-        services.lock_policy()
-        self.check_match(role_form(find_role(pk)))
-        services.update_role(pk, actor=actor_of(request), **asked)
-        return self.one(role_form(find_role(pk)))
-
-    @transaction.atomic
-    def delete(self, request: Request, pk: int) -> Response:
+    def remove(self, thing: Role, actor: Actor) -> None:
         """Drop it; refused while live keys hold it."""
-        services.lock_policy()
-        self.check_match(role_form(find_role(pk)))
         try:
-            services.delete_role(pk, actor=actor_of(request))
+            services.delete_role(thing.pk, actor=actor)
         except services.PolicyRefused as error:
             raise refused(error, "conflict") from None
-        return Response(status=204)

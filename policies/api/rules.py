@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import time
 from typing import Any
 from zoneinfo import available_timezones
 
-from django.db import transaction
-from rest_framework.request import Request
-from rest_framework.response import Response
-
 from audit.export.formats import moment
-from core.api.fields import read
+from core.access.actors import Actor
 from core.api.problems import Problem, invalid, wrong
-from core.api.views import ApiView, Parameter, actor_of
+from core.api.resources import Resource
+from core.api.views import Parameter
 from policies import services, vocabulary
-from policies.api.idempotency import once
-from policies.api.parts import operations, pick, strangers
+from policies.api.parts import pick, strangers
 from policies.api.serializers import rules as forms
 from policies.documents.sentences import rule_sentence
 from policies.engine.compiled import CompiledRule, PolicyError
 from policies.specs import ConditionSpec, PolicySpec, RuleSpec, WindowSpec
 
-__all__ = ["OneRule", "Rules"]
+__all__ = ["RuleResource"]
 
 MAX_EXACT = 2**53
-
-_RULES, _RULE = operations(
-    "Rule", "Rules", "a rule", forms.RuleChangeSerializer, forms.RuleSerializer,
-    Parameter(name="effect", description="Only rules with this effect.", choices=vocabulary.EFFECTS),
-    Parameter(name="role", description="Only rules that hold for this role.", longest=64),
-    model="rule",
-)  # fmt: skip
 
 
 def rule_form(rule: RuleSpec) -> dict[str, Any]:
@@ -135,67 +125,50 @@ def _window(asked: dict[str, Any]) -> WindowSpec:
     return WindowSpec(days, start, end, asked["zone"], since, until)
 
 
-def rule_of(pk: int) -> RuleSpec:
-    """Return a stored rule, or say that there is none."""
-    spec: RuleSpec = pick(services.current_spec().rules, pk, "rule")
-    return spec
+class RuleResource(Resource):
+    """Rules: changed in place, so that an id goes on meaning the same rule."""
 
+    name, names, words, plural, tag = "Rule", "Rules", "a rule", "rules", "rules"
+    model = "policies.rule"
+    change, answer = forms.RuleChangeSerializer, forms.RuleSerializer
+    query = (
+        Parameter(name="effect", description="Only rules with this effect.", choices=vocabulary.EFFECTS),
+        Parameter(name="role", description="Only rules that hold for this role.", longest=64),
+    )
 
-class Rules(ApiView):
-    """All rules."""
-
-    operations = _RULES
-
-    def get(self, request: Request) -> Response:
-        """Return one page."""
-        effect, role = self.query.get("effect"), self.query.get("role")
+    def all(self, query: Mapping[str, Any]) -> Any:
+        """Return those that a list shows."""
+        effect, role = query.get("effect"), query.get("role")
         spec = services.current_spec()
         there = role is None or any(one.name == role for one in spec.roles)
-        found = [
+        return [
             rule
             for rule in spec.rules
             if there
             and (effect is None or rule.effect == effect)
             and (role is None or rule.roles is None or role in rule.roles)
         ]
-        return self.page_of(found, rule_form)
 
-    def post(self, request: Request) -> Response:
-        """Add one."""
-        asked = read(forms.RuleChangeSerializer, request.data)
-
-        def act() -> Response:
+    def find(self, pk: int, *, lock: bool = False) -> RuleSpec:
+        """Return a stored rule, or say that there is none."""
+        if lock:
             services.lock_policy()
-            made = services.create_rule(read_rule(asked, None, services.current_spec()), actor=actor_of(request))
-            return self.made(rule_form(rule_of(made)), made)
+        found: RuleSpec = pick(services.current_spec().rules, pk, "rule")
+        return found
 
-        return once(request, act)
+    def shown(self, thing: RuleSpec) -> dict[str, Any]:
+        """Return a rule as it is answered."""
+        return rule_form(thing)
 
-
-class OneRule(ApiView):
-    """One rule."""
-
-    operations = _RULE
-
-    def get(self, request: Request, pk: int) -> Response:
-        """Return it."""
-        return self.one(rule_form(rule_of(pk)))
-
-    @transaction.atomic
-    def patch(self, request: Request, pk: int) -> Response:
-        """Change it in place; its id stays."""
-        asked = read(forms.RuleChangeSerializer, request.data, partial=True)
+    def add(self, asked: dict[str, Any], actor: Actor) -> int:
+        """Add one."""
         services.lock_policy()
-        policy = services.current_spec()
-        before: RuleSpec = pick(policy.rules, pk, "rule")
-        self.check_match(rule_form(before))
-        services.update_rule(pk, read_rule(asked, before, policy), actor=actor_of(request))
-        return self.one(rule_form(rule_of(pk)))
+        return services.create_rule(read_rule(asked, None, services.current_spec()), actor=actor)
 
-    @transaction.atomic
-    def delete(self, request: Request, pk: int) -> Response:
-        """Remove it."""
-        services.lock_policy()
-        self.check_match(rule_form(rule_of(pk)))
-        services.delete_rule(pk, actor=actor_of(request))
-        return Response(status=204)
+    def update(self, thing: RuleSpec, asked: dict[str, Any], actor: Actor) -> None:
+        """Change one."""
+        services.update_rule(thing.id, read_rule(asked, thing, services.current_spec()), actor=actor)
+
+    def remove(self, thing: RuleSpec, actor: Actor) -> None:
+        """Remove one."""
+        services.delete_rule(thing.id, actor=actor)

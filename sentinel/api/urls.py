@@ -7,10 +7,12 @@ from typing import Any
 
 from django.urls import include, path, re_path
 
-from audit.api import redaction
+from audit.api.redaction import RedactionRuleResource
 from core.api import converters  # noqa: F401 - makes <id:...> known
 from policies.api.idempotency import once
 from sentinel.api import schema, views
+
+redaction_rules, one_redaction_rule = RedactionRuleResource().views(once)
 
 v1 = path(
     "api/v1/",
@@ -18,8 +20,8 @@ v1 = path(
         [
             path("", include("audit.api.urls")),
             # Here and not among the log's own: what Idempotency-Key was answered with is kept by `policies`.
-            path("redaction-rules/", redaction.RedactionRules.as_view(once=once)),
-            path("redaction-rules/<id:pk>/", redaction.OneRedactionRule.as_view()),
+            path("redaction-rules/", redaction_rules),
+            path("redaction-rules/<id:pk>/", one_redaction_rule),
             path("", include("policies.api.urls")),
             path("", include("proxy.api.urls")),
             path("health/", views.Health.as_view()),
