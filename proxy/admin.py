@@ -98,15 +98,6 @@ class UpstreamAdmin(Pages):
         }
         return render(request, "admin/proxy/upstream_new.html", context)
 
-    def one(self, pk: Any) -> Upstream:
-        """Return an upstream, or say that there is none."""
-        if not str(pk).isdecimal() or len(str(pk)) > 18:
-            raise Http404
-        upstream = Upstream.objects.filter(pk=int(pk)).first()
-        if upstream is None:
-            raise Http404
-        return upstream
-
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:

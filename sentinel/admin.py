@@ -10,7 +10,7 @@ from django.contrib.auth.models import Group
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models import Q
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import URLPattern, path, reverse
 from django.utils.decorators import method_decorator
@@ -92,15 +92,6 @@ class UserAdmin(Pages):
             messages.success(request, f"{user.username} was added.")
             return redirect("admin:sentinel_user_change", user.pk)
         return self.page(request, "Add a person", form, proof, None)
-
-    def one(self, pk: Any) -> User:
-        """Return a person, or say that there is none."""
-        if not str(pk).isdecimal() or len(str(pk)) > 18:
-            raise Http404
-        user = User.objects.filter(pk=int(pk)).first()
-        if user is None:
-            raise Http404
-        return user
 
     @sensitive
     def change_view(

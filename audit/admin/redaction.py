@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from django import forms
@@ -9,7 +10,7 @@ from django.conf import settings
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import transaction
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.decorators import method_decorator
 from django.views.decorators.debug import sensitive_post_parameters
@@ -19,7 +20,7 @@ from audit.redaction.redactor import Redactor
 from audit.redaction.rules import PatternError, RedactionRuleSet
 from audit.services import redaction_rules
 from core.access.actors import actor
-from core.admin.base import Pages
+from core.admin.base import EditPages
 
 MOST_TRIED = 10_000
 sensitive = method_decorator(sensitive_post_parameters("try"))
@@ -45,7 +46,7 @@ def rows_but(pk: int | None) -> list[tuple[str, str, str]]:
 
 
 @admin.register(RedactionRule)
-class RedactionRuleAdmin(Pages):
+class RedactionRuleAdmin(EditPages):
     """Names, patterns and personal data that are redacted beside what always is."""
 
     @sensitive
@@ -71,33 +72,9 @@ class RedactionRuleAdmin(Pages):
         return render(request, "admin/audit/redaction.html", context)
 
     @sensitive
-    def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
-        """Add a rule."""
-        if not self.has_add_permission(request):
-            raise PermissionDenied
-        return self.edit(request, None)
-
-    @sensitive
-    def change_view(
-        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
-    ) -> HttpResponse:
-        """Show and change a rule."""
-        if not self.has_view_permission(request):
-            raise PermissionDenied
-        return self.edit(request, self.one(object_id))
-
-    def one(self, object_id: str) -> RedactionRule:
-        """Return a rule, or say that there is none."""
-        rule = RedactionRule.objects.filter(pk=int(object_id)).first() if object_id[:18].isdecimal() else None
-        if rule is None:
-            raise Http404
-        return rule
-
     def edit(self, request: HttpRequest, rule: RedactionRule | None) -> HttpResponse:
         """Show the form; try it, or save it through the acts."""
-        may = self.has_change_permission(request) if rule else self.has_add_permission(request)
-        if request.method == "POST" and not may:
-            raise PermissionDenied
+        may = self.may_save(request, rule)
         pk = rule.pk if rule else None
         title = str(rule) if rule else "Add a rule"
         form = RedactionRuleForm(request.POST or None, instance=rule)
@@ -130,31 +107,15 @@ class RedactionRuleAdmin(Pages):
             with transaction.atomic():
                 if pk is None:
                     made = redaction_rules.create_rule(**form.cleaned_data, actor=actor(request))
-                    self.log_addition(request, made, "created")
                 else:
                     made = redaction_rules.change_rule(pk, actor=actor(request), **form.cleaned_data)
-                    self.log_change(request, made, [{"changed": {"fields": form.changed_data}}])
+                self.log_saved(request, made, form.changed_data if pk else None)
         except ValidationError as error:
             form.add_error(None, error.messages)
             return False
         return True
 
-    def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
-        """Ask, then delete."""
-        if not self.has_delete_permission(request):
-            raise PermissionDenied
-        rule = self.one(object_id)
-        if request.method == "POST":
-            with transaction.atomic():
-                self.log_deletions(request, RedactionRule.objects.filter(pk=rule.pk))
-                redaction_rules.delete_rule(rule.pk, actor=actor(request))
-            messages.success(request, f"{rule} is redacted no longer.")
-            return redirect("admin:audit_redactionrule_changelist")
-        context = {
-            **self.admin_site.each_context(request),
-            "title": f"Delete the {rule}?",
-            "about": "From now on it is kept in events as it is sent. What was redacted stays redacted.",
-            "problems": [],
-            "back": "admin:audit_redactionrule_changelist",
-        }
-        return render(request, "admin/policies/delete.html", context)
+    def deletion(self, thing: RedactionRule) -> tuple[str, str, Callable[..., Any]]:
+        """What changes with it."""
+        about = "From now on it is kept in events as it is sent. What was redacted stays redacted."
+        return f"Redaction rule {thing}", about, redaction_rules.delete_rule

@@ -1,14 +1,19 @@
-"""The base of every model's pages in the admin, typed for the checker and plain for Python."""
+"""The base of every model's pages in the admin: finding one thing, asking before one is deleted, reading a list's conditions."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
-from django.http import HttpRequest, QueryDict
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.db import transaction
+from django.http import Http404, HttpRequest, HttpResponse, QueryDict
+from django.shortcuts import redirect, render
 
-__all__ = ["Pages", "asked"]
+from core.access.actors import Actor, actor
+
+__all__ = ["EditPages", "Pages", "asked", "number"]
 
 LONGEST = 200
 # What lists are sent beside their conditions.
@@ -16,11 +21,87 @@ BESIDES = ("page", "csrfmiddlewaretoken", "every", "key", "reason", "own_passwor
 
 if TYPE_CHECKING:
 
-    class Pages(admin.ModelAdmin[Any]):
-        """A model's pages."""
+    class _Typed(admin.ModelAdmin[Any]):
+        pass
 
 else:
-    Pages = admin.ModelAdmin
+    _Typed = admin.ModelAdmin
+
+
+def number(text: Any) -> int:
+    """Read the number of a row in an address; what can be none is not there."""
+    if not str(text).isdecimal() or len(str(text)) > 18:
+        raise Http404
+    return int(text)
+
+
+class Pages(_Typed):
+    """A model's pages, typed for the checker."""
+
+    def one(self, pk: Any) -> Any:
+        """Return a row by its number, or say that there is none."""
+        row = self.model._default_manager.filter(pk=number(pk)).first()
+        if row is None:
+            raise Http404
+        return row
+
+
+class EditPages(Pages):
+    """Pages of a model with one form for adding and changing, and a page that asks before it deletes."""
+
+    def edit(self, request: HttpRequest, thing: Any) -> HttpResponse:
+        """Show the form of a thing, or of a new one where it is None, and save it through the acts."""
+        raise NotImplementedError
+
+    def deletion(self, thing: Any) -> tuple[str, str, Callable[..., Any]]:
+        """Return how a thing is called, what its deletion means, and the act."""
+        raise NotImplementedError
+
+    def may_save(self, request: HttpRequest, thing: Any) -> bool:
+        """Whether this person may save what the form shows; refuses whoever may not even see it, or sends it all the same."""
+        may = self.has_change_permission(request) if thing else self.has_add_permission(request)
+        if not may and (request.method == "POST" or not thing or not self.has_view_permission(request)):
+            raise PermissionDenied
+        return may
+
+    def log_saved(self, request: HttpRequest, row: Any, changed: list[str] | None) -> None:
+        """Write the admin's own history: which fields changed; None where the row is new."""
+        if changed is None:
+            self.log_addition(request, row, "created")
+        else:
+            self.log_change(request, row, [{"changed": {"fields": changed}}])
+
+    def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
+        """Add one."""
+        return self.edit(request, None)
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        """Show and change one."""
+        return self.edit(request, self.one(object_id))
+
+    def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
+        """Ask, then delete through the act; what refuses says why on the page."""
+        if not self.has_delete_permission(request):
+            raise PermissionDenied
+        row = Pages.one(self, object_id)
+        name, about, act = self.deletion(row)
+        back = f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist"
+        problems: list[str] = []
+        if request.method == "POST":
+            who: Actor = actor(request)
+            try:
+                with transaction.atomic():
+                    self.log_deletions(request, self.model._default_manager.filter(pk=row.pk))
+                    act(row.pk, actor=who)
+            except ValidationError as error:
+                problems = list(error.messages)
+            else:
+                messages.success(request, f"{name} was deleted.")
+                return redirect(back)
+        context = {"title": f"Delete {name}?", "about": about, "problems": problems, "back": back}
+        return render(request, "admin/delete.html", {**self.admin_site.each_context(request), **context})
 
 
 def asked(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from django.contrib import admin, messages
@@ -13,7 +14,8 @@ from django.shortcuts import redirect, render
 from django.urls import URLPattern, path
 
 from core.access.actors import actor
-from core.admin.base import Pages, asked
+from core.admin.base import EditPages, asked, number
+from policies import services
 from policies.admin import explain
 from policies.documents.sentences import limit_sentence, rule_sentence
 from policies.engine import glob
@@ -21,15 +23,9 @@ from policies.engine.compiled import PolicyError
 from policies.forms.rules import ConditionForms, LimitForm, RuleForm, condition_initial, limit_initial, rule_initial
 from policies.models import RateLimit, Role, Rule
 from policies.simulate import preview
-from policies.specs import ConditionSpec, RuleSpec
+from policies.specs import ConditionSpec, LimitSpec, RuleSpec
 
 PAGE = 100
-
-
-def _pk(object_id: str) -> int:
-    if not object_id.isdecimal() or len(object_id) > 18:
-        raise Http404
-    return int(object_id)
 
 
 def _blame(form: Any, error: ValidationError) -> None:
@@ -38,7 +34,7 @@ def _blame(form: Any, error: ValidationError) -> None:
 
 
 @admin.register(Role)
-class RoleAdmin(Pages):
+class RoleAdmin(EditPages):
     """Roles, and what each may call."""
 
     fields = ("name", "description")
@@ -82,41 +78,21 @@ class RoleAdmin(Pages):
         }
         return render(request, "admin/policies/matrix.html", context)
 
-    def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
-        """Add a role."""
-        return self.edit(request, None)
-
-    def change_view(
-        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
-    ) -> HttpResponse:
-        """Show a role with its rules and what it may call."""
-        role = Role.objects.filter(pk=_pk(object_id)).first()
-        if role is None:
-            raise Http404
-        return self.edit(request, role)
-
     def edit(self, request: HttpRequest, role: Role | None) -> HttpResponse:
         """Show the form of a role and save it through the services."""
-        may = self.has_change_permission(request) if role else self.has_add_permission(request)
-        if not may and not (role and self.has_view_permission(request)):
-            raise PermissionDenied
+        may = self.may_save(request, role)
         form = self.get_form(request, role, change=role is not None)(request.POST or None, instance=role)
         if request.method == "POST":
-            if not may:
-                raise PermissionDenied
-            from policies import services
-
             if form.is_valid():
                 try:
                     if role is None:
                         made = services.create_role(actor=actor(request), **form.cleaned_data)
-                        self.log_addition(request, made, "created")
                     else:
                         made = services.update_role(role.pk, actor=actor(request), **form.cleaned_data)
-                        self.log_change(request, made, [{"changed": {"fields": form.changed_data}}])
                 except ValidationError as error:
                     _blame(form, error)
                 else:
+                    self.log_saved(request, made, form.changed_data if role else None)
                     messages.success(request, f"Role {made.name} was saved.")
                     return redirect("admin:policies_role_change", made.pk)
             if role is not None:
@@ -137,45 +113,14 @@ class RoleAdmin(Pages):
             context["keys"] = role.api_keys.filter(revoked_at=None).order_by("name")[:20]
         return render(request, "admin/policies/role.html", context)
 
-    def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
-        """Drop a role; refused while live keys hold it."""
-        role = Role.objects.filter(pk=_pk(object_id)).first()
-        if role is None:
-            raise Http404
-        from policies import services
-
-        return _delete(
-            self, request, role, f"Role {role.name}", "Rules that were for it alone go with it. Refused while live keys hold it.",
-            services.delete_role, "admin:policies_role_changelist",
-        )  # fmt: skip
-
-
-def _delete(page: Any, request: HttpRequest, row: Any, name: str, about: str, service: Any, back: str) -> HttpResponse:
-    """Ask, then delete through a service."""
-    if not page.has_delete_permission(request):
-        raise PermissionDenied
-    problems: list[str] = []
-    if request.method == "POST":
-        try:
-            page.log_deletions(request, [row])
-            service(row.pk, actor=actor(request))
-        except ValidationError as error:
-            problems = list(error.messages)
-        else:
-            messages.success(request, f"{name} was deleted.")
-            return redirect(back)
-    context = {
-        **page.admin_site.each_context(request),
-        "title": f"Delete {name}?",
-        "about": about,
-        "problems": problems,
-        "back": back,
-    }
-    return render(request, "admin/policies/delete.html", context)
+    def deletion(self, thing: Role) -> tuple[str, str, Callable[..., Any]]:
+        """Refused while live keys hold it."""
+        about = "Rules that were for it alone go with it. Refused while live keys hold it."
+        return f"Role {thing.name}", about, services.delete_role
 
 
 @admin.register(Rule)
-class RuleAdmin(Pages):
+class RuleAdmin(EditPages):
     """Rules: a form that reads back as a sentence, with the tools it matches shown before it is saved."""
 
     def get_urls(self) -> list[URLPattern]:
@@ -219,28 +164,17 @@ class RuleAdmin(Pages):
         }
         return render(request, "admin/policies/rules.html", context)
 
-    def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
-        """Add a rule."""
-        return self.edit(request, None)
-
-    def change_view(
-        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
-    ) -> HttpResponse:
-        """Show and change a rule."""
-        wanted = _pk(object_id)
-        spec = next((rule for rule in preview.policy().spec.rules if rule.id == wanted), None)
+    def one(self, pk: Any) -> RuleSpec:
+        """Return a rule as policy has it."""
+        spec = next((rule for rule in preview.policy().spec.rules if rule.id == number(pk)), None)
         if spec is None:
             raise Http404
-        return self.edit(request, spec)
+        return spec
 
     def edit(self, request: HttpRequest, rule: RuleSpec | None) -> HttpResponse:
         """Show the form; read it back as a sentence; save it through the services."""
-        may = self.has_change_permission(request) if rule else self.has_add_permission(request)
-        if not may and not (rule and self.has_view_permission(request)):
-            raise PermissionDenied
+        may = self.may_save(request, rule)
         posted = request.POST if request.method == "POST" else None
-        if posted is not None and not may:
-            raise PermissionDenied
         initial = (
             rule_initial(rule)
             if rule
@@ -258,8 +192,6 @@ class RuleAdmin(Pages):
             spec = form.spec(chosen, rule.id if rule else 0)
             problems = _problems(spec)
             if not problems and "save" in posted:
-                from policies import services
-
                 try:
                     if rule is None:
                         made = services.create_rule(spec, actor=actor(request))
@@ -270,8 +202,7 @@ class RuleAdmin(Pages):
                     problems = list(error.messages)
                 else:
                     row = Rule.objects.get(pk=made)
-                    log = self.log_change if rule else self.log_addition
-                    log(request, row, [{"changed": {"fields": form.changed_data}}] if rule else "created")
+                    self.log_saved(request, row, form.changed_data if rule else None)
                     messages.success(request, f"Saved: {rule_sentence(spec)}")
                     return redirect("admin:policies_rule_change", made)
         elif posted is not None:
@@ -291,17 +222,10 @@ class RuleAdmin(Pages):
         }
         return render(request, "admin/policies/rule.html", context)
 
-    def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
-        """Delete a rule."""
-        row = Rule.objects.filter(pk=_pk(object_id)).first()
-        if row is None:
-            raise Http404
-        from policies import services
-
-        return _delete(
-            self, request, row, f"Rule {row}", "What only this rule allowed is denied at once; what only this rule denied may be allowed.",
-            services.delete_rule, "admin:policies_rule_changelist",
-        )  # fmt: skip
+    def deletion(self, thing: Rule) -> tuple[str, str, Callable[..., Any]]:
+        """What changes with it."""
+        about = "What only this rule allowed is denied at once; what only this rule denied may be allowed."
+        return f"Rule {thing}", about, services.delete_rule
 
 
 def _known(page: Any) -> dict[str, list[tuple[str, str]]]:
@@ -333,7 +257,7 @@ def matched(spec: RuleSpec) -> list[tuple[str, str]] | None:
 
 
 @admin.register(RateLimit)
-class RateLimitAdmin(Pages):
+class RateLimitAdmin(EditPages):
     """Limits, read back as sentences."""
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
@@ -348,34 +272,21 @@ class RateLimitAdmin(Pages):
         }
         return render(request, "admin/policies/limits.html", context)
 
-    def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
-        """Add a limit."""
-        return self.edit(request, None)
-
-    def change_view(
-        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
-    ) -> HttpResponse:
-        """Show and change a limit."""
-        wanted = _pk(object_id)
-        limit = next((one for one in preview.policy().spec.limits if one.id == wanted), None)
-        if limit is None:
+    def one(self, pk: Any) -> LimitSpec:
+        """Return a limit as policy has it."""
+        spec = next((limit for limit in preview.policy().spec.limits if limit.id == number(pk)), None)
+        if spec is None:
             raise Http404
-        return self.edit(request, limit)
+        return spec
 
     def edit(self, request: HttpRequest, limit: Any) -> HttpResponse:
         """Show the form; save it through the services."""
-        may = self.has_change_permission(request) if limit else self.has_add_permission(request)
-        if not may and not (limit and self.has_view_permission(request)):
-            raise PermissionDenied
-        if request.method == "POST" and not may:
-            raise PermissionDenied
+        may = self.may_save(request, limit)
         form = LimitForm(request.POST or None, initial=limit_initial(limit) if limit else {"per": ["key"]})
         spec = limit
         if request.method == "POST":
             spec = form.spec(limit.id if limit else 0) if form.is_valid() else None
             if spec and "save" in request.POST:
-                from policies import services
-
                 try:
                     if limit is None:
                         made = services.create_limit(spec, actor=actor(request))
@@ -386,8 +297,7 @@ class RateLimitAdmin(Pages):
                     _blame(form, error)
                 else:
                     row = RateLimit.objects.get(pk=made)
-                    log = self.log_change if limit else self.log_addition
-                    log(request, row, [{"changed": {"fields": form.changed_data}}] if limit else "created")
+                    self.log_saved(request, row, form.changed_data if limit else None)
                     messages.success(request, f"Saved: {limit_sentence(spec)}")
                     return redirect("admin:policies_ratelimit_changelist")
         context = {
@@ -401,19 +311,6 @@ class RateLimitAdmin(Pages):
         }
         return render(request, "admin/policies/limit.html", context)
 
-    def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
-        """Delete a limit."""
-        row = RateLimit.objects.filter(pk=_pk(object_id)).first()
-        if row is None:
-            raise Http404
-        from policies import services
-
-        return _delete(
-            self,
-            request,
-            row,
-            f"Limit {row}",
-            "It stops counting at once.",
-            services.delete_limit,
-            "admin:policies_ratelimit_changelist",
-        )
+    def deletion(self, thing: RateLimit) -> tuple[str, str, Callable[..., Any]]:
+        """What changes with it."""
+        return f"Limit {thing}", "It stops counting at once.", services.delete_limit
