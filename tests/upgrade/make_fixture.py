@@ -41,9 +41,9 @@ HERE = Path(__file__).parent
 LEFT_OUT = ("postgres", "run")  # the server's folder, and sockets
 SEED = "3132333435363738393031323334353637383930"  # of the administrator's second factor
 SECOND_FACTOR = f"""
+from django.contrib.auth import get_user_model
 from django_otp.plugins.otp_totp.models import TOTPDevice
-from sentinel.models import User
-TOTPDevice.objects.create(user=User.objects.get(username="admin"), key={SEED!r}, name="phone", confirmed=True)
+TOTPDevice.objects.create(user=get_user_model().objects.get(username="admin"), key={SEED!r}, name="phone", confirmed=True)
 """
 
 

