@@ -13,7 +13,6 @@ from audit.journal.logger import Admission, RefusedRequest
 from proxy import outcomes
 from proxy.call import Record, State
 from proxy.http.refusals import refuse
-from proxy.mcp import message
 from proxy.upstreams.specs import UpstreamSpec, Way
 from proxy.upstreams.transports.base import Broken, Busy, Unreachable, UpstreamError
 from tests.proxy.fake_transport import Scene, made
@@ -23,13 +22,9 @@ CALL = b'{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x"%s}}'
 
 def answer(installation: str, upstream: str = "", *, body: bytes = CALL % b"", reason: str = "no_rule", **known: Any):
     """What a call with this body is told when it is refused."""
-    read = message.read(body)
-    call: Any = SimpleNamespace(
-        message=read, known=read.known, rpc_id=b"7", session=b"", link=None, era=None, principal=object(), executed=False,
-        reason=reason, outcome="",
-        spec=SimpleNamespace(refusals=upstream),
-    )  # fmt: skip
-    vars(call).update(known)
+    spec: Any = SimpleNamespace(refusals=upstream)
+    given = {"rpc_id": b"7", "principal": object(), "spec": spec} | known
+    call = made(body, state=State.INTENDED, reason=reason, **given)
     gateway: Any = SimpleNamespace(config=SimpleNamespace(refusals=installation))
     found = outcomes.answer_for(gateway, call, refuse(reason, call=call), "0198-x")
     value = json.loads(found.body)
