@@ -368,7 +368,7 @@ def decision(call: Call) -> dict[str, Any]:
 
 def ran(call: Call) -> bool | None:
     """Say whether the upstream did what it was asked: no when it was not sent or refused it itself, None when nobody knows."""
-    if not call.executed or call.reason == UPSTREAM_REFUSED:
+    if call.state < State.SENT or call.reason == UPSTREAM_REFUSED:
         return False
     if call.record == Record.LOST and call.refusal is not None:
         return (call.refusal.data or {}).get("executed")  # as was known before the log failed

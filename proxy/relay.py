@@ -14,6 +14,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
+from audit.events.event import Event
 from audit.redaction.sanitizer import MISSING
 from policies.engine.decide import decide
 from policies.engine.types import Context, Target
@@ -517,7 +518,7 @@ class _RelayedStream:
 # -- heads
 
 
-def _event(call: Call) -> Any:
+def _event(call: Call) -> Event:
     if call.event is None:
         raise RuntimeError("an answer is relayed only after an intent")
     return call.event

@@ -26,6 +26,7 @@ import uvicorn
 from django.conf import settings
 from django.db import close_old_connections
 
+from core.conf.settings import Config
 from core.ledger import Ledger
 from core.types import Receive, Scope, Send
 from policies.snapshot import loading
@@ -91,8 +92,8 @@ class Specs:
 class Host:
     """Serves transports to the workers."""
 
-    def __init__(self, config: Any = None, ledger: Ledger | None = None) -> None:
-        self._config = config or settings.SENTINEL
+    def __init__(self, config: Config | None = None, ledger: Ledger | None = None) -> None:
+        self._config: Config = config or settings.SENTINEL
         self.specs = Specs(self._config.dsn)
         self._problems: dict[str, str] = {}
         self.registry = registry.UpstreamRegistry(self.specs, self._config, hosted=False, ledger=ledger)

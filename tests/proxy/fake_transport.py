@@ -48,12 +48,10 @@ EVENTS = b"text/event-stream"
 PEPPERS = {1: b"p" * 32}
 POLICY = """
 roles:
-  user: {allow: ["crm.get", "crm.get_more", "crm.limited", "crm.@prompt:*"]}
-  nobody: {allow: ["other.*"]}
+  user: {allow: ["@crm/get", "@crm/get_more"]}
+  nobody: {allow: ["@other/*"]}
 rules:
-  - {name: not this one, effect: deny, roles: [user], target: "crm.get_more", message: "Ask the desk instead."}
-rate_limits:
-  per_tool: {overrides: {crm.limited: {requests: 1, window_seconds: 60}}}
+  - {name: not this one, effect: deny, roles: [user], tool: get_more, reason: "Ask the desk instead."}
 """
 
 
@@ -299,11 +297,10 @@ class Seen:
         self.status, self.body, self.ended, self.order = client.status, client.body, client.ended, order
         self.headers = dict(client.headers)
         self.call = calls[0] if calls else None
-        assert len(calls) <= 1 and len([each for each in events if not _asked(each)]) == len(calls), (
-            "one event for each"
-        )
         self.events = [each.as_record() for each in events]
-        self.event = next((each.as_record() for each in events if not _asked(each)), {})
+        mine = [each for each in self.events if calls and each["id"] == calls[0].id]
+        assert len(calls) == len(mine) <= 1, "one event for each"
+        self.event = mine[0] if mine else {}
         self.decision = _json(self.event.get("decision"))
         self.details = _json(self.event.get("details"))
 
@@ -331,11 +328,7 @@ def _json(value: Any) -> Any:
     return json.loads(value) if isinstance(value, str) else value or {}
 
 
-def _asked(made: Any) -> bool:
-    return "asked_on" in _json(made.as_record().get("details"))
-
-
-def call(name: str = "get", *, rpc_id: Any = 7, **arguments: Any) -> bytes:
+def call(name: str = "get", /, *, rpc_id: Any = 7, **arguments: Any) -> bytes:
     """A `tools/call`."""
     return request("tools/call", {"name": name, "arguments": arguments}, rpc_id=rpc_id)
 
@@ -414,8 +407,10 @@ class Scene:
             "path": f"/mcp/{slug}",
         }
         exchange = Exchange({**described, **dict(scope)}, client.receive, client.send)
-        before = len(self.calls), len(self.log.events), len(self.order)
-        waiting = asyncio.ensure_future(self._meanwhile(meanwhile, after, before[2])) if meanwhile is not None else None
+        events, begun = len(self.log.events), len(self.order)
+        waiting = None
+        if meanwhile is not None:
+            waiting = asyncio.ensure_future(self._meanwhile(meanwhile, after, begun, exchange))
         try:
             async with asyncio.timeout(5):
                 await handle(self.gateway, exchange, endpoint=endpoint, slug=slug)
@@ -423,16 +418,17 @@ class Scene:
             exchange.close()
             if waiting is not None:
                 waiting.cancel()
-        assert not self.gateway.calls and not self.gateway.stream_count, "nothing is left behind"
-        seen = Seen(client, self.calls[before[0] :], self.log.events[before[1] :], self.order[before[2] :])
-        assert not self.calls or seen.call is None or seen.call.record is not Record.OPEN, "every end is settled"
-        return seen
+        mine = [each for each in self.calls if each.exchange.scope is exchange.scope]
+        for each in mine:
+            assert each not in self.gateway.calls and each not in self.gateway.streams.get(each.key_id, ())
+            assert each.record is not Record.OPEN, "every end is settled"
+        return Seen(client, mine, self.log.events[events:], self.order[begun:])
 
-    async def _meanwhile(self, act: Callable[[Call], Any], after: str, begun: int) -> None:
+    async def _meanwhile(self, act: Callable[[Call], Any], after: str, begun: int, exchange: Exchange) -> None:
         until = time.monotonic() + 5
         while after not in self.order[begun:] and time.monotonic() < until:
             await asyncio.sleep(0)
-        (found,) = self.gateway.calls
+        found = next(each for each in self.gateway.calls if each.exchange.scope is exchange.scope)
         done = act(found)
         if inspect.isawaitable(done):
             await done

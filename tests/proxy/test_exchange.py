@@ -103,3 +103,76 @@ def test_loops_do_not_forget_each_others_exchanges() -> None:
     for thread in threads:
         thread.join()
     assert states == ["timed_out"] * 3
+
+
+class Reader(Client):
+    """A client that reads what it is sent, until it has left."""
+
+    def __init__(self, gone_after: int = 99) -> None:
+        super().__init__(BODY)
+        self.said: list[Any] = []
+        self.left = gone_after
+
+    async def send(self, message: Any) -> None:
+        if len(self.said) >= self.left:
+            raise ConnectionResetError
+        self.said.append(message)
+
+
+async def test_an_answer_has_one_head_then_a_body_then_nothing() -> None:
+    made = exchange(Reader())
+    for early in (made.write(b"x"), made.finish()):
+        with pytest.raises(RuntimeError):
+            await early
+    await made.start(200, [])
+    with pytest.raises(RuntimeError):
+        await made.start(200, [])
+    await made.write(b"x")
+    await made.finish()
+    for late in (made.start(200, []), made.write(b"x"), made.finish(), made.answer(200, [], b"")):
+        with pytest.raises(RuntimeError):
+            await late
+    assert made.started and made.finished and made.sent_bytes == 1
+    made.end("server_stopping")
+    assert not made.ended_by, "what is over is not ended"
+
+
+async def test_what_is_closed_says_nothing_more() -> None:
+    made = exchange(Reader())
+    made.close()
+    with pytest.raises(RuntimeError):
+        await made.start(200, [])
+
+
+@pytest.mark.parametrize("reason", ["", "server_stopping"])
+async def test_a_client_that_leaves_at_the_head_has_left(reason: str) -> None:
+    made = exchange(Reader(0))
+    made.ended_by = reason
+    with pytest.raises(Departed, match=reason or "client_gone"):
+        await made.answer(200, [], b"x")
+    assert made.started and not made.finished and made.ended_by == (reason or "client_gone")
+
+
+async def test_and_within_the_body(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = exchange(Reader(1))
+    await made.answer(200, [], b"x")  # the last piece: nobody is told any more
+    assert made.finished and made.ended_by == "client_gone"
+    made = exchange(Reader(2))
+    with pytest.raises(Departed):
+        await made.start(200, [])
+        await made.write(b"x" * module.PIECE * 3)
+    assert made.ended_by == "client_gone"
+
+
+async def test_a_client_that_does_not_read_is_as_good_as_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WRITE_TIMEOUT", 0.05)
+
+    class Full(Reader):
+        async def send(self, message: Any) -> None:
+            if message["type"] == "http.response.body":
+                await asyncio.sleep(5)
+
+    made = exchange(Full())
+    await made.start(200, [])
+    with pytest.raises(Departed, match="client_gone"):
+        await made.write(b"x")
