@@ -157,4 +157,4 @@ class RedactionRuleAdmin(Pages):
             "problems": [],
             "back": "admin:audit_redactionrule_changelist",
         }
-        return render(request, "admin/policies/delete.html", context)
+        return render(request, "admin/delete.html", context)

@@ -12,6 +12,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import URLPattern, path
 
+from core import registry
 from core.access.actors import actor
 from core.admin.base import Pages, asked
 from policies.admin import explain
@@ -79,6 +80,7 @@ class RoleAdmin(Pages):
             "roles": roles,
             "rows": preview.matrix(roles, tools, preview.policy()),
             "text": text,
+            "upstreams": registry.upstreams_page(user=request.user),
         }
         return render(request, "admin/policies/matrix.html", context)
 
@@ -171,7 +173,7 @@ def _delete(page: Any, request: HttpRequest, row: Any, name: str, about: str, se
         "problems": problems,
         "back": back,
     }
-    return render(request, "admin/policies/delete.html", context)
+    return render(request, "admin/delete.html", context)
 
 
 @admin.register(Rule)
@@ -287,7 +289,7 @@ class RuleAdmin(Pages):
             "problems": problems,
             "may_change": may,
             "may_delete": rule is not None and self.has_delete_permission(request),
-            "known": _known(self),
+            "known": registry.suggestions(),
         }
         return render(request, "admin/policies/rule.html", context)
 
@@ -302,11 +304,6 @@ class RuleAdmin(Pages):
             self, request, row, f"Rule {row}", "What only this rule allowed is denied at once; what only this rule denied may be allowed.",
             services.delete_rule, "admin:policies_rule_changelist",
         )  # fmt: skip
-
-
-def _known(page: Any) -> dict[str, list[tuple[str, str]]]:
-    ask = getattr(page.admin_site, "suggestions", None)
-    return ask() if ask else {}
 
 
 def _problems(spec: RuleSpec) -> list[str]:

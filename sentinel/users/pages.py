@@ -161,7 +161,7 @@ class OwnPasswordForm(PasswordChangeForm):
     def __init__(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.request = request
-        self.coded = not reauthentication.proved(request) and reauthentication.asks_code(request.user)
+        self.coded = not reauthentication.proved(request) and second_factor.enrolled(request.user)
         if not self.coded:
             del self.fields["own_code"]
 
