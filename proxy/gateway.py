@@ -39,7 +39,7 @@ JUDGED_AT_ONCE = 50
 
 
 class Gateway:
-    """The worker's state; built once per process by sentinel.asgi and handed to every call."""
+    """The worker's state; built once per process by whoever wires the packages, and handed to every call."""
 
     def __init__(
         self,

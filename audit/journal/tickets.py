@@ -1,6 +1,6 @@
 """Claims on the safety of what was queued, and what is raised when it is not safe.
 
-AuditUnavailable            the log cannot take this (503, Retry-After)
+AuditUnavailable            the log cannot take this; what is answered then is the caller's matter
 +-- JournalUnavailable      the device failed, or a frame's sync did
     +-- JournalFull         no room for another call and its outcome
 """
@@ -19,10 +19,6 @@ __all__ = ["AuditUnavailable", "Done", "JournalFull", "JournalUnavailable", "Tic
 
 class AuditUnavailable(Exception):
     """The log cannot take an event now; nothing may be executed."""
-
-    status = 503
-    reason = "audit_unavailable"
-    retry_after = 1
 
 
 class JournalUnavailable(AuditUnavailable):
