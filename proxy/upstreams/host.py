@@ -26,6 +26,7 @@ import uvicorn
 from django.conf import settings
 from django.db import close_old_connections
 
+from core.conf.settings import Config
 from core.db import connect
 from core.ledger import Ledger
 from policies.snapshot import loading
@@ -95,7 +96,7 @@ class Specs:
 class Host:
     """Serves transports to the workers."""
 
-    def __init__(self, config: Any = None, ledger: Ledger | None = None) -> None:
+    def __init__(self, config: Config | None = None, ledger: Ledger | None = None) -> None:
         self._config = config or settings.SENTINEL
         self.specs = Specs(self._config.dsn)
         self._problems: dict[str, str] = {}

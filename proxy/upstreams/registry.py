@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from django.conf import settings
 
+from core.conf.settings import Config
 from core.ledger import Ledger
 from proxy.upstreams.egress import BadUrl, Egress, parse_url
 from proxy.upstreams.specs import UpstreamSpec, Way, load, spec_of
@@ -53,12 +54,12 @@ class UnusableUpstream:
         """Do nothing."""
 
 
-def host_folder(config: Any) -> Path:
+def host_folder(config: Config) -> Path:
     """Give the folder of the socket on which the host process serves transports that all workers share."""
-    return Path(config.var) / "run"
+    return config.var / "run"
 
 
-def limits_of(way: Way, config: Any) -> TransportLimits:
+def limits_of(way: Way, config: Config) -> TransportLimits:
     """Give the limits of a way: its own, or the installation's."""
     return TransportLimits(
         connect=way.connect_timeout or config.connect_timeout,
@@ -71,13 +72,13 @@ def limits_of(way: Way, config: Any) -> TransportLimits:
     )
 
 
-def ledger_of(config: Any) -> Ledger:
+def ledger_of(config: Config) -> Ledger:
     """Give what counts the bytes that wait in one process, as configured."""
     return Ledger(config.buffer_bytes, max(config.buffer_bytes_per_key, config.max_answer_bytes))
 
 
 def build_transport(
-    spec: UpstreamSpec, config: Any = None, *, hosted: bool = False, ledger: Ledger | None = None
+    spec: UpstreamSpec, config: Config | None = None, *, hosted: bool = False, ledger: Ledger | None = None
 ) -> Transport:
     """Make the transport of a spec, without its guard; `hosted` has what is shared live in the host process."""
     config = config or settings.SENTINEL
@@ -115,7 +116,7 @@ class UpstreamRegistry:
     """One worker's upstreams and their transports."""
 
     def __init__(
-        self, source: Source, config: Any = None, *, hosted: bool | None = None, ledger: Ledger | None = None
+        self, source: Source, config: Config | None = None, *, hosted: bool | None = None, ledger: Ledger | None = None
     ) -> None:
         self._source = source
         self._config = config or settings.SENTINEL
