@@ -1,4 +1,4 @@
-"""The base of every model's pages in the admin, typed for the checker and plain for Python."""
+"""The base of the pages in the admin: those of a model, typed for the checker and plain for Python, and those of none."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
-from django.http import HttpRequest, QueryDict
+from django.http import HttpRequest, HttpResponse, QueryDict
+from django.shortcuts import render
 
-__all__ = ["Pages", "asked"]
+__all__ = ["Pages", "asked", "page"]
 
 LONGEST = 200
 # What lists are sent beside their conditions.
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 
 else:
     Pages = admin.ModelAdmin
+
+
+def page(request: HttpRequest, template: str, context: dict[str, Any], status: int = 200) -> HttpResponse:
+    """Render a page that is no model's, with what all pages of the admin need."""
+    return render(request, template, admin.site.each_context(request) | context, status=status)
 
 
 def asked(

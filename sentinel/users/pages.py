@@ -22,7 +22,7 @@ from audit.services.acts import record
 from core.access import reauthentication
 from core.access.reauthentication import ProofForm
 from core.admin import once
-from sentinel.site.pages import page
+from core.admin.base import page
 from sentinel.users import qr, second_factor
 
 SHOWN = "recovery_codes"
