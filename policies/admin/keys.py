@@ -99,10 +99,6 @@ class ApiKeyAdmin(Pages):
         """Whether this person may rotate and revoke."""
         return bool(request.user.has_perm("policies.revoke_apikey"))
 
-    def grantable(self, request: HttpRequest) -> list[str]:
-        """Return the duties this person may give to a key: nobody grants more than they hold."""
-        return [duty.name for duty in duties.grantable(request.user)]
-
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         """List keys by state."""
         if not self.has_view_permission(request):
@@ -148,7 +144,7 @@ class ApiKeyAdmin(Pages):
         """Create a key, and show its secret this once."""
         if not self.has_add_permission(request):
             raise PermissionDenied
-        grantable = self.grantable(request)
+        grantable = duties.grantable(request.user)
         form = NewKeyForm(request.POST or None, duties=grantable, initial={"role": _first_role(request)})
         if request.method == "POST" and form.is_valid():
             from policies import services
@@ -271,7 +267,7 @@ class ApiKeyAdmin(Pages):
 
     def holds_enough(self, request: HttpRequest, key: ApiKey) -> bool:
         """Whether this person may handle the key's secret: an administrative key is worth its duty."""
-        return not key.duty or key.duty in self.grantable(request)
+        return not key.duty or key.duty in duties.grantable(request.user)
 
     def rotate_view(self, request: HttpRequest, key_id: UUID) -> HttpResponse:
         """Give a key a new secret."""

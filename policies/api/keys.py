@@ -71,7 +71,7 @@ class _KeyView(ApiView):
 
     def may_hold(self, duty: str | None) -> None:
         """Refuse whoever would handle more than they hold: an administrative key is worth its duty."""
-        if duty and duty not in [one.name for one in duties.grantable(self.request.user)]:
+        if duty and duty not in duties.grantable(self.request.user):
             raise Problem("permission_denied", f"Only who holds all that the duty {duty} holds may do this.")
 
     def live(self, key_id: UUID) -> ApiKey:
