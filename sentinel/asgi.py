@@ -36,7 +36,7 @@ processes.close()  # under Daphne nothing else has
 
 
 class Application:
-    """The outermost ASGI callable; no exception leaves it."""
+    """The outermost ASGI callable; what keeps the gateway from starting is raised to the server, and the next request tries again."""
 
     def __init__(self) -> None:
         self._starting: asyncio.Task[None] | None = None

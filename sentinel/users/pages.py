@@ -31,8 +31,7 @@ SHOWN = "recovery_codes"
 def ask(request: HttpRequest) -> HttpResponseBase:
     """Set an authenticator up, or give the second factor where one is owed."""
     user: Any = request.user
-    confirmed = TOTPDevice.objects.filter(user_id=user.pk, confirmed=True).exists()
-    if confirmed:
+    if second_factor.enrolled(user):
         return _own(request) if user.is_verified() else _give(request)
     return _set_up(request)
 
