@@ -11,7 +11,6 @@ from urllib.parse import urlencode
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from django.contrib import admin
 from django.db import OperationalError, connection, transaction
 from django.http import QueryDict
 from django.utils import timezone
@@ -19,6 +18,7 @@ from django.utils.dateparse import parse_datetime
 
 from audit.events import act_kinds, tool_errors
 from audit.models import Outcome
+from core import registry
 from core.ids import uuid7_floor
 
 __all__ = ["FIELDS", "PRESETS", "Chip", "Filters", "absolute", "of_form", "pattern"]
@@ -287,8 +287,7 @@ def pattern(text: str) -> str:
 
 def resolve(names: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
     """Return the ids of all keys with these names or prefixes, and the names that neither a key nor any event has."""
-    ask = getattr(admin.site, "keys_named", None)  # the site knows the other applications
-    found: list[tuple[str, str, str]] = ask(names) if ask else []
+    found = registry.keys_named(names)
     present = {word for _, name, prefix in found for word in (name, prefix)}
     lacking = [name for name in names if name not in present and not _in_events(name)]
     return tuple(sorted({id_ for id_, _, _ in found})), lacking

@@ -7,6 +7,7 @@ cancels the job: whoever works on it sees at the next step that it is gone. A pr
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -19,12 +20,27 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from django.conf import settings
+from django.core.management.base import BaseCommand, CommandParser
 from django.db import DatabaseError, connection, models
 from django.utils import timezone
 
+from core import processes
 from core.conf import environ
 
-__all__ = ["GONE", "STATES", "Job", "JobCancelled", "alive", "beating", "claim", "end", "settle", "start", "step"]
+__all__ = [
+    "GONE",
+    "STATES",
+    "Job",
+    "JobCancelled",
+    "JobCommand",
+    "alive",
+    "beating",
+    "claim",
+    "end",
+    "settle",
+    "start",
+    "step",
+]
 
 STATES = ("waiting", "running", "done", "failed")
 GONE = timedelta(seconds=60)  # silence after which whoever worked on it has ended
@@ -110,6 +126,28 @@ def end(kind: type[Job], job_id: UUID, state: str, **fields: Any) -> bool:
     now = timezone.now()
     open_rows = rows.filter(pk=job_id, state__in=("waiting", "running"))
     return bool(open_rows.update(state=state, finished_at=now, beat_at=now, **fields))
+
+
+class JobCommand(BaseCommand):
+    """A command that works on one job, out of the gateway's way; what it does is one function of the job's id."""
+
+    requires_system_checks = []
+    work: Callable[[UUID], object]
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Declare what it is told."""
+        parser.add_argument("job", type=UUID)
+        parser.add_argument("--parent", type=int, default=0, help="end with this process")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Work."""
+        processes.title(type(self).__module__.rpartition(".")[2])
+        # Told to stop, it still says how far it came, and takes an unfinished file away.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        if options["parent"]:
+            processes.end_with_parent(options["parent"])
+        os.nice(10)
+        self.work(options["job"])
 
 
 @contextmanager

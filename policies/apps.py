@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from django.apps import AppConfig
 
 
@@ -9,3 +11,24 @@ class PoliciesConfig(AppConfig):
     """Registers the policies application."""
 
     name = "policies"
+
+    def ready(self) -> None:
+        """Answer for keys and for what decisions are made of."""
+        from core import registry
+
+        registry.keys_named.answered_by(keys_named)
+        registry.key_page.answered_by(registry.page("admin:policies_apikey_change", "policies.view_apikey"))
+        registry.new_key_page.answered_by(registry.page("admin:policies_apikey_add", "policies.add_apikey"))
+        registry.explain_page.answered_by(registry.page("admin:policies_explain", "policies.explain_policy"))
+
+
+def keys_named(names: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Return all keys that have one of these names or prefixes: (id, name, prefix)."""
+    from django.db.models import Q
+
+    from policies.models import ApiKey
+
+    public = [name.rpartition("_")[2] for name in names]
+    keys = ApiKey.objects.filter(Q(name__in=names) | Q(public_id__in=public))
+    found = [(str(key.pk), key.name, key.prefix) for key in keys.only("pk", "name", "public_id")]
+    return [key for key in found if key[1] in names or key[2] in names]

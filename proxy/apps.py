@@ -16,10 +16,14 @@ class ProxyConfig(AppConfig):
     name = "proxy"
 
     def ready(self) -> None:
-        """Let policy know the tools' schemas without knowing this package."""
+        """Let others know tools and their schemas without knowing this package."""
+        from core import registry
         from policies.engine import schemas
 
         schemas.register(known_schemas, known_definition)
+        registry.known_tools.answered_by(known_tools)
+        registry.endpoint.answered_by(registry.page("/mcp/{}"))
+        registry.upstreams_page.answered_by(registry.page("admin:proxy_upstream_changelist", "proxy.view_upstream"))
 
 
 def known_schemas() -> Iterator[tuple[str, str, Mapping[str, Any]]]:
@@ -34,6 +38,26 @@ def known_schemas() -> Iterator[tuple[str, str, Mapping[str, Any]]]:
         schema = found.get("inputSchema") if isinstance(found, dict) else None
         if isinstance(schema, dict):
             yield slug, name, schema
+
+
+def known_tools(most: int) -> list[tuple[str, str, Any, bool]]:
+    """Return the tools that upstreams list: (upstream, tool, annotations, waits for approval)."""
+    from proxy.models import CatalogueItem
+
+    tools = CatalogueItem.objects.filter(kind="tool", present=True).order_by("upstream__slug", "name")
+    rows = tools.values_list("upstream__slug", "name", "definition", "status")[:most]
+    return [(slug, name, _annotations(definition), status == "quarantined") for slug, name, definition, status in rows]
+
+
+def _annotations(definition: str) -> dict[str, Any] | None:
+    """Return a tool's own hints, as far as they can be read."""
+    import json
+
+    try:
+        found = json.loads(definition).get("annotations")
+    except (ValueError, AttributeError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def known_definition(kind: str, upstream: str, name: str) -> KnownTarget:

@@ -77,7 +77,7 @@ class UserAdmin(Pages):
         """Add a person."""
         if not self.has_add_permission(request):
             raise PermissionDenied
-        grantable = [duty.name for duty in duties.grantable(request.user)]
+        grantable = duties.grantable(request.user)
         form = NewPersonForm(request.POST or None, grantable=grantable, initial={"is_active": True, "time_zone": "UTC"})
         proof = ProofForm(request)
         if request.method == "POST" and form.is_valid() and proof.is_valid():
@@ -102,7 +102,7 @@ class UserAdmin(Pages):
             raise PermissionDenied
         user = self.one(object_id)
         may = self.has_change_permission(request) and not self.above(request, user)
-        grantable = [duty.name for duty in duties.grantable(request.user)]
+        grantable = duties.grantable(request.user)
         before = shown(user)
         form = PersonForm(request.POST or None, instance=user, grantable=grantable)
         proof = ProofForm(request)

@@ -21,7 +21,7 @@ from django.core.asgi import get_asgi_application
 django_application: Any = get_asgi_application()  # its types know only scopes and messages that are dicts
 
 from core import processes  # noqa: E402
-from core.api.problems import Problem  # noqa: E402 - Django's settings and apps come first
+from core.api.problems import MEDIA_TYPE, Problem  # noqa: E402 - Django's settings and apps come first
 from core.types import Receive, Scope, Send  # noqa: E402
 from proxy.consumer import McpConsumer, matches  # noqa: E402
 from proxy.http.credentials import take_query_credentials  # noqa: E402
@@ -36,7 +36,7 @@ processes.close()  # under Daphne nothing else has
 
 
 class Application:
-    """The outermost ASGI callable; no exception leaves it."""
+    """The outermost ASGI callable; what keeps the gateway from starting is raised to the server, and the next request tries again."""
 
     def __init__(self) -> None:
         self._starting: asyncio.Task[None] | None = None
@@ -116,13 +116,7 @@ def _bounded(scope: Scope, receive: Receive, send: Send) -> Receive:
                 return message
             refused = True
             problem = Problem("too_large", f"A body has at most {limit} bytes.")
-            body = json.dumps(problem.as_dict(scope.get("path", ""))).encode()
-            headers = [
-                (b"content-type", b"application/problem+json"),
-                (b"content-length", b"%d" % len(body)),
-            ]
-            await send({"type": "http.response.start", "status": 413, "headers": headers})
-            await send({"type": "http.response.body", "body": body})
+            await _refuse(send, problem, scope.get("path", ""))
         return {"type": "http.disconnect"}
 
     return bounded
@@ -133,16 +127,18 @@ def _host_is_ours(scope: Scope) -> bool:
     return not hosts or host_allowed(hosts, settings.SENTINEL.allowed_hosts)
 
 
+async def _refuse(send: Send, problem: Problem, path: str = "") -> None:
+    headers = [(b"content-type", MEDIA_TYPE.encode())]
+    await health.answer(send, problem.status, headers, json.dumps(problem.as_dict(path)).encode())
+
+
 async def _bad_host(send: Send) -> None:
     """Refuse what is meant for another host before Django writes a page and a traceback about it."""
     from sentinel.server.http_protocol import refused  # where it serves; other servers have no use for it
 
     refused["bad_host"] += 1
     log.warning("a request for a host that is not this gateway's was refused")
-    body = json.dumps(Problem("malformed", "The Host header does not name this gateway.").as_dict()).encode()
-    headers = [(b"content-type", b"application/problem+json"), (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": 400, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await _refuse(send, Problem("malformed", "The Host header does not name this gateway."))
 
 
 async def _json_404(send: Send) -> None:

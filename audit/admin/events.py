@@ -25,6 +25,7 @@ from audit.models import AuditEvent, OpenCall, Outcome
 from audit.reasons import words
 from audit.search import BUDGET_MS, search
 from audit.services.acts import record
+from core import registry
 from core.admin.base import Pages
 from core.ids import uuid7_floor
 
@@ -34,12 +35,6 @@ PAGE = 50
 # How events end whose requests policy was asked about.
 DECIDED = ("allowed", "denied", "limited", "upstream_error", "cancelled", "interrupted")
 LONGER_MS = 2_000.0  # for those who ask for it: how long a search for something rare may take
-
-
-def suggestions() -> dict[str, list[tuple[str, str]]]:
-    """Return what filters may be filled with: (value, label) by parameter; the site knows the other applications."""
-    ask = getattr(admin.site, "suggestions", None)
-    return ask() if ask else {}
 
 
 @admin.register(AuditEvent)
@@ -94,7 +89,7 @@ class AuditEventAdmin(Pages):
         asked = of_form(request.GET)
         if asked is not None:
             return HttpResponseRedirect(f"{place}?{asked.urlencode()}")
-        known = suggestions()
+        known = registry.suggestions()
         filters = Filters.read(request.GET, besides=("before", "after", "longer"))
         problems = list(filters.problems)
         before, after = _cursor(request, "before", problems), _cursor(request, "after", problems)
@@ -128,7 +123,9 @@ class AuditEventAdmin(Pages):
             "newer": filters.query(after=found.newer) if found.newer else "",
             "newest": filters.query() if before or after else "",
             "can_export": request.user.has_perm("audit.export_auditevent"),
-            "views": _views(self.admin_site, request),
+            "views": registry.saved_views(request.user),
+            "save_view": registry.save_view_page(),
+            "new_key": registry.new_key_page(user=request.user),
             "clear": "" if filters.empty else place,
             # Links of the cells, as far as they are the same in every line.
             "place": place,
@@ -182,15 +179,10 @@ class AuditEventAdmin(Pages):
             "neighbours": _neighbours(event),
             "explain": _explain_link(request, event),
             "links": _links(event),
+            "key_page": registry.key_page(event.api_key_id, user=request.user) if event.api_key_id else "",
             "joined": _joined(details),
         }
         return render(request, "admin/audit/event.html", context)
-
-
-def _views(site: Any, request: HttpRequest) -> list[tuple[str, str, int]]:
-    """Return the views this person has saved: (name, query, id); the site keeps them."""
-    ask = getattr(site, "saved_views", None)
-    return ask(request.user) if ask else []
 
 
 def _json(value: Any) -> str:
@@ -280,12 +272,7 @@ def _joined(details: dict[str, Any]) -> list[tuple[str, UUID]]:
 
 
 def _explain_link(request: HttpRequest, event: Any) -> str:
-    if not request.user.has_perm("policies.explain_policy") or event.outcome not in DECIDED or not event.target_kind:
+    if event.outcome not in DECIDED or not event.target_kind:
         return ""
-    from django.urls import NoReverseMatch
-
-    try:
-        url = reverse("admin:policies_explain")
-    except NoReverseMatch:
-        return ""
-    return f"{url}?event={event.id}"
+    url = registry.explain_page(user=request.user)
+    return url and f"{url}?event={event.id}"

@@ -21,7 +21,7 @@ from audit.export.stream import FORMATS, PERMISSIONS, as_file, stream
 from audit.filters import Filters, absolute
 from audit.models import ExportJob
 from audit.services.acts import record
-from core import jobs
+from core import jobs, registry
 from core.access import sessions
 from core.access.actors import actor
 
@@ -32,9 +32,7 @@ MOST_SHOWN = 20
 def page(request: HttpRequest) -> HttpResponse:
     """Ask for the format and say what will be in the file."""
     _demand(request)
-    from audit.admin.events import suggestions
-
-    return _ask(request, Filters.read(request.GET), suggestions())
+    return _ask(request, Filters.read(request.GET), registry.suggestions())
 
 
 def download(request: HttpRequest) -> HttpResponseBase:
@@ -166,9 +164,7 @@ def _query(job: ExportJob) -> Any:
 
 
 def _labels() -> dict[str, str]:
-    from audit.admin.events import suggestions
-
-    return dict(suggestions().get("key", []))
+    return dict(registry.suggestions().get("key", []))
 
 
 def _place(view: str) -> str:

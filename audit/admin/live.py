@@ -21,6 +21,7 @@ from django.utils import timezone
 from audit.filters import Filters
 from audit.models import Outcome
 from audit.search import COLUMNS, EventLine
+from core import registry
 from core.access import sessions
 from core.ids import uuid7
 
@@ -37,9 +38,7 @@ def page(request: HttpRequest) -> HttpResponse:
     """Show the page that follows the log."""
     if not request.user.has_perm("audit.view_auditevent"):
         raise PermissionDenied
-    from audit.admin.events import suggestions
-
-    known = suggestions()
+    known = registry.suggestions()
     filters = Filters.read(request.GET)
     context = {
         **admin.site.each_context(request),

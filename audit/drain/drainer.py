@@ -27,7 +27,7 @@ from audit.drain import resumption
 from audit.drain.store import Moved, drain_outbox, store_batch
 from audit.journal import retention
 from audit.journal.reader import BootReader, Mark, live_boot, read_mark, segments_of, writers_in
-from core.watchdog import Watchdog, connect, connection_parameters
+from core.db import connect, connection_parameters
 
 __all__ = ["Drainer", "drain_at_hand", "drainer_runs", "read_status"]
 
@@ -39,6 +39,7 @@ Dsn = str | dict[str, Any] | Callable[[], dict[str, Any]]
 # Between rounds that leave nothing behind: a batch has a price of its own (locks, statements, a commit), and nobody sees the
 # difference between an event that is a tenth and one that is a quarter of a second old. docs/adr/0006 has figures.
 POLL_SECONDS = 0.2
+STATEMENT_SECONDS = 15  # longer than this nothing takes that is in order
 REPORT_SECONDS = 1.0
 SWEEP_SECONDS = 60.0
 SETTLE_SECONDS = 1.0
@@ -109,7 +110,7 @@ class Drainer:
         self.status = DrainStatus()
         self._boots: dict[tuple[str, int], Boot] = {}
         self._connection: psycopg.Connection[Any] | None = None
-        self._watchdog = Watchdog(transaction_seconds)
+        self._patience = transaction_seconds
         self._next_report = self._next_sweep = self._next_partitions = self._next_settle = 0.0
         if not housekeeping:
             self._next_sweep = self._next_partitions = math.inf
@@ -209,12 +210,11 @@ class Drainer:
                 if boot.frame < 0:
                     self._read_positions(connection, boots)
                 worked |= self._drain(connection, boot)
-        with self._watchdog.over(connection):
-            stored = drain_outbox(connection, self.own)
-            if now >= self._next_settle or self._resumed:
-                self._next_settle, self._resumed = now + SETTLE_SECONDS, False
-                behind = any(self._has_work(boot) for boot in boots)
-                stored += resumption.settle(connection, self.own, caught_up=not behind)
+        stored = drain_outbox(connection, self.own)
+        if now >= self._next_settle or self._resumed:
+            self._next_settle, self._resumed = now + SETTLE_SECONDS, False
+            behind = any(self._has_work(boot) for boot in boots)
+            stored += resumption.settle(connection, self.own, caught_up=not behind)
         self.status.rows += stored
         worked |= stored > 0
         if now >= self._next_partitions:
@@ -259,8 +259,7 @@ class Drainer:
         if not items and not at_end:
             return False
         try:
-            with self._watchdog.over(connection):
-                made, position = store_batch(connection, boot.writer, boot.boot, boot.frame, items, at_end, self.own)
+            made, position = store_batch(connection, boot.writer, boot.boot, boot.frame, items, at_end, self.own)
         except Moved:
             boot.frame = -1
             return True
@@ -279,9 +278,13 @@ class Drainer:
 
     # -- the database -------------------------------------------------------------------------------------------------
 
+    def _connect(self, where: Dsn) -> psycopg.Connection[Any]:
+        found = where() if callable(where) else where
+        return connect(found, "sentinel-drainer", seconds=STATEMENT_SECONDS, patience=self._patience)
+
     def _connected(self) -> psycopg.Connection[Any]:
         if self._connection is None or self._connection.closed:
-            self._connection = connect(self.dsn() if callable(self.dsn) else self.dsn)
+            self._connection = self._connect(self.dsn)
             for boot in self._boots.values():
                 boot.frame, boot.closed = -1, False  # another database may answer now, or the same one, restored
         return self._connection
@@ -300,12 +303,11 @@ class Drainer:
 
     def _read_positions(self, connection: psycopg.Connection[Any], boots: list[Boot]) -> None:
         """Learn what is stored: after a reconnection, and now and then in case the database went back in time."""
-        with self._watchdog.over(connection):
-            rows = connection.execute(
-                "SELECT writer, boot, frame, seq, closed_at IS NOT NULL FROM audit_writerposition"
-                " WHERE writer = ANY(%s) AND boot = ANY(%s)",
-                ([boot.writer for boot in boots], [boot.boot for boot in boots]),
-            ).fetchall()
+        rows = connection.execute(
+            "SELECT writer, boot, frame, seq, closed_at IS NOT NULL FROM audit_writerposition"
+            " WHERE writer = ANY(%s) AND boot = ANY(%s)",
+            ([boot.writer for boot in boots], [boot.boot for boot in boots]),
+        ).fetchall()
         stored = {(writer, number): rest for writer, number, *rest in rows}
         for boot in boots:
             boot.frame, boot.seq, boot.closed = stored.get((boot.writer, boot.boot), (0, 0, False))
@@ -318,7 +320,7 @@ class Drainer:
             if boot.live and boot.mark is not None and boot.frame > 0
         ]
         if news:
-            with self._watchdog.over(connection), connection.transaction(), connection.cursor() as cursor:
+            with connection.transaction(), connection.cursor() as cursor:
                 cursor.executemany(
                     "UPDATE audit_writerposition SET reported_frame = greatest(reported_frame, %s),"
                     " reported_seq = greatest(reported_seq, %s), reported_at = now() WHERE writer = %s AND boot = %s",
@@ -332,10 +334,9 @@ class Drainer:
 
         self.status.alarms = []
         try:
-            with self._watchdog.over(connection):
-                partitions.ahead(connection)
-                rollups.forget(connection)
-                self.status.default_rows = partitions.default_rows(connection)
+            partitions.ahead(connection)
+            rollups.forget(connection)
+            self.status.default_rows = partitions.default_rows(connection)
             if self.status.default_rows:
                 self.status.alarms.append(f"{self.status.default_rows} events are in the default partition")
             if self.retention_days:
@@ -349,7 +350,7 @@ class Drainer:
 
         owner = connection
         if self.owner_dsn:
-            owner = connect(self.owner_dsn() if callable(self.owner_dsn) else self.owner_dsn)
+            owner = self._connect(self.owner_dsn)
         try:
             dropped = partitions.drop_old(owner, self.retention_days)
         except psycopg.errors.InsufficientPrivilege:

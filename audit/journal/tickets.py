@@ -1,6 +1,6 @@
 """Claims on the safety of what was queued, and what is raised when it is not safe.
 
-AuditUnavailable            the log cannot take this
+AuditUnavailable            the log cannot take this; what is answered then is the caller's matter
 +-- JournalUnavailable      the device failed, or a frame's sync did
     +-- JournalFull         no room for another call and its outcome
 """

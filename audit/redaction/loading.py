@@ -16,6 +16,7 @@ from django.db import DatabaseError, connections, transaction
 
 from audit.redaction import sanitizer
 from audit.redaction.rules import PatternError, RedactionRuleSet
+from core.db import connect
 
 __all__ = ["ensure", "follow", "load", "take"]
 
@@ -67,13 +68,7 @@ def _following(dsn: str, stop: threading.Event) -> None:
     told = ""
     while not stop.is_set():
         try:
-            with psycopg.connect(
-                dsn,
-                autocommit=True,
-                connect_timeout=5,
-                options="-c statement_timeout=5000",
-                application_name="mcp-sentinel redaction rules",
-            ) as connection:
+            with connect(dsn, "mcp-sentinel redaction rules", seconds=5) as connection:
                 while True:
                     try:
                         load(connection)

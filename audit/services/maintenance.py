@@ -21,7 +21,7 @@ from audit.drain.store import store_rows
 from audit.drain.verify import VerificationReport, verify
 from audit.services.acts import record_act
 from core.access.actors import Actor
-from core.watchdog import connect, connection_parameters
+from core.db import connect, connection_parameters
 
 __all__ = [
     "NoSuchEvent",
@@ -37,7 +37,7 @@ __all__ = [
 @contextmanager
 def database(using: str = "default") -> Iterator[psycopg.Connection[Any]]:
     """Open a connection of one's own; statements may take their time."""
-    with connect(connection_parameters(using), "-c timezone=UTC -c lock_timeout=5000") as connection:
+    with connect(connection_parameters(using), "mcp-sentinel maintenance", seconds=None) as connection:
         yield connection
 
 

@@ -87,12 +87,12 @@ DUTIES: dict[str, Duty] = {
 }
 
 
-def grantable(user: Any) -> list[Duty]:
+def grantable(user: Any) -> list[str]:
     """Return the duties that `user` may give to others: nobody grants more than they hold."""
     if user.is_superuser:
-        return list(DUTIES.values())
+        return list(DUTIES)
     held = user.get_all_permissions()
-    return [duty for duty in DUTIES.values() if duty.permissions <= held]
+    return [name for name, duty in DUTIES.items() if duty.permissions <= held]
 
 
 def sync_groups(**kwargs: Any) -> None:

@@ -7,11 +7,12 @@ from datetime import timedelta
 from typing import Any
 
 from django import forms
-from django.contrib import admin
 from django.contrib.auth import authenticate
 from django.http import HttpRequest
 
-__all__ = ["LASTS", "ProofForm", "asks_code", "note", "proved"]
+from core import registry
+
+__all__ = ["LASTS", "ProofForm", "note", "proved"]
 
 LASTS = timedelta(minutes=10)
 KEY = "sentinel_proved_at"
@@ -26,12 +27,6 @@ def proved(request: HttpRequest) -> bool:
     """Whether the person of this session gave it a short while ago."""
     at = request.session.get(KEY)
     return isinstance(at, int) and 0 <= time.time() - at < LASTS.total_seconds()
-
-
-def asks_code(user: Any) -> bool:
-    """Whether a log-in asks this person for a second factor too; the site knows."""
-    ask = getattr(admin.site, "asks_code", None)
-    return bool(ask(user)) if ask else False
 
 
 class ProofForm(forms.Form):
@@ -61,7 +56,7 @@ class ProofForm(forms.Form):
         super().__init__(request.POST if answered else None)
         self.request = request
         self.needed = always or not proved(request)
-        self.coded = self.needed and asks_code(request.user)
+        self.coded = self.needed and registry.asks_code(request.user)
         if always:
             self.fields["own_password"].help_text = "Asked because this changes how you log in."
 
@@ -87,8 +82,7 @@ class ProofForm(forms.Form):
             return cleaned
         if self.coded:
             code = cleaned.get("own_code", "")
-            give: Any = getattr(admin.site, "give_code", None)
-            problem = give(self.request, code) if code else "Give a code to do this."
+            problem = registry.give_code(self.request, code) if code else "Give a code to do this."
             if problem:
                 self.add_error("own_code", problem)
                 return cleaned

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from django.contrib import admin
 from django.db import connection
 from django.http import HttpRequest
+
+from core import registry
 
 __all__ = ["Standing", "of_request", "session"]
 
@@ -15,10 +16,9 @@ EVERY = 3.0  # seconds
 
 
 def session(session_key: str, permissions: Sequence[str]) -> bool:
-    """Tell whether a session is still good for these permissions; the site knows sessions and people."""
-    ask = getattr(admin.site, "session_stands", None)
+    """Tell whether a session is still good for these permissions."""
     try:
-        return bool(ask(session_key, permissions)) if ask and session_key else False
+        return bool(session_key) and registry.session_stands(session_key, permissions)
     finally:
         if not connection.in_atomic_block:
             connection.close()  # who listens for hours holds no connection between two looks

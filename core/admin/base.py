@@ -1,4 +1,4 @@
-"""The base of every model's pages in the admin: finding one thing, asking before one is deleted, reading a list's conditions."""
+"""The base of the pages in the admin: finding a row, adding, changing, asking before one is deleted; and pages of no model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from django.shortcuts import redirect, render
 
 from core.access.actors import Actor, actor
 
-__all__ = ["EditPages", "Pages", "asked", "number"]
+__all__ = ["EditPages", "Pages", "asked", "number", "page"]
 
 LONGEST = 200
 # What lists are sent beside their conditions.
@@ -102,6 +102,11 @@ class EditPages(Pages):
                 return redirect(back)
         context = {"title": f"Delete {name}?", "about": about, "problems": problems, "back": back}
         return render(request, "admin/delete.html", {**self.admin_site.each_context(request), **context})
+
+
+def page(request: HttpRequest, template: str, context: dict[str, Any], status: int = 200) -> HttpResponse:
+    """Render a page that is no model's, with what all pages of the admin need."""
+    return render(request, template, admin.site.each_context(request) | context, status=status)
 
 
 def asked(

@@ -14,6 +14,8 @@ from django.http import Http404
 from rest_framework import exceptions
 from rest_framework.response import Response
 
+from core import registry
+
 log = logging.getLogger("sentinel.api")
 
 MEDIA_TYPE = "application/problem+json"
@@ -72,7 +74,7 @@ class Problem(Exception):
         """Return the body."""
         base = str(settings.SENTINEL.public_url or "").rstrip("/")
         body: dict[str, Any] = {
-            "type": f"{base}/api/docs/#problem-{self.code}",
+            "type": f"{base}{registry.api_problem(self.code)}",
             "title": self.title,
             "status": self.status,
             "detail": self.detail,

@@ -17,6 +17,7 @@ from django.shortcuts import render
 from django.utils import timezone
 
 from audit.services.acts import record
+from core import registry
 from policies import vocabulary
 from policies.documents.sentences import limit_sentence, rule_sentence
 from policies.engine import schemas
@@ -100,7 +101,6 @@ def explain_view(request: HttpRequest) -> HttpResponse:
         data["kind"] = "tool"
     form = ExplainForm(data if asked else None, initial={"key": data.get("key", ""), "kind": "tool"})
     answer = _answer(form.cleaned_data) if asked and form.is_valid() else None
-    ask = getattr(admin.site, "suggestions", None)
     context = {
         **admin.site.each_context(request),
         "title": "Explain a decision",
@@ -109,7 +109,7 @@ def explain_view(request: HttpRequest) -> HttpResponse:
         "event": then.id if then else _event(data.get("event", "")),
         "then": then,
         "asked_as_then": then is not None and all(data.get(name, "") == value for name, value in then.fields.items()),
-        "known": ask() if ask else {},
+        "known": registry.suggestions(),
     }
     return render(request, "admin/policies/explain.html", context)
 

@@ -20,6 +20,8 @@ from django.shortcuts import redirect, render
 from django.urls import URLPattern, path
 from django.utils import timezone
 
+from core import registry
+from core.access import duties
 from core.access.actors import actor
 from core.access.reauthentication import ProofForm
 from core.admin.base import Pages, asked
@@ -97,11 +99,6 @@ class ApiKeyAdmin(Pages):
         """Whether this person may rotate and revoke."""
         return bool(request.user.has_perm("policies.revoke_apikey"))
 
-    def grantable(self, request: HttpRequest) -> list[str]:
-        """Return the duties this person may give to a key: nobody grants more than they hold."""
-        ask = getattr(self.admin_site, "grantable", None)
-        return ask(request.user) if ask else []
-
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         """List keys by state."""
         if not self.has_view_permission(request):
@@ -147,8 +144,8 @@ class ApiKeyAdmin(Pages):
         """Create a key, and show its secret this once."""
         if not self.has_add_permission(request):
             raise PermissionDenied
-        duties = self.grantable(request)
-        form = NewKeyForm(request.POST or None, duties=duties, initial={"role": _first_role(request)})
+        grantable = duties.grantable(request.user)
+        form = NewKeyForm(request.POST or None, duties=grantable, initial={"role": _first_role(request)})
         if request.method == "POST" and form.is_valid():
             from policies import services
 
@@ -183,20 +180,15 @@ class ApiKeyAdmin(Pages):
             **self.admin_site.each_context(request),
             "title": "Create a key",
             "form": form,
-            "duties": duties,
-            "known": self.known(),
+            "duties": grantable,
+            "known": registry.suggestions(),
             "once": secrets.token_hex(16),
         }
         return render(request, "admin/policies/key_new.html", context)
 
-    def known(self) -> dict[str, list[tuple[str, str]]]:
-        """Return names to choose from; the site knows the other applications."""
-        ask = getattr(self.admin_site, "suggestions", None)
-        return ask() if ask else {}
-
     def secret_page(self, request: HttpRequest, key: ApiKey, secret: str, how: str, ends: Any = None) -> HttpResponse:
         """Show a secret: it is in this answer and nowhere else."""
-        upstreams = [value for value, _ in self.known().get("upstream", [])]
+        upstreams = [value for value, _ in registry.suggestions().get("upstream", [])]
         reach = [slug for slug in upstreams if not key.upstreams or slug in key.upstreams]
         context = {
             **self.admin_site.each_context(request),
@@ -275,7 +267,7 @@ class ApiKeyAdmin(Pages):
 
     def holds_enough(self, request: HttpRequest, key: ApiKey) -> bool:
         """Whether this person may handle the key's secret: an administrative key is worth its duty."""
-        return not key.duty or key.duty in self.grantable(request)
+        return not key.duty or key.duty in duties.grantable(request.user)
 
     def rotate_view(self, request: HttpRequest, key_id: UUID) -> HttpResponse:
         """Give a key a new secret."""
@@ -390,8 +382,10 @@ def base_url(request: HttpRequest) -> str:
 def snippets(base: str, upstream: str, secret: str, administrative: bool) -> list[tuple[str, str, str]]:
     """Return ready lines for each client: (name, where it goes, text)."""
     if administrative:
-        return [("curl", "in a terminal", f"curl -sS {base}/api/v1/events/ -H 'Authorization: Bearer {secret}'")]
-    url = f"{base}/mcp/{upstream}"
+        return [
+            ("curl", "in a terminal", f"curl -sS {base}{registry.api()}events/ -H 'Authorization: Bearer {secret}'")
+        ]
+    url = f"{base}{registry.endpoint(upstream)}"
     bearer = f"Bearer {secret}"
     call = '{"jsonrpc":"2.0","id":1,"method":"tools/list"}'
     headers = {"Authorization": bearer}

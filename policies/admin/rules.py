@@ -13,6 +13,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import URLPattern, path
 
+from core import registry
 from core.access.actors import actor
 from core.admin.base import EditPages, asked, number
 from policies import services
@@ -75,6 +76,7 @@ class RoleAdmin(EditPages):
             "roles": roles,
             "rows": preview.matrix(roles, tools, preview.policy()),
             "text": text,
+            "upstreams": registry.upstreams_page(user=request.user),
         }
         return render(request, "admin/policies/matrix.html", context)
 
@@ -218,7 +220,7 @@ class RuleAdmin(EditPages):
             "problems": problems,
             "may_change": may,
             "may_delete": rule is not None and self.has_delete_permission(request),
-            "known": _known(self),
+            "known": registry.suggestions(),
         }
         return render(request, "admin/policies/rule.html", context)
 
@@ -226,11 +228,6 @@ class RuleAdmin(EditPages):
         """What changes with it."""
         about = "What only this rule allowed is denied at once; what only this rule denied may be allowed."
         return f"Rule {thing}", about, services.delete_rule
-
-
-def _known(page: Any) -> dict[str, list[tuple[str, str]]]:
-    ask = getattr(page.admin_site, "suggestions", None)
-    return ask() if ask else {}
 
 
 def _problems(spec: RuleSpec) -> list[str]:

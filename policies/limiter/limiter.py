@@ -18,8 +18,9 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from core.conf.settings import Config
 from policies.limiter.redis import TIMEOUT, RedisDown, RedisWindows
 from policies.limiter.shared import LocalTable, Locked, SharedTable
 from policies.limiter.table import Window, WindowVerdict
@@ -206,8 +207,8 @@ class Traffic:
         return max(1, verdict.free_at - now) / _SECOND
 
 
-def build_limiter(config: Any) -> Limiter:
-    """The limiter of an installation (core.conf.settings.Config)."""
+def build_limiter(config: Config) -> Limiter:
+    """The limiter of an installation."""
     return Limiter.open(
         config.var, redis_url=config.redis_url, fail=config.limiter_fail, timeout=config.limiter_timeout
     )

@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from django.contrib import admin
-
+from core import registry
 from policies.engine.compiled import PolicySet
 from policies.engine.decide import decide_reference
 from policies.engine.types import Context, Principal, Target
@@ -44,9 +43,8 @@ def policy() -> PolicySet:
 
 
 def known_tools() -> list[tuple[str, str, Any, bool]]:
-    """Return (upstream, tool, annotations, waits for approval) of the catalogue; the site knows where it is kept."""
-    ask = getattr(admin.site, "known_tools", None)
-    return ask(MOST) if ask else []
+    """Return (upstream, tool, annotations, waits for approval) of the catalogue."""
+    return registry.known_tools(MOST)
 
 
 def matrix(roles: Iterable[str], tools: Iterable[tuple[str, str, Any, bool]], compiled: PolicySet) -> list[PreviewRow]:

@@ -19,7 +19,7 @@ from uuid import UUID
 
 import psycopg
 
-from core.db import BoundedConnection
+from core.db import connect
 from policies.engine.compiled import PolicySet
 from policies.keys.index import AuthResult, KeyRecord, KeyRing
 from policies.snapshot import loading
@@ -33,7 +33,6 @@ CHANNEL = "sentinel_changed"
 POLL_SECONDS = 0.5
 RETRY_BUILD_SECONDS = 10.0
 USAGE_SECONDS = 60.0
-OPTIONS = "-c statement_timeout=5000 -c idle_in_transaction_session_timeout=10000 -c lock_timeout=2000"
 USAGE = """
 INSERT INTO policies_keyusage AS u (key_id, last_used_at, last_ip, last_query_at)
 SELECT id, to_timestamp(%(at)s), %(ip)s::inet, CASE WHEN %(query)s THEN to_timestamp(%(at)s) END
@@ -141,9 +140,7 @@ class SnapshotHolder:
     # -- the thread
 
     def _connect(self) -> psycopg.Connection[Any]:
-        return BoundedConnection.connect(
-            self._dsn, autocommit=True, connect_timeout=5, options=OPTIONS, application_name="mcp-sentinel snapshot"
-        )
+        return connect(self._dsn, "mcp-sentinel snapshot", seconds=5)
 
     def _run(self) -> None:
         while not self._stopping.is_set():

@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 
 import psycopg
 
-from core.db import BoundedConnection
+from core.db import connect
 from proxy.mcp.message import Message
 from proxy.upstreams.specs import UpstreamSpec
 
@@ -112,7 +112,7 @@ class UpstreamHealth:
 def write(dsn: str, changes: list[HealthChange]) -> None:
     """Write down how upstreams stand; what cannot be written now is found again later."""
     try:
-        with BoundedConnection.connect(dsn, connect_timeout=2, options="-c statement_timeout=2000") as connection:
+        with connect(dsn, "mcp-sentinel health", seconds=2) as connection, connection.transaction():
             for change in changes:
                 connection.execute(_BEGIN, [change.upstream])
                 connection.execute(

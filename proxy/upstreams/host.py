@@ -27,6 +27,7 @@ from django.conf import settings
 from django.db import close_old_connections
 
 from core.conf.settings import Config
+from core.db import connect
 from core.ledger import Ledger
 from core.types import Receive, Scope, Send
 from policies.snapshot import loading
@@ -82,7 +83,7 @@ class Specs:
 
     def reload(self) -> None:
         """Read the upstreams if they have changed; called in threads."""
-        with self._lock, psycopg.connect(self._dsn, autocommit=True, connect_timeout=5) as connection:
+        with self._lock, connect(self._dsn, "mcp-sentinel upstreams", seconds=5) as connection:
             revision = loading.revisions(connection).get("upstreams", 0)
             if revision != self._revision:
                 self.extras["upstreams"] = registry.load(connection)

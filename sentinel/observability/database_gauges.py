@@ -6,6 +6,7 @@ import time
 
 import psycopg
 
+from core.db import connect
 from sentinel.observability.gauges import Fact
 
 NEWEST = "newest_event_age_seconds"
@@ -42,9 +43,7 @@ def gather(dsn: str, patience: float = 2.0) -> list[Fact]:
     facts: list[Fact] = []
     begun = time.monotonic()
     try:
-        with psycopg.connect(
-            dsn, autocommit=True, connect_timeout=2, options=f"-c statement_timeout={int(patience * 1000)}"
-        ) as connection:
+        with connect(dsn, "mcp-sentinel metrics", seconds=patience) as connection:
             for name, text, query in QUERIES:
                 if time.monotonic() - begun > patience:
                     break

@@ -1,6 +1,6 @@
 """What Prometheus is told, added up over all workers; no label comes from a text that a caller chooses.
 
-Workers count in files below SENTINEL_VAR/metrics (see tally.py), so that whichever worker is asked answers for all, and
+Workers count in files below SENTINEL_VAR/metrics (see counters.py), so that whichever worker is asked answers for all, and
 a killed one's counts stay. What is a state rather than a count is read when it is asked for.
 """
 

@@ -11,18 +11,10 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from psycopg.conninfo import make_conninfo
 
 from core.conf.settings import Config
+from core.db import NETWORK
 from sentinel.postgres.server import DATABASE, OWNER, SERVING, EmbeddedPostgres
 
-# A database that hangs is treated like one that is gone: no connection waits for it without bound.
-PATIENCE = {
-    "connect_timeout": "5",
-    "tcp_user_timeout": "10000",
-    "keepalives": "1",
-    "keepalives_idle": "10",
-    "keepalives_interval": "5",
-    "keepalives_count": "3",
-    "application_name": "mcp-sentinel",
-}
+PATIENCE = {**{name: str(value) for name, value in NETWORK.items()}, "application_name": "mcp-sentinel"}
 
 
 @lru_cache(maxsize=1)

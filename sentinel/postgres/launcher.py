@@ -1,6 +1,6 @@
 """Start a PostgreSQL program as a user that may run it: never root. A program of its own, without Django.
 
-    python -I -S pg_launch.py MODE UID GID FOLDER TREES LOG -- PROGRAM ARGUMENT...
+    python -I -S launcher.py MODE UID GID FOLDER TREES LOG -- PROGRAM ARGUMENT...
 
 MODE says how a process of root gets to its files as somebody else:
   direct   no change: we are not root

@@ -21,6 +21,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from core.conf import environ
 from core.conf.settings import PROJECT, ConfigError
+from core.db import connect
 from sentinel.postgres import databases, grants
 from sentinel.postgres.server import OWNER, PostgresError
 
@@ -44,7 +45,7 @@ def on_disk() -> set[tuple[str, str]]:
 
 def pending(conninfo: str) -> set[tuple[str, str]]:
     """Return the migrations that the database lacks; raises psycopg.OperationalError when it cannot be asked."""
-    with psycopg.connect(conninfo, autocommit=True) as connection:
+    with connect(conninfo, "mcp-sentinel migrations", seconds=5) as connection:
         try:
             applied = set(connection.execute("SELECT app, name FROM django_migrations").fetchall())
         except psycopg.errors.UndefinedTable:

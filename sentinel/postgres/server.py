@@ -29,6 +29,7 @@ from pathlib import Path
 import psycopg
 
 from core.conf import secrets
+from core.db import connect
 
 SUPERUSER, OWNER, SERVING, DATABASE = "sentinel_super", "sentinel_owner", "sentinel", "sentinel"
 SOCKET_PATH_MOST = 107
@@ -410,7 +411,8 @@ class EmbeddedPostgres:
 
     def _prepare(self) -> None:
         """Make the database and its two roles; harmless when they exist."""
-        with psycopg.connect(self.conninfo(SUPERUSER), dbname="postgres", autocommit=True) as connection:
+        place = self.parameters(SUPERUSER) | {"dbname": "postgres"}
+        with connect(place, "mcp-sentinel", seconds=START_PATIENCE) as connection:
             for role in (OWNER, SERVING):
                 exists = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [role]).fetchone()
                 verb = "ALTER" if exists else "CREATE"

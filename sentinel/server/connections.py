@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from audit.journal.flood import source_of
-from core.access.addresses import Network, parse_address
+from core.access.addresses import Network, parse_address, within
 from core.ledger import Ledger
 
 log = logging.getLogger("sentinel.http")
@@ -72,7 +72,7 @@ class Connections:
     def source(self, peer: str) -> str:
         """Name whose connection it is; "" for nobody's own: a trusted proxy's, or a unix socket's."""
         address = parse_address(peer) if peer else None
-        if address is None or any(address in net for net in self._proxies if net.version == address.version):
+        if address is None or within(address, self._proxies):
             return ""
         return source_of(address)
 

@@ -12,7 +12,7 @@ from typing import Any
 from django.conf import settings
 
 from core.access.addresses import parse_address, within
-from core.types import Scope, Send
+from core.types import Headers, Scope, Send
 
 PATHS = frozenset({"/livez", "/readyz", "/metrics"})
 
@@ -90,6 +90,11 @@ async def respond(scope: Scope, send: Send, state: Callable[[], Readiness], scra
 
 
 async def _send(send: Send, status: int, body: bytes, kind: bytes = b"application/json", extra: Any = ()) -> None:
-    headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body)), (b"cache-control", b"no-store"), *extra]
+    await answer(send, status, [(b"content-type", kind), (b"cache-control", b"no-store"), *extra], body)
+
+
+async def answer(send: Send, status: int, headers: Headers, body: bytes) -> None:
+    """Send an answer that is whole."""
+    headers = [*headers, (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

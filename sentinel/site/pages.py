@@ -5,19 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
-from django.contrib import admin, messages
+from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
-from django.shortcuts import redirect, render
+from django.shortcuts import redirect
 from django.utils import timezone
 
+from core.admin.base import page
 from core.admin.zones import ZoneField
 from sentinel.site.settings import COOLOFF
-
-
-def page(request: HttpRequest, template: str, context: dict[str, Any], status: int = 200) -> HttpResponse:
-    """Render one of the admin's own pages with what all of them need."""
-    return render(request, template, admin.site.each_context(request) | context, status=status)
 
 
 class PreferencesForm(forms.Form):

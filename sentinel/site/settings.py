@@ -49,7 +49,7 @@ def settings_for(config: Config) -> dict[str, object]:
         "AXES_DISABLE_ACCESS_LOG": True,
         "AXES_ENABLE_ADMIN": False,
         "AXES_VERBOSE": False,
-        "AXES_CLIENT_IP_CALLABLE": "sentinel.users.events.axes_client_ip",
+        "AXES_CLIENT_IP_CALLABLE": "core.access.actors.client_ip",
         "AXES_USERNAME_CALLABLE": "sentinel.users.events.axes_username",
         "AXES_LOCKOUT_CALLABLE": "sentinel.site.pages.locked_out",
         "AXES_SENSITIVE_PARAMETERS": ["username", "password"],

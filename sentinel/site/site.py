@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from django.contrib.admin import AdminSite
-from django.db.models import Q
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, URLPattern, URLResolver, path, reverse
 
@@ -61,13 +58,6 @@ NAVIGATION: tuple[tuple[str, tuple[NavigationLink, ...]], ...] = (
     ("People", (NavigationLink("Users", "admin:sentinel_user_changelist", "users", "sentinel.view_user"),)),
 )
 
-SUGGESTIONS = """
-(SELECT 'key', id::text, name FROM policies_apikey ORDER BY (revoked_at IS NULL) DESC, name LIMIT 500)
-UNION ALL (SELECT 'role', name, name FROM policies_role ORDER BY name LIMIT 100)
-UNION ALL (SELECT 'upstream', slug, slug FROM proxy_upstream ORDER BY slug LIMIT 100)
-UNION ALL (SELECT 'tool', name, name FROM proxy_catalogueitem WHERE present AND kind = 'tool' GROUP BY name ORDER BY name LIMIT 500)
-"""
-
 
 class SentinelAdminSite(AdminSite):
     """Django's admin under the product's name, with the overview as its front page."""
@@ -111,75 +101,12 @@ class SentinelAdminSite(AdminSite):
         context["theme"] = getattr(request.user, "theme", "auto") if request.user.is_authenticated else "auto"
         return context
 
-    def saved_views(self, user: Any) -> list[tuple[str, str, int]]:
-        """Return somebody's saved views of the log: (name, query, id)."""
-        return list(user.saved_views.values_list("name", "query", "pk")[:50])
-
-    def suggestions(self) -> dict[str, list[tuple[str, str]]]:
-        """Return what filters may be filled with, by parameter: (value, label)."""
-        from django.db import connection
-
-        from audit.reasons import REASONS
-
-        with connection.cursor() as cursor:
-            cursor.execute(SUGGESTIONS)
-            rows = cursor.fetchall()
-        found: dict[str, list[tuple[str, str]]] = {"key": [], "role": [], "upstream": [], "tool": []}
-        for kind, value, label in rows:
-            found[kind].append((value, label))
-        return found | {"reason": [(word, word) for word in REASONS]}
-
-    def keys_named(self, names: Sequence[str]) -> list[tuple[str, str, str]]:
-        """Return all keys that have one of these names or prefixes: (id, name, prefix)."""
-        from policies.models import ApiKey
-
-        public = [name.rpartition("_")[2] for name in names]
-        keys = ApiKey.objects.filter(Q(name__in=names) | Q(public_id__in=public))
-        found = [(str(key.pk), key.name, key.prefix) for key in keys.only("pk", "name", "public_id")]
-        return [key for key in found if key[1] in names or key[2] in names]
-
-    def known_tools(self, most: int) -> list[tuple[str, str, Any, bool]]:
-        """Return the tools that upstreams list: (upstream, tool, annotations, waits for approval)."""
-        from proxy.models import CatalogueItem
-
-        tools = CatalogueItem.objects.filter(kind="tool", present=True).order_by("upstream__slug", "name")
-        return [
-            (slug, name, _annotations(definition), status == "quarantined")
-            for slug, name, definition, status in tools.values_list("upstream__slug", "name", "definition", "status")[
-                :most
-            ]
-        ]
-
-    def session_stands(self, session_key: str, permissions: Sequence[str]) -> bool:
-        """Tell whether a session is still good for these permissions."""
-        from sentinel.users import sessions
-
-        return sessions.stands(session_key, permissions)
-
-    def asks_code(self, user: Any) -> bool:
-        """Tell whether a log-in asks this person for a second factor."""
-        from sentinel.users import second_factor
-
-        return second_factor.enrolled(user)
-
-    def give_code(self, request: HttpRequest, code: str) -> str:
-        """Take a code of the second factor; return what is wrong with it."""
-        from sentinel.users import second_factor
-
-        return second_factor.give(request, code).problem
-
     def password_change(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         """Let somebody change their own password."""
         from sentinel.users.pages import OwnPassword
 
         context = {**self.each_context(request), **(extra_context or {})}
         return OwnPassword.as_view(extra_context=context)(request)
-
-    def grantable(self, user: Any) -> list[str]:
-        """Return the duties this person may give to others."""
-        from core.access import duties
-
-        return [duty.name for duty in duties.grantable(user)]
 
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         """Show the overview."""
@@ -192,15 +119,6 @@ class SentinelAdminSite(AdminSite):
         from django.shortcuts import redirect
 
         return redirect("admin:index")
-
-
-def _annotations(definition: str) -> dict[str, Any] | None:
-    """Return a tool's own hints, as far as they can be read."""
-    try:
-        found = json.loads(definition).get("annotations")
-    except (ValueError, AttributeError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
 
 
 def navigation(request: HttpRequest) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from django.utils.html import conditional_escape, format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
 from audit.events.act_kinds import kind_of
-from sentinel.site import trees
+from sentinel.templatetags import trees
 
 register = template.Library()
 

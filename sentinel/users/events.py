@@ -10,7 +10,7 @@ from django.db.models.signals import post_save
 from django.http import HttpRequest
 
 from audit.services.acts import record_act
-from core.access.actors import Actor, client_ip
+from core.access.actors import Actor
 
 
 def shown(user: Any, groups: list[str] | None = None) -> dict[str, Any]:
@@ -38,11 +38,6 @@ def recorded(method: str) -> Iterator[None]:
         yield
     finally:
         post_save.disconnect(saved, sender=get_user_model())
-
-
-def axes_client_ip(request: HttpRequest) -> str:
-    """Return the address that log-in throttling counts by."""
-    return client_ip(request)
 
 
 def axes_username(request: HttpRequest | None, credentials: dict[str, Any] | None) -> str:

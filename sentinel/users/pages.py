@@ -22,7 +22,7 @@ from audit.services.acts import record
 from core.access import reauthentication
 from core.access.reauthentication import ProofForm
 from core.admin import once
-from sentinel.site.pages import page
+from core.admin.base import page
 from sentinel.users import qr, second_factor
 
 SHOWN = "recovery_codes"
@@ -31,8 +31,7 @@ SHOWN = "recovery_codes"
 def ask(request: HttpRequest) -> HttpResponseBase:
     """Set an authenticator up, or give the second factor where one is owed."""
     user: Any = request.user
-    confirmed = TOTPDevice.objects.filter(user_id=user.pk, confirmed=True).exists()
-    if confirmed:
+    if second_factor.enrolled(user):
         return _own(request) if user.is_verified() else _give(request)
     return _set_up(request)
 
@@ -161,7 +160,7 @@ class OwnPasswordForm(PasswordChangeForm):
     def __init__(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.request = request
-        self.coded = not reauthentication.proved(request) and reauthentication.asks_code(request.user)
+        self.coded = not reauthentication.proved(request) and second_factor.enrolled(request.user)
         if not self.coded:
             del self.fields["own_code"]
 

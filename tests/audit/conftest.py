@@ -21,7 +21,7 @@ from audit.drain.drainer import Drainer
 from audit.events.event import Event
 from audit.journal.logger import AuditLogger
 from audit.journal.writer import Journal
-from core.watchdog import connect
+from core.db import connect
 
 KEY = uuid.UUID("0199b6a0-0000-7000-8000-000000000001")
 _numbers = itertools.count(1)
@@ -85,7 +85,7 @@ def log_dsn(log_url: str) -> dict[str, Any]:
 @pytest.fixture
 def database(log_dsn: dict[str, Any]) -> Iterator[psycopg.Connection[Any]]:
     """A connection of its own to the tests' database, where nothing that another test left waits for this one's drainer."""
-    with connect(log_dsn) as connection:
+    with connect(log_dsn, "test", seconds=15) as connection:
         connection.execute("DELETE FROM audit_outboxevent")
         connection.execute("DELETE FROM audit_resumption")
         yield connection

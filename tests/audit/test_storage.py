@@ -19,7 +19,7 @@ from audit.events.event import Event
 from audit.journal.logger import AuditLogger
 from audit.journal.writer import Journal
 from audit.models import AuditEvent
-from core.watchdog import connect
+from core.db import connect
 from sentinel.postgres import grants
 from tests.audit.conftest import ANSWER, KEY, call, make_event
 
@@ -84,7 +84,9 @@ def serving(database: Database, log_dsn: dict[str, Any], instance: str) -> Itera
         for statement in grants.statements(role):
             database.execute(statement)
     try:
-        with connect({**log_dsn, "user": role, "password": "serving-password-of-a-test"}) as connection:
+        with connect(
+            {**log_dsn, "user": role, "password": "serving-password-of-a-test"}, "test", seconds=15
+        ) as connection:
             yield connection
     finally:
         database.execute(f"DROP OWNED BY {role}")

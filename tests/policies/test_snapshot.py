@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 
-from core.db import BoundedConnection
+from core.db import connect
 from policies.engine.compiled import PolicyError
 from policies.snapshot import loading, snapshot
 from policies.snapshot.snapshot import SnapshotHolder
@@ -131,9 +131,8 @@ def test_a_database_that_is_not_there_is_an_alarm_and_no_snapshot(tmp_path):
         holder.stop()
 
 
-def test_a_database_that_hangs_does_not_hold_the_thread_for_ever(dsn, outside, monkeypatch):
-    monkeypatch.setattr("core.db.PATIENCE_SECONDS", 0.5)
-    with BoundedConnection.connect(dsn, autocommit=True) as connection:
+def test_a_database_that_hangs_does_not_hold_the_thread_for_ever(dsn, outside):
+    with connect(dsn, "a test", seconds=5, patience=0.5) as connection:
         since = time.monotonic()
         with pytest.raises(psycopg.OperationalError, match="has not answered"):
             connection.execute("SELECT pg_sleep(5)")

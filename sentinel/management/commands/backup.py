@@ -17,6 +17,7 @@ from django.db import connection
 from audit.services.acts import record_act
 from audit.services.maintenance import database
 from core.access.actors import Actor
+from core.conf.settings import Config
 from sentinel.backup import BackupError, back_up, check_value
 
 #: the secrets an installation may be given by its environment, and what is lost without the one that was there
@@ -71,13 +72,13 @@ class Command(BaseCommand):
             self.stdout.write(f"not in it, because the environment gives it: {', '.join(given)}; keep it as well")
 
 
-def is_given(config: Any, variable: str) -> bool:
+def is_given(config: Config, variable: str) -> bool:
     """Say whether a secret comes from the environment, not from SENTINEL_VAR."""
     name = variable.removeprefix("SENTINEL_").lower()
-    return name not in getattr(config, "generated", frozenset())
+    return name not in config.generated
 
 
-def secret_checks(config: Any) -> dict[str, str]:
+def secret_checks(config: Config) -> dict[str, str]:
     """Make values that tell at a restore whether secrets are the same: by setting, of the pepper ring by number."""
     checks = {name: check_value(getattr(config, name)) for name in ("redaction_key", "data_key")}
     checks["secret_key"] = check_value(config.secret_key.encode())

@@ -15,6 +15,7 @@ from django.db import connection
 from audit.services.acts import record_act
 from audit.services.maintenance import database
 from core.access.actors import Actor
+from core.conf.settings import Config
 from sentinel.backup import BackupError, restore
 from sentinel.management.commands.backup import SECRETS, is_given, secret_checks
 
@@ -69,7 +70,7 @@ class Command(BaseCommand):
             self.stderr.write(f"warning: not as in the backup: {', '.join(other)}")
 
 
-def other_secrets(config: Any, manifest: dict[str, Any]) -> list[str]:
+def other_secrets(config: Config, manifest: dict[str, Any]) -> list[str]:
     """Name the settings whose secret will not be the backup's once it is restored."""
     here, there, given_there = secret_checks(config), manifest["check"], manifest.get("given", ())
     names: list[str] = []
