@@ -33,7 +33,7 @@ def shown(key: ApiKey) -> dict[str, Any]:
     return {
         **services.shown(key),
         "expires_at": moment(key.expires_at),
-        "state": "live" if key.is_live else "revoked" if key.revoked_at else "expired",
+        "state": key.state,
         "revoked_at": moment(key.revoked_at),
         "revoked_by": key.revoked_by,
         "created_at": moment(key.created_at),
@@ -81,9 +81,7 @@ class _KeyView(ApiView):
         self.may_hold(key.duty)
         self.check_match(shown(key))
         if not key.is_live:
-            raise Problem(
-                "conflict", f"The key {key.name} is {'revoked' if key.revoked_at else 'expired'}; that is for good."
-            )
+            raise Problem("conflict", f"The key {key.name} is {key.state}; that is for good.")
         return key
 
 

@@ -12,12 +12,13 @@ from rest_framework.response import Response
 from core.api.fields import read
 from core.api.problems import invalid, wrong
 from core.api.views import ApiView, actor_of
-from policies import services, vocabulary
+from policies import services, specs
 from policies.api.idempotency import once
 from policies.api.parts import operations, pick, strangers
 from policies.api.serializers import rules as forms
+from policies.api.serializers.parts import shown
 from policies.documents.sentences import limit_sentence
-from policies.specs import LimitSpec, PolicySpec
+from policies.specs import LIMIT, LimitSpec, PolicySpec
 
 __all__ = ["Limits", "OneLimit"]
 
@@ -28,32 +29,15 @@ _LIMITS, _LIMIT = operations(
 
 def limit_form(limit: LimitSpec) -> dict[str, Any]:
     """Return a limit as it is answered."""
-    return {
-        "id": limit.id,
-        "name": limit.name,
-        "requests": limit.requests,
-        "window_seconds": limit.window_seconds,
-        "burst": limit.burst,
-        "per": list(limit.per),
-        "key": limit.key,
-        "role": limit.role,
-        "upstream": limit.upstream or None,
-        "kind": limit.kind or None,
-        "pattern": limit.pattern or None,
-        "is_default": limit.is_default,
-        "enabled": limit.enabled,
-        "sentence": limit_sentence(limit),
-    }
+    return {"id": limit.id, **shown(limit, forms.LimitChangeSerializer), "sentence": limit_sentence(limit)}
 
 
 def read_limit(asked: dict[str, Any], before: LimitSpec | None, policy: PolicySpec) -> LimitSpec:
     """Make a limit of what was asked for, on top of what it was; refuse what could not be stored."""
-    plain = {name: value for name, value in asked.items() if name != "per"}
+    plain = {**asked, **{row.name: row.take(asked[row.name]) for row in LIMIT if row.name in asked}}
     for name in ("upstream", "kind", "pattern"):
         if name in plain:
             plain[name] = plain[name] or ""
-    if "per" in asked:
-        plain["per"] = tuple(word for word in vocabulary.LIMIT_IDENTITIES if word in asked["per"])
     spec = replace(before or LimitSpec(1, 1), **plain)
     errors = [
         *strangers([spec.role] if spec.role else None, [spec.key] if spec.key else None, policy),
@@ -62,8 +46,7 @@ def read_limit(asked: dict[str, Any], before: LimitSpec | None, policy: PolicySp
         errors.append(wrong("kind", "A limit that tells names apart says of which kind they are."))
     if spec.is_default and spec.pattern:
         errors.append(wrong("is_default", "A default names no pattern."))
-    if spec.burst is not None and spec.burst > spec.requests:
-        errors.append(wrong("burst", "Not more than the requests."))
+    errors += [wrong(row.name, f"Not more than the {row.within}.") for row in specs.exceeding(specs.plain(spec))]
     if errors:
         raise invalid(*errors)
     return spec

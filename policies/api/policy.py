@@ -266,10 +266,4 @@ def _principal(asked: dict[str, Any], policy: PolicySet) -> tuple[Principal, lis
         key = services.find(named or "")
     except ValidationError as error:
         raise invalid(wrong("key", " ".join(error.messages))) from None
-    notes = []
-    if not key.is_live:
-        notes.append(f"The key {key.name} is {'revoked' if key.revoked_at else 'expired'}: every call is refused.")
-    if key.duty:
-        notes.append(f"The key {key.name} is administrative: it never passes the gateway.")
-    held = key.role.name if key.role else key.former_role
-    return Principal(key.pk, key.name, key.prefix, held, frozenset(key.upstreams)), notes
+    return services.asked_about(key)

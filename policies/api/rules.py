@@ -11,7 +11,6 @@ from django.db import transaction
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from audit.export.formats import moment
 from core.api.fields import read
 from core.api.problems import Problem, invalid, wrong
 from core.api.views import ApiView, Parameter, actor_of
@@ -19,9 +18,10 @@ from policies import services, vocabulary
 from policies.api.idempotency import once
 from policies.api.parts import operations, pick, strangers
 from policies.api.serializers import rules as forms
+from policies.api.serializers.parts import shown
 from policies.documents.sentences import rule_sentence
 from policies.engine.compiled import CompiledRule, PolicyError
-from policies.specs import ConditionSpec, PolicySpec, RuleSpec, WindowSpec
+from policies.specs import RULE, ConditionSpec, PolicySpec, RuleSpec, WindowSpec
 
 __all__ = ["OneRule", "Rules"]
 
@@ -37,48 +37,13 @@ _RULES, _RULE = operations(
 
 def rule_form(rule: RuleSpec) -> dict[str, Any]:
     """Return a rule as it is answered."""
-    window = rule.window
-    return {
-        "id": rule.id,
-        "name": rule.name,
-        "effect": rule.effect,
-        "roles": None if rule.roles is None else sorted(rule.roles),
-        "keys": None if rule.keys is None else sorted(rule.keys),
-        "kinds": list(rule.kinds),
-        "pattern": rule.pattern,
-        "upstreams": list(rule.upstreams),
-        "conditions": [
-            {
-                "subject": one.subject, "path": one.path, "quantifier": one.quantifier, "operator": one.operator,
-                "value": list(one.value) if isinstance(one.value, tuple) else one.value,
-            }
-            for one in rule.conditions
-        ],
-        "window": {
-            "days": list(window.days),
-            "from_time": window.from_time and window.from_time.isoformat(),
-            "to_time": window.to_time and window.to_time.isoformat(),
-            "zone": window.zone,
-            "valid_from": moment(window.valid_from),
-            "valid_until": moment(window.valid_until),
-        },
-        "networks": list(rule.networks),
-        "reason": rule.reason,
-        "note": rule.note,
-        "enabled": rule.enabled,
-        "observe": rule.observe,
-        "sentence": rule_sentence(rule),
-    }  # fmt: skip
+    return {"id": rule.id, **shown(rule, forms.RuleChangeSerializer), "sentence": rule_sentence(rule)}
 
 
 def read_rule(asked: dict[str, Any], before: RuleSpec | None, policy: PolicySpec) -> RuleSpec:
     """Make a rule of what was asked for, on top of what it was; refuse what could not be stored or would not compile."""
     spec = before or RuleSpec("", ("tool",), "", None)
-    plain: dict[str, Any] = {
-        name: asked[name]
-        for name in ("name", "effect", "pattern", "reason", "note", "enabled", "observe")
-        if name in asked
-    }
+    plain: dict[str, Any] = {name: asked[name] for name in (*(row.name for row in RULE), "pattern") if name in asked}
     for name in ("roles", "keys"):
         if name in asked:
             plain[name] = None if asked[name] is None else frozenset(asked[name])

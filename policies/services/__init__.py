@@ -6,7 +6,17 @@ Refusals are `KeyRefused` and `PolicyRefused`, both Django's ValidationError, wi
 
 from __future__ import annotations
 
-from policies.services.keys import CreatedKey, KeyRefused, create_key, find, revoke_key, rotate_key, shown, update_key
+from policies.services.keys import (
+    CreatedKey,
+    KeyRefused,
+    asked_about,
+    create_key,
+    find,
+    revoke_key,
+    rotate_key,
+    shown,
+    update_key,
+)
 from policies.services.policy import (
     Applied,
     PolicyRefused,
@@ -37,6 +47,7 @@ __all__ = [
     "KeyRefused",
     "PolicyRefused",
     "apply_document",
+    "asked_about",
     "check",
     "create_audit_level",
     "create_key",

@@ -138,10 +138,9 @@ class Command(BaseCommand):
 def _row(key: ApiKey) -> dict[str, Any]:
     secrets = list(key.secrets.all())
     usage = getattr(key, "usage", None)
-    state = "live" if key.is_live else "revoked" if key.revoked_at else "expired"
     return {
         **services.shown(key),
-        "state": state,
+        "state": key.state,
         "created_at": key.created_at.isoformat(),
         "created_by": key.created_by,
         "last4": secrets[0].last4 if secrets else "",

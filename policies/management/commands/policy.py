@@ -273,16 +273,7 @@ def _principal(options: dict[str, Any], policy: PolicySet) -> tuple[Principal, l
         if options["role"] not in policy.roles:
             raise CommandError(f"there is no role {options['role']}; there are {', '.join(sorted(policy.roles))}")
         return Principal(None, "", "", options["role"]), []
-    key = services.find(options["key"])
-    notes = (
-        []
-        if key.is_live
-        else [f"The key {key.name} is {'revoked' if key.revoked_at else 'expired'}: every call is refused."]
-    )
-    if key.duty:
-        notes.append(f"The key {key.name} is administrative: it never passes the gateway.")
-    role = key.role.name if key.role else key.former_role
-    return Principal(key.pk, key.name, key.prefix, role, frozenset(key.upstreams)), notes
+    return services.asked_about(services.find(options["key"]))
 
 
 def _told(explanation: Explanation) -> list[str]:
