@@ -14,8 +14,6 @@ from typing import Any, Final
 from policies import vocabulary
 from policies.members import REQUIRED, Flag, Member, Text, Whole, Word, Words
 
-Scalar = str | int | float | bool
-
 
 @dataclass(frozen=True, slots=True)
 class ConditionSpec:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from functools import partial
 from typing import Any, NoReturn
 
 from django.core.exceptions import ValidationError
@@ -25,7 +24,7 @@ from policies.engine import schemas
 from policies.engine.compiled import PolicyError, PolicySet
 from policies.engine.types import ABSENT, Context, Principal, Target
 from policies.models import PolicyVersion
-from policies.simulate.explain import explain
+from policies.simulate.explain import explain_known
 from policies.specs import numbered
 
 __all__ = ["Apply", "Check", "Diff", "Explain", "Policy", "PolicyView", "applied_form", "policy_form", "read_document"]
@@ -186,7 +185,7 @@ class Check(PolicyView):
             PolicySet(numbered(spec))
         except PolicyError as error:
             _unread([str(error)])
-        problems = [f"{rule.name or rule.label()}: {words}" for rule in spec.rules for words in schemas.problems(rule)]
+        problems = schemas.complaints(spec.rules)
         if problems:
             _unread(problems)
         counts = {
@@ -244,13 +243,9 @@ class Explain(ApiView):
         annotations = asked.get("annotations")
         if annotations is not None and not isinstance(annotations, dict):
             raise invalid(wrong("annotations", "An object."))
-        known = schemas.known(asked["kind"], asked["upstream"], asked["name"])
-        lookup = partial(schemas.known, "tool", asked["upstream"])
-        if annotations is None:
-            annotations = known.annotations
         target = Target(asked["kind"], asked["upstream"], asked["name"], arguments, annotations)
         at = asked["at"].timestamp() if asked.get("at") else time.time()
-        told = explain(policy, principal, target, Context(at, asked.get("client_ip")), known=known, lookup=lookup)
+        told, _ = explain_known(policy, principal, target, Context(at, asked.get("client_ip")))
         return Response({**told.as_dict(), "notes": notes})
 
 

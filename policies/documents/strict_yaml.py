@@ -173,10 +173,6 @@ class Reader:
         chosen = {self.word(item, what, words) for item in self.items(node, what)}
         return tuple(word for word in words if word in chosen)
 
-    def texts(self, node: Node | None, what: str, most: int = 500) -> tuple[str, ...]:
-        """A list of texts."""
-        return tuple(self.text(item, what, most=most) for item in self.items(node, what))
-
     def number(self, node: Node | None, what: str, low: int, high: int, default: int = 0) -> int:
         """A whole number in a range."""
         if node is None:

@@ -9,10 +9,10 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
-from policies.engine import glob, satisfiability
+from policies.engine import glob, satisfiability, schemas
 from policies.engine.compiled import PolicySet, moment, network_check, window_check
 from policies.engine.conditions import (
     ANNOTATION_DEFAULTS,
@@ -124,6 +124,17 @@ def explain(
         limits=policy.limits.find(principal.role, principal.key_prefix, target.kind, target.upstream, target.name),
         audit_level=policy.audit_level(principal.role, target.kind, target.upstream, target.name),
     )
+
+
+def explain_known(
+    policy: PolicySet, principal: Principal, target: Target, context: Context
+) -> tuple[Explanation, KnownTarget]:
+    """Explain with what the catalogue has of the target, and give that, too; annotations that are said stand above its own."""
+    known = schemas.known(target.kind, target.upstream, target.name)
+    if target.annotations is None:
+        target = replace(target, annotations=known.annotations)
+    lookup = partial(schemas.known, "tool", target.upstream)
+    return explain(policy, principal, target, context, known=known, lookup=lookup), known
 
 
 def _example(policy: PolicySet, principal: Principal, target: Target, context: Context) -> Any:

@@ -8,7 +8,6 @@ import time
 from argparse import ArgumentParser
 from collections.abc import Iterable
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from policies.documents.reader import Document, DocumentError, parse
 from policies.engine import json_decimals, schemas
 from policies.engine.compiled import PolicySet
 from policies.engine.types import ABSENT, Context, Principal, Target
-from policies.simulate.explain import Explanation, explain
+from policies.simulate.explain import Explanation, explain_known
 from policies.simulate.recorded import replay
 from policies.specs import numbered
 
@@ -148,7 +147,7 @@ class Command(BaseCommand):
             raise
         problems: list[str] = []
         try:
-            problems = [f"{r.name or r.label()}: {p}" for r in spec.rules for p in schemas.problems(r)]
+            problems = schemas.complaints(spec.rules)
         except OperationalError:
             self.stderr.write("The database does not answer, so conditions were not held against the tools' schemas.")
         if problems:
@@ -205,17 +204,14 @@ class Command(BaseCommand):
         arguments = _parsed(options["arguments"], "--args") if options["arguments"] is not None else ABSENT
         annotations = _parsed(options["annotations"], "--annotations") if options["annotations"] else None
         at = _moment(options["at"]) if options["at"] else time.time()
-        known = schemas.known(kind, options["upstream"], options[kind])
+        target = Target(kind, options["upstream"], options[kind], arguments, annotations)
+        explanation, known = explain_known(policy, principal, target, Context(at, options["ip"]))
         if options["upstream"] and not known.upstream:
             notes.append(f"There is no upstream {options['upstream']}, or it is disabled: every call is answered 404.")
         if known.blocked:
             notes.append("Its definition waits for approval: whatever the rules say, calls are refused.")
         if known.dispatches:
             notes.append(f"It calls other tools by name ({known.dispatches}): a call needs what those need too.")
-        lookup = partial(schemas.known, "tool", options["upstream"])
-        said = known.annotations if annotations is None else annotations
-        target = Target(kind, options["upstream"], options[kind], arguments, said)
-        explanation = explain(policy, principal, target, Context(at, options["ip"]), known=known, lookup=lookup)
         if options["json"]:
             self.stdout.write(json.dumps({**explanation.as_dict(), "notes": notes}))
             return
