@@ -104,15 +104,15 @@ class RoleAdmin(Pages):
         if request.method == "POST":
             if not may:
                 raise PermissionDenied
-            from policies import services
+            from policies.services import policy as policy_acts
 
             if form.is_valid():
                 try:
                     if role is None:
-                        made = services.create_role(actor=actor(request), **form.cleaned_data)
+                        made = policy_acts.create_role(actor=actor(request), **form.cleaned_data)
                         self.log_addition(request, made, "created")
                     else:
-                        made = services.update_role(role.pk, actor=actor(request), **form.cleaned_data)
+                        made = policy_acts.update_role(role.pk, actor=actor(request), **form.cleaned_data)
                         self.log_change(request, made, [{"changed": {"fields": form.changed_data}}])
                 except ValidationError as error:
                     _blame(form, error)
@@ -142,11 +142,11 @@ class RoleAdmin(Pages):
         role = Role.objects.filter(pk=_pk(object_id)).first()
         if role is None:
             raise Http404
-        from policies import services
+        from policies.services import policy as policy_acts
 
         return _delete(
             self, request, role, f"Role {role.name}", "Rules that were for it alone go with it. Refused while live keys hold it.",
-            services.delete_role, "admin:policies_role_changelist",
+            policy_acts.delete_role, "admin:policies_role_changelist",
         )  # fmt: skip
 
 
@@ -258,13 +258,13 @@ class RuleAdmin(Pages):
             spec = form.spec(chosen, rule.id if rule else 0)
             problems = _problems(spec)
             if not problems and "save" in posted:
-                from policies import services
+                from policies.services import policy as policy_acts
 
                 try:
                     if rule is None:
-                        made = services.create_rule(spec, actor=actor(request))
+                        made = policy_acts.create_rule(spec, actor=actor(request))
                     else:
-                        services.update_rule(rule.id, spec, actor=actor(request))
+                        policy_acts.update_rule(rule.id, spec, actor=actor(request))
                         made = rule.id
                 except ValidationError as error:
                     problems = list(error.messages)
@@ -296,11 +296,11 @@ class RuleAdmin(Pages):
         row = Rule.objects.filter(pk=_pk(object_id)).first()
         if row is None:
             raise Http404
-        from policies import services
+        from policies.services import policy as policy_acts
 
         return _delete(
             self, request, row, f"Rule {row}", "What only this rule allowed is denied at once; what only this rule denied may be allowed.",
-            services.delete_rule, "admin:policies_rule_changelist",
+            policy_acts.delete_rule, "admin:policies_rule_changelist",
         )  # fmt: skip
 
 
@@ -374,13 +374,13 @@ class RateLimitAdmin(Pages):
         if request.method == "POST":
             spec = form.spec(limit.id if limit else 0) if form.is_valid() else None
             if spec and "save" in request.POST:
-                from policies import services
+                from policies.services import policy as policy_acts
 
                 try:
                     if limit is None:
-                        made = services.create_limit(spec, actor=actor(request))
+                        made = policy_acts.create_limit(spec, actor=actor(request))
                     else:
-                        services.update_limit(limit.id, spec, actor=actor(request))
+                        policy_acts.update_limit(limit.id, spec, actor=actor(request))
                         made = limit.id
                 except ValidationError as error:
                     _blame(form, error)
@@ -406,7 +406,7 @@ class RateLimitAdmin(Pages):
         row = RateLimit.objects.filter(pk=_pk(object_id)).first()
         if row is None:
             raise Http404
-        from policies import services
+        from policies.services import policy as policy_acts
 
         return _delete(
             self,
@@ -414,6 +414,6 @@ class RateLimitAdmin(Pages):
             row,
             f"Limit {row}",
             "It stops counting at once.",
-            services.delete_limit,
+            policy_acts.delete_limit,
             "admin:policies_ratelimit_changelist",
         )

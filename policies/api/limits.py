@@ -12,12 +12,13 @@ from rest_framework.response import Response
 from core.api.fields import read
 from core.api.problems import invalid, wrong
 from core.api.views import ApiView, actor_of
-from policies import services, specs
+from policies import specs
 from policies.api.idempotency import once
 from policies.api.parts import operations, pick, strangers
 from policies.api.serializers import rules as forms
 from policies.api.serializers.parts import shown
 from policies.documents.sentences import limit_sentence
+from policies.services import policy as policy_acts
 from policies.specs import LIMIT, LimitSpec, PolicySpec
 
 __all__ = ["Limits", "OneLimit"]
@@ -54,7 +55,7 @@ def read_limit(asked: dict[str, Any], before: LimitSpec | None, policy: PolicySp
 
 def limit_of(pk: int) -> LimitSpec:
     """Return a stored limit, or say that there is none."""
-    spec: LimitSpec = pick(services.current_spec().limits, pk, "limit")
+    spec: LimitSpec = pick(policy_acts.current_spec().limits, pk, "limit")
     return spec
 
 
@@ -65,15 +66,17 @@ class Limits(ApiView):
 
     def get(self, request: Request) -> Response:
         """Return one page."""
-        return self.page_of(services.current_spec().limits, limit_form)
+        return self.page_of(policy_acts.current_spec().limits, limit_form)
 
     def post(self, request: Request) -> Response:
         """Add one."""
         asked = read(forms.LimitChangeSerializer, request.data)
 
         def act() -> Response:
-            services.lock_policy()
-            made = services.create_limit(read_limit(asked, None, services.current_spec()), actor=actor_of(request))
+            policy_acts.lock_policy()
+            made = policy_acts.create_limit(
+                read_limit(asked, None, policy_acts.current_spec()), actor=actor_of(request)
+            )
             return self.made(limit_form(limit_of(made)), made)
 
         return once(request, act)
@@ -92,17 +95,17 @@ class OneLimit(ApiView):
     def patch(self, request: Request, pk: int) -> Response:
         """Change it in place; what it has counted stays."""
         asked = read(forms.LimitChangeSerializer, request.data, partial=True)
-        services.lock_policy()
-        policy = services.current_spec()
+        policy_acts.lock_policy()
+        policy = policy_acts.current_spec()
         before: LimitSpec = pick(policy.limits, pk, "limit")
         self.check_match(limit_form(before))
-        services.update_limit(pk, read_limit(asked, before, policy), actor=actor_of(request))
+        policy_acts.update_limit(pk, read_limit(asked, before, policy), actor=actor_of(request))
         return self.one(limit_form(limit_of(pk)))
 
     @transaction.atomic
     def delete(self, request: Request, pk: int) -> Response:
         """Remove it."""
-        services.lock_policy()
+        policy_acts.lock_policy()
         self.check_match(limit_form(limit_of(pk)))
-        services.delete_limit(pk, actor=actor_of(request))
+        policy_acts.delete_limit(pk, actor=actor_of(request))
         return Response(status=204)

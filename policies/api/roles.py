@@ -13,11 +13,11 @@ from rest_framework.response import Response
 from core.api.fields import read
 from core.api.problems import Problem, refused
 from core.api.views import ApiView, actor_of
-from policies import services
 from policies.api.idempotency import once
 from policies.api.parts import operations
 from policies.api.serializers import rules as forms
 from policies.models import Role
+from policies.services import policy as policy_acts
 
 __all__ = ["OneRole", "Roles"]
 
@@ -60,7 +60,7 @@ class Roles(ApiView):
         asked = read(forms.RoleChangeSerializer, request.data)
 
         def act() -> Response:
-            made = services.create_role(actor=actor_of(request), **asked)
+            made = policy_acts.create_role(actor=actor_of(request), **asked)
             return self.made(role_form(find_role(made.pk)), made.pk)
 
         return once(request, act)
@@ -80,18 +80,18 @@ class OneRole(ApiView):
     def patch(self, request: Request, pk: int) -> Response:
         """Change it."""
         asked = read(forms.RoleChangeSerializer, request.data, partial=True)
-        services.lock_policy()
+        policy_acts.lock_policy()
         self.check_match(role_form(find_role(pk)))
-        services.update_role(pk, actor=actor_of(request), **asked)
+        policy_acts.update_role(pk, actor=actor_of(request), **asked)
         return self.one(role_form(find_role(pk)))
 
     @transaction.atomic
     def delete(self, request: Request, pk: int) -> Response:
         """Drop it; refused while live keys hold it."""
-        services.lock_policy()
+        policy_acts.lock_policy()
         self.check_match(role_form(find_role(pk)))
         try:
-            services.delete_role(pk, actor=actor_of(request))
-        except services.PolicyRefused as error:
+            policy_acts.delete_role(pk, actor=actor_of(request))
+        except policy_acts.PolicyRefused as error:
             raise refused(error, "conflict") from None
         return Response(status=204)

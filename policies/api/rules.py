@@ -14,13 +14,14 @@ from rest_framework.response import Response
 from core.api.fields import read
 from core.api.problems import Problem, invalid, wrong
 from core.api.views import ApiView, Parameter, actor_of
-from policies import services, vocabulary
+from policies import vocabulary
 from policies.api.idempotency import once
 from policies.api.parts import operations, pick, strangers
 from policies.api.serializers import rules as forms
 from policies.api.serializers.parts import shown
 from policies.documents.sentences import rule_sentence
 from policies.engine.compiled import CompiledRule, PolicyError
+from policies.services import policy as policy_acts
 from policies.specs import RULE, ConditionSpec, PolicySpec, RuleSpec, WindowSpec
 
 __all__ = ["OneRule", "Rules"]
@@ -102,7 +103,7 @@ def _window(asked: dict[str, Any]) -> WindowSpec:
 
 def rule_of(pk: int) -> RuleSpec:
     """Return a stored rule, or say that there is none."""
-    spec: RuleSpec = pick(services.current_spec().rules, pk, "rule")
+    spec: RuleSpec = pick(policy_acts.current_spec().rules, pk, "rule")
     return spec
 
 
@@ -114,7 +115,7 @@ class Rules(ApiView):
     def get(self, request: Request) -> Response:
         """Return one page."""
         effect, role = self.query.get("effect"), self.query.get("role")
-        spec = services.current_spec()
+        spec = policy_acts.current_spec()
         there = role is None or any(one.name == role for one in spec.roles)
         found = [
             rule
@@ -130,8 +131,8 @@ class Rules(ApiView):
         asked = read(forms.RuleChangeSerializer, request.data)
 
         def act() -> Response:
-            services.lock_policy()
-            made = services.create_rule(read_rule(asked, None, services.current_spec()), actor=actor_of(request))
+            policy_acts.lock_policy()
+            made = policy_acts.create_rule(read_rule(asked, None, policy_acts.current_spec()), actor=actor_of(request))
             return self.made(rule_form(rule_of(made)), made)
 
         return once(request, act)
@@ -150,17 +151,17 @@ class OneRule(ApiView):
     def patch(self, request: Request, pk: int) -> Response:
         """Change it in place; its id stays."""
         asked = read(forms.RuleChangeSerializer, request.data, partial=True)
-        services.lock_policy()
-        policy = services.current_spec()
+        policy_acts.lock_policy()
+        policy = policy_acts.current_spec()
         before: RuleSpec = pick(policy.rules, pk, "rule")
         self.check_match(rule_form(before))
-        services.update_rule(pk, read_rule(asked, before, policy), actor=actor_of(request))
+        policy_acts.update_rule(pk, read_rule(asked, before, policy), actor=actor_of(request))
         return self.one(rule_form(rule_of(pk)))
 
     @transaction.atomic
     def delete(self, request: Request, pk: int) -> Response:
         """Remove it."""
-        services.lock_policy()
+        policy_acts.lock_policy()
         self.check_match(rule_form(rule_of(pk)))
-        services.delete_rule(pk, actor=actor_of(request))
+        policy_acts.delete_rule(pk, actor=actor_of(request))
         return Response(status=204)

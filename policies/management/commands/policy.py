@@ -19,13 +19,15 @@ from django.utils import timezone
 
 from core.access.actors import Actor
 from core.durations import parse_duration
-from policies import services, vocabulary
+from policies import vocabulary
 from policies.documents import cases
 from policies.documents.diff import text_diff
 from policies.documents.reader import Document, DocumentError, parse
 from policies.engine import json_decimals, schemas
 from policies.engine.compiled import PolicySet
 from policies.engine.types import ABSENT, Context, Principal, Target
+from policies.services import keys as key_acts
+from policies.services import policy as policy_acts
 from policies.simulate.explain import Explanation, explain_known
 from policies.simulate.recorded import replay
 from policies.specs import numbered
@@ -104,7 +106,7 @@ class Command(BaseCommand):
 
     def act_apply(self, options: dict[str, Any]) -> None:
         """Apply a document."""
-        applied = services.apply_document(
+        applied = policy_acts.apply_document(
             _document(options["file"]), actor=Actor.system(), dry_run=options["dry_run"], origin="command"
         )
         lines = applied.plan.lines()
@@ -127,7 +129,7 @@ class Command(BaseCommand):
 
     def act_export(self, options: dict[str, Any]) -> None:
         """Write the stored policy."""
-        text = services.export()
+        text = policy_acts.export()
         if options["json"]:
             text = json.dumps(yaml.safe_load(text), default=str) + "\n"
         if options["output"]:
@@ -168,7 +170,7 @@ class Command(BaseCommand):
 
     def act_diff(self, options: dict[str, Any]) -> None:
         """Compare a document with the stored policy."""
-        text = text_diff(services.current_spec(), _document(options["file"]).spec)
+        text = text_diff(policy_acts.current_spec(), _document(options["file"]).spec)
         if options["json"]:
             self.stdout.write(json.dumps({"differs": bool(text), "diff": text.splitlines()}))
         elif text:
@@ -184,7 +186,7 @@ class Command(BaseCommand):
         if not found:
             raise CommandError(f"{options['file']}: there are no cases")
         path = options["policy"] or (str(Path(options["file"]).parent / named) if named else "")
-        policy = PolicySet(numbered(_document(path).spec) if path else services.current_spec())
+        policy = PolicySet(numbered(_document(path).spec) if path else policy_acts.current_spec())
         outcomes = [cases.run(policy, case) for case in found]
         failed = [outcome for outcome in outcomes if outcome.problem]
         if options["json"]:
@@ -198,7 +200,7 @@ class Command(BaseCommand):
 
     def act_explain(self, options: dict[str, Any]) -> None:
         """Explain one call."""
-        policy = PolicySet(services.current_spec())
+        policy = PolicySet(policy_acts.current_spec())
         principal, notes = _principal(options, policy)
         kind = next(kind for kind in vocabulary.KINDS if options[kind] is not None)
         arguments = _parsed(options["arguments"], "--args") if options["arguments"] is not None else ABSENT
@@ -269,7 +271,7 @@ def _principal(options: dict[str, Any], policy: PolicySet) -> tuple[Principal, l
         if options["role"] not in policy.roles:
             raise CommandError(f"there is no role {options['role']}; there are {', '.join(sorted(policy.roles))}")
         return Principal(None, "", "", options["role"]), []
-    return services.asked_about(services.find(options["key"]))
+    return key_acts.asked_about(key_acts.find(options["key"]))
 
 
 def _told(explanation: Explanation) -> list[str]:
