@@ -6,16 +6,21 @@ from collections.abc import Sequence
 
 from django.apps import AppConfig
 
+from core.access import members
+from policies.specs import LIMIT, RULE
+
 
 class PoliciesConfig(AppConfig):
-    """Registers the policies application."""
+    """Registers the policies application, and whose the plain members of rules and limits are."""
 
     name = "policies"
 
     def ready(self) -> None:
-        """Answer for keys and for what decisions are made of."""
+        """Answer for keys and for what decisions are made of; whoever may change a rule or a limit may change any plain member of it."""
         from core import registry
 
+        members.register("rule", "policies.change_rule", (row.name for row in RULE))
+        members.register("ratelimit", "policies.change_ratelimit", (row.name for row in LIMIT))
         registry.keys_named.answered_by(keys_named)
         registry.key_page.answered_by(registry.page("admin:policies_apikey_change", "policies.view_apikey"))
         registry.new_key_page.answered_by(registry.page("admin:policies_apikey_add", "policies.add_apikey"))

@@ -116,6 +116,16 @@ class ApiKey(models.Model):
         """Neither revoked nor expired, by this machine's clock."""
         return self.revoked_at is None and (self.expires_at is None or self.expires_at > timezone.now())
 
+    @property
+    def state(self) -> str:
+        """In a word."""
+        return "live" if self.is_live else "revoked" if self.revoked_at else "expired"
+
+    @property
+    def role_name(self) -> str:
+        """The role that it holds, or held until that was dropped; nothing of an administrative key."""
+        return self.role.name if self.role else self.former_role
+
 
 class KeySecret(models.Model):
     """One generation of a key's secret, as a digest; during a rotation the older one carries its last moment."""

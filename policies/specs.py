@@ -6,14 +6,13 @@ writes, stores or shows a rule or a limit goes by the rows. What else it has is 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from datetime import datetime, time
 from typing import Any, Final
 
 from policies import vocabulary
 from policies.members import REQUIRED, Flag, Member, Text, Whole, Word, Words
-
-Scalar = str | int | float | bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,67 +193,53 @@ def _table(spec: type[RuleSpec] | type[LimitSpec], **rows: Member) -> tuple[Memb
     )
 
 
+_OBSERVE = "Decides nothing; what it would do stands in the event."
 RULE: Final = _table(
     RuleSpec,
     name=Text(
-        100,
-        about="Shown in events; unique when given.",
-        described="Shown in events; unique.",
-        hint="Shown in events.",
+        100, about="Shown in events; unique when given.", described="Shown in events; unique.", hint="Shown in events.",
     ),
     effect=Word(vocabulary.EFFECTS),
     reason=Text(
-        vocabulary.MAX_REASON,
-        about="Told to a refused caller.",
-        described="Told to the caller who is refused.",
-        label="What a refused caller is told",
-        hint="Of rules that deny; one that allows refuses nobody.",
+        vocabulary.MAX_REASON, about="Told to a refused caller.", described="Told to the caller who is refused.",
+        label="What a refused caller is told", hint="Of rules that deny; one that allows refuses nobody.",
     ),
     note=Text(
-        1000,
-        about="Never told to a caller.",
-        described="Never told to a caller.",
+        1000, about="Never told to a caller.", described="Never told to a caller.",
         hint="For colleagues; no caller ever sees it.",
     ),
     enabled=Flag(label="Switched on"),
     observe=Flag(
-        about="Decides nothing; what it would do stands in the event.",
-        described="Decides nothing; what it would do stands in the event.",
-        label="Only observe",
-        hint="Decides nothing; what it would do stands in the event.",
+        about=_OBSERVE, described=_OBSERVE, label="Only observe", hint=_OBSERVE,
         says="; only observed, it decides nothing",
     ),
-)
+)  # fmt: skip
 LIMIT: Final = _table(
     LimitSpec,
     name=Text(100),
     requests=Whole(1_000_000, label="At most … requests", start=60),
     window_seconds=Whole(31 * 86400, label="In any … seconds", start=60),
     burst=Whole(
-        1_000_000,
-        within="requests",
-        about="How many may come at once; null: all.",
-        label="At once at most",
-        hint="Empty: all may come at once.",
-        says=", {} at once",
+        1_000_000, within="requests", about="How many may come at once; null: all.", label="At once at most",
+        hint="Empty: all may come at once.", says=", {} at once",
     ),
     per=Words(
-        vocabulary.LIMIT_IDENTITIES,
-        about="One count for each of these; none: one for all.",
-        label="Counted for each",
+        vocabulary.LIMIT_IDENTITIES, about="One count for each of these; none: one for all.", label="Counted for each",
         hint="None chosen: one count for all.",
     ),
     is_default=Flag(
-        called="default",
-        about="Gives way to a limit that names the tool.",
-        label="Gives way to a limit that names the tool",
-        says="; gives way to a limit that names the tool",
+        called="default", about="Gives way to a limit that names the tool.",
+        label="Gives way to a limit that names the tool", says="; gives way to a limit that names the tool",
     ),
     enabled=Flag(label="Switched on"),
-)
-
+)  # fmt: skip
 #: those that say how much: what a limit in its short form has
 RATE: Final = tuple(row for row in LIMIT if isinstance(row, Whole))
+
+
+def exceeding(given: Mapping[str, Any]) -> list[Whole]:
+    """The members of a limit that are more than what they are held within."""
+    return [row for row in RATE if row.within and (given.get(row.name) or 0) > (given.get(row.within) or row.most)]
 
 
 def plain(spec: RuleSpec | LimitSpec) -> dict[str, Any]:

@@ -405,9 +405,14 @@ async def rate_limit(gateway: Gateway, call: Call) -> None:
     if refs:
         admission = await gateway.limiter.admit(refs)
         if not admission.allowed:
-            if (full := admission.which) is not None:
-                limit = {"id": full.spec.id, "name": full.spec.label(), "requests": full.requests}
-                call.details["limit"] = {**limit, "window_seconds": full.window, "retry_after": admission.retry_after}
+            if admission.which is not None:
+                full = admission.which.spec
+                limit = {"id": full.id, "name": full.label(), "requests": full.requests}
+                call.details["limit"] = {
+                    **limit,
+                    "window_seconds": full.window_seconds,
+                    "retry_after": admission.retry_after,
+                }
             call.stage("rate-limit", admission.reason, since)
             raise refuse(admission.reason, call=call, retry_after=admission.retry_after, headers=admission.headers)
     if call.listens and (

@@ -86,8 +86,8 @@ def _upstream(url: str) -> None:
 def _keys(place: Path, data_key: bytes) -> dict[str, str]:
     """Return a key per role: those kept, and new ones for roles whose key is gone, revoked or no longer readable."""
     from core.access.actors import Actor
-    from policies import services
     from policies.models import ApiKey, Role
+    from policies.services import keys as key_acts
     from proxy.upstreams import vault
 
     try:
@@ -105,7 +105,7 @@ def _keys(place: Path, data_key: bytes) -> dict[str, str]:
             except vault.VaultError:
                 pass
         if Role.objects.filter(name=role).exists():
-            made = services.create_key(name=f"demo-{role}", role=role, actor=Actor.system())
+            made = key_acts.create_key(name=f"demo-{role}", role=role, actor=Actor.system())
             keys[role] = made.secret
             kept[role] = {"id": str(made.key.id), "key": vault.seal(data_key, f"demo:{role}", made.secret)}
     place.touch(mode=0o600)

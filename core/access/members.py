@@ -7,10 +7,10 @@ cannot be changed; `tests/admin/test_members.py` holds every form and every requ
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["MEMBERS", "demanded", "owned"]
+__all__ = ["MEMBERS", "demanded", "owned", "register"]
 
 JUDGE = "proxy.judge_upstream"
 COMMAND = "proxy.start_command"
@@ -20,7 +20,7 @@ def _all(permission: str, members: str) -> dict[str, str]:
     return dict.fromkeys(members.split(), permission)
 
 
-MEMBERS: Mapping[str, Mapping[str, str]] = {
+MEMBERS: dict[str, Mapping[str, str]] = {
     "upstream": {
         **_all(
             "proxy.change_upstream",
@@ -43,13 +43,10 @@ MEMBERS: Mapping[str, Mapping[str, str]] = {
     "role": _all("policies.change_role", "name description"),
     "rule": _all(
         "policies.change_rule",
-        "name effect roles any_role keys kinds pattern upstreams conditions window days from_time to_time time_zone valid_from"
-        " valid_until networks reason note enabled observe subject path quantifier operator value",
+        "roles any_role keys kinds pattern upstreams conditions window days from_time to_time time_zone valid_from valid_until"
+        " networks subject path quantifier operator value",
     ),
-    "ratelimit": _all(
-        "policies.change_ratelimit",
-        "name requests window_seconds burst per key role upstream kind pattern is_default enabled",
-    ),
+    "ratelimit": _all("policies.change_ratelimit", "key role upstream kind pattern"),
     "policy": _all("policies.change_rule", "document"),
     "replay": _all("policies.replay_policy", "document since until"),
     "question": _all(
@@ -61,6 +58,11 @@ MEMBERS: Mapping[str, Mapping[str, str]] = {
         "sentinel.change_user", "username first_name last_name email time_zone is_active duties password"
     ),
 }  # fmt: skip
+
+
+def register(kind: str, permission: str, members: Iterable[str]) -> None:
+    """Let a permission decide more members of a kind of object, which an app has in a table of its own."""
+    MEMBERS[kind] = {**MEMBERS[kind], **dict.fromkeys(members, permission)}
 
 
 def owned(user: Any, kind: str) -> frozenset[str]:

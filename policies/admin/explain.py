@@ -76,10 +76,10 @@ class ExplainForm(forms.Form):
         """Find out who is meant."""
         data = super().clean() or self.cleaned_data
         if data.get("key"):
-            from policies import services
+            from policies.services import keys as key_acts
 
             try:
-                data["found"] = services.find(data["key"])
+                data["found"] = key_acts.find(data["key"])
             except forms.ValidationError as error:
                 self.add_error("key", error)
         elif not data.get("role"):
@@ -188,10 +188,10 @@ def replay_view(request: HttpRequest) -> HttpResponse:
     """Run a draft policy over past events and show what would have been decided otherwise."""
     if not request.user.has_perm("policies.replay_policy"):
         raise PermissionDenied
-    from policies import services
+    from policies.services import policy as policy_acts
 
     payloads = request.user.has_perm("audit.view_payload")
-    form = ReplayForm(request.POST or None, initial={"document": services.export(), "since": "7"})
+    form = ReplayForm(request.POST or None, initial={"document": policy_acts.export(), "since": "7"})
     result: Any = None
     problem = ""
     if request.method == "POST" and form.is_valid():

@@ -147,13 +147,13 @@ class ApiKeyAdmin(Pages):
         grantable = duties.grantable(request.user)
         form = NewKeyForm(request.POST or None, duties=grantable, initial={"role": _first_role(request)})
         if request.method == "POST" and form.is_valid():
-            from policies import services
+            from policies.services import keys as key_acts
 
             data = form.cleaned_data
             try:
                 with transaction.atomic():
                     spend(request)
-                    made = services.create_key(
+                    made = key_acts.create_key(
                         name=data["name"],
                         role=data["role"].name if data["role"] else None,
                         duty=data["duty"] or None,
@@ -232,7 +232,7 @@ class ApiKeyAdmin(Pages):
             if not may_change:
                 raise PermissionDenied
             if form.is_valid():
-                from policies import services
+                from policies.services import keys as key_acts
 
                 data = dict(form.cleaned_data)
                 if key.duty:
@@ -242,7 +242,7 @@ class ApiKeyAdmin(Pages):
                 if "expires_at" not in form.changed_data:
                     data["expires_at"] = key.expires_at
                 try:
-                    services.update_key(key.pk, actor=actor(request), **data)
+                    key_acts.update_key(key.pk, actor=actor(request), **data)
                 except (ValidationError, ValueError) as error:
                     form.add_error(None, _words(error))
                 else:
@@ -276,13 +276,13 @@ class ApiKeyAdmin(Pages):
             raise PermissionDenied
         form = RotateForm(request.POST or None, initial={"overlap": "3600"})
         if request.method == "POST" and form.is_valid():
-            from policies import services
+            from policies.services import keys as key_acts
 
             overlap = timedelta(seconds=int(form.cleaned_data["overlap"]))
             try:
                 with transaction.atomic():
                     spend(request)
-                    made = services.rotate_key(key.pk, overlap=overlap, actor=actor(request))
+                    made = key_acts.rotate_key(key.pk, overlap=overlap, actor=actor(request))
             except SentBeforeError:
                 messages.warning(
                     request, "This form was sent before: the key was rotated then, and its secret shown once."
@@ -337,11 +337,11 @@ class ApiKeyAdmin(Pages):
         form = RevokeForm(request.POST if asked else None)
         proof = ProofForm(request, asked=asked) if many else None
         if asked and form.is_valid() and (proof is None or proof.is_valid()):
-            from policies import services
+            from policies.services import keys as key_acts
 
             with transaction.atomic():
                 for key in keys:
-                    services.revoke_key(key.pk, reason=form.cleaned_data["reason"], actor=actor(request))
+                    key_acts.revoke_key(key.pk, reason=form.cleaned_data["reason"], actor=actor(request))
                     self.log_change(request, key, "revoked")
             named = keys[0].name if len(keys) == 1 else f"{len(keys)} keys"
             messages.success(

@@ -16,13 +16,13 @@ from django.urls import URLPattern, path
 from core import registry
 from core.access.actors import actor
 from core.admin.base import EditPages, asked, number
-from policies import services
 from policies.admin import explain
 from policies.documents.sentences import limit_sentence, rule_sentence
 from policies.engine import glob
 from policies.engine.compiled import PolicyError
 from policies.forms.rules import ConditionForms, LimitForm, RuleForm, condition_initial, limit_initial, rule_initial
 from policies.models import RateLimit, Role, Rule
+from policies.services import policy as policy_acts
 from policies.simulate import preview
 from policies.specs import ConditionSpec, LimitSpec, RuleSpec
 
@@ -88,9 +88,9 @@ class RoleAdmin(EditPages):
             if form.is_valid():
                 try:
                     if role is None:
-                        made = services.create_role(actor=actor(request), **form.cleaned_data)
+                        made = policy_acts.create_role(actor=actor(request), **form.cleaned_data)
                     else:
-                        made = services.update_role(role.pk, actor=actor(request), **form.cleaned_data)
+                        made = policy_acts.update_role(role.pk, actor=actor(request), **form.cleaned_data)
                 except ValidationError as error:
                     _blame(form, error)
                 else:
@@ -118,7 +118,7 @@ class RoleAdmin(EditPages):
     def deletion(self, thing: Role) -> tuple[str, str, Callable[..., Any]]:
         """Refused while live keys hold it."""
         about = "Rules that were for it alone go with it. Refused while live keys hold it."
-        return f"Role {thing.name}", about, services.delete_role
+        return f"Role {thing.name}", about, policy_acts.delete_role
 
 
 @admin.register(Rule)
@@ -196,9 +196,9 @@ class RuleAdmin(EditPages):
             if not problems and "save" in posted:
                 try:
                     if rule is None:
-                        made = services.create_rule(spec, actor=actor(request))
+                        made = policy_acts.create_rule(spec, actor=actor(request))
                     else:
-                        services.update_rule(rule.id, spec, actor=actor(request))
+                        policy_acts.update_rule(rule.id, spec, actor=actor(request))
                         made = rule.id
                 except ValidationError as error:
                     problems = list(error.messages)
@@ -227,7 +227,7 @@ class RuleAdmin(EditPages):
     def deletion(self, thing: Rule) -> tuple[str, str, Callable[..., Any]]:
         """What changes with it."""
         about = "What only this rule allowed is denied at once; what only this rule denied may be allowed."
-        return f"Rule {thing}", about, services.delete_rule
+        return f"Rule {thing}", about, policy_acts.delete_rule
 
 
 def _problems(spec: RuleSpec) -> list[str]:
@@ -286,9 +286,9 @@ class RateLimitAdmin(EditPages):
             if spec and "save" in request.POST:
                 try:
                     if limit is None:
-                        made = services.create_limit(spec, actor=actor(request))
+                        made = policy_acts.create_limit(spec, actor=actor(request))
                     else:
-                        services.update_limit(limit.id, spec, actor=actor(request))
+                        policy_acts.update_limit(limit.id, spec, actor=actor(request))
                         made = limit.id
                 except ValidationError as error:
                     _blame(form, error)
@@ -310,4 +310,4 @@ class RateLimitAdmin(EditPages):
 
     def deletion(self, thing: RateLimit) -> tuple[str, str, Callable[..., Any]]:
         """What changes with it."""
-        return f"Limit {thing}", "It stops counting at once.", services.delete_limit
+        return f"Limit {thing}", "It stops counting at once.", policy_acts.delete_limit

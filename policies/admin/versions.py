@@ -73,10 +73,10 @@ class PolicyVersionAdmin(Pages):
             proof = ProofForm(request, asked="confirmed" in request.POST)
             if not proof.is_valid():
                 return self.confirm(request, version, proof)
-            from policies import services
+            from policies.services import policy as policy_acts
 
             try:
-                applied = services.roll_back(version.number, actor=actor(request))
+                applied = policy_acts.roll_back(version.number, actor=actor(request))
             except (ValidationError, ValueError) as error:
                 problems = list(error.messages) if isinstance(error, ValidationError) else [str(error)]
             else:
@@ -98,9 +98,9 @@ class PolicyVersionAdmin(Pages):
 
     def confirm(self, request: HttpRequest, version: PolicyVersion, proof: ProofForm) -> HttpResponse:
         """Show what going back changes, and ask once more."""
-        from policies import services
+        from policies.services import policy as policy_acts
 
-        lines = unified_diff(services.export().splitlines(), version.document.splitlines(), lineterm="", n=2)
+        lines = unified_diff(policy_acts.export().splitlines(), version.document.splitlines(), lineterm="", n=2)
         context = {
             **self.admin_site.each_context(request),
             "title": f"Go back to version {version.number}?",

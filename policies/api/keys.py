@@ -17,10 +17,11 @@ from core.access import duties
 from core.api.fields import read
 from core.api.problems import Problem, invalid, wrong
 from core.api.views import FIELDS, ApiView, Operation, Parameter, actor_of, paging
-from policies import services, vocabulary
+from policies import vocabulary
 from policies.api.idempotency import once
 from policies.api.serializers import keys as forms
 from policies.models import ApiKey
+from policies.services import keys as key_acts
 
 __all__ = ["KeyRevocation", "KeyRotation", "Keys", "OneKey"]
 
@@ -31,9 +32,9 @@ def shown(key: ApiKey) -> dict[str, Any]:
     """Return a key as it is answered."""
     usage = getattr(key, "usage", None)
     return {
-        **services.shown(key),
+        **key_acts.shown(key),
         "expires_at": moment(key.expires_at),
-        "state": "live" if key.is_live else "revoked" if key.revoked_at else "expired",
+        "state": key.state,
         "revoked_at": moment(key.revoked_at),
         "revoked_by": key.revoked_by,
         "created_at": moment(key.created_at),
@@ -52,7 +53,7 @@ def shown(key: ApiKey) -> dict[str, Any]:
     }
 
 
-def made(created: services.CreatedKey) -> dict[str, Any]:
+def made(created: key_acts.CreatedKey) -> dict[str, Any]:
     """Return a key with its new secret."""
     return {**shown(find(created.key.pk)), "key": created.secret, "key_already_shown": False}
 
@@ -80,9 +81,7 @@ class _KeyView(ApiView):
         self.may_hold(key.duty)
         self.check_match(shown(key))
         if not key.is_live:
-            raise Problem(
-                "conflict", f"The key {key.name} is {'revoked' if key.revoked_at else 'expired'}; that is for good."
-            )
+            raise Problem("conflict", f"The key {key.name} is {key.state}; that is for good.")
         return key
 
 
@@ -143,7 +142,7 @@ class Keys(_KeyView):
         self.may_hold(duty)
 
         def act() -> Response:
-            created = services.create_key(actor=actor_of(request), role=role, duty=duty, **asked)
+            created = key_acts.create_key(actor=actor_of(request), role=role, duty=duty, **asked)
             return self.made(made(created), created.key.pk)
 
         return once(request, act)
@@ -183,7 +182,7 @@ class OneKey(_KeyView):
         """Change it."""
         asked = read(forms.KeyChangeSerializer, request.data, partial=True)
         key = self.live(key_id)
-        services.update_key(key.pk, actor=actor_of(request), **asked)
+        key_acts.update_key(key.pk, actor=actor_of(request), **asked)
         return self.one(shown(find(key_id)))
 
 
@@ -212,7 +211,7 @@ class KeyRotation(_KeyView):
         def act() -> Response:
             key = self.live(key_id)
             overlap = timedelta(seconds=asked["overlap_seconds"])
-            return self.one(made(services.rotate_key(key.pk, actor=actor_of(request), overlap=overlap)))
+            return self.one(made(key_acts.rotate_key(key.pk, actor=actor_of(request), overlap=overlap)))
 
         return once(request, act)
 
@@ -241,5 +240,5 @@ class KeyRevocation(_KeyView):
         key = find(key_id, lock=True)
         self.may_hold(key.duty)
         self.check_match(shown(key))
-        services.revoke_key(key.pk, actor=actor_of(request), reason=asked["reason"])
+        key_acts.revoke_key(key.pk, actor=actor_of(request), reason=asked["reason"])
         return self.one(shown(find(key_id)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from functools import partial
 from typing import Any, NoReturn
 
 from django.core.exceptions import ValidationError
@@ -16,7 +15,6 @@ from core.api.fields import read
 from core.api.json import Parser, Text
 from core.api.problems import invalid, refused, wrong
 from core.api.views import FIELDS, ApiView, Operation, Parameter, actor_of
-from policies import services
 from policies.api.idempotency import once
 from policies.api.serializers import policy as forms
 from policies.documents.diff import plan
@@ -25,7 +23,9 @@ from policies.engine import schemas
 from policies.engine.compiled import PolicyError, PolicySet
 from policies.engine.types import ABSENT, Context, Principal, Target
 from policies.models import PolicyVersion
-from policies.simulate.explain import explain
+from policies.services import keys as key_acts
+from policies.services import policy as policy_acts
+from policies.simulate.explain import explain_known
 from policies.specs import numbered
 
 __all__ = ["Apply", "Check", "Diff", "Explain", "Policy", "PolicyView", "applied_form", "policy_form", "read_document"]
@@ -59,14 +59,14 @@ class PolicyView(ApiView):
 
 def policy_form() -> dict[str, Any]:
     """Return the stored policy as it is answered."""
-    spec = services.current_spec()
+    spec = policy_acts.current_spec()
     version = PolicyVersion.objects.filter(number=spec.version).first() or PolicyVersion.objects.first()
     return {
         "version": spec.version,
         "at": moment(version.at) if version else None,
         "author": version.author if version else "",
         "origin": version.origin if version else "",
-        "document": services.export(),
+        "document": policy_acts.export(),
     }
 
 
@@ -141,18 +141,18 @@ class Apply(PolicyView):
 def apply(view: ApiView, request: Request) -> Response:
     """Apply the document of a request."""
     document = read_document(read(forms.DraftSerializer, request.data)["document"])
-    services.lock_policy()
+    policy_acts.lock_policy()
     view.check_match(policy_form())
     try:
-        applied = services.apply_document(
+        applied = policy_acts.apply_document(
             document, actor=actor_of(request), dry_run=view.query["dry_run"], origin="API"
         )
-    except services.PolicyRefused as error:
+    except policy_acts.PolicyRefused as error:
         raise refused(error, "conflict") from None
     return Response(applied_form(applied))
 
 
-def applied_form(applied: services.Applied) -> dict[str, Any]:
+def applied_form(applied: policy_acts.Applied) -> dict[str, Any]:
     """Return what was applied, or would be, as it is answered."""
     return {
         "changed": not applied.plan.empty,
@@ -186,7 +186,7 @@ class Check(PolicyView):
             PolicySet(numbered(spec))
         except PolicyError as error:
             _unread([str(error)])
-        problems = [f"{rule.name or rule.label()}: {words}" for rule in spec.rules for words in schemas.problems(rule)]
+        problems = schemas.complaints(spec.rules)
         if problems:
             _unread(problems)
         counts = {
@@ -213,8 +213,8 @@ class Diff(PolicyView):
     def post(self, request: Request) -> Response:
         """Compare it."""
         document = read_document(read(forms.DraftSerializer, request.data)["document"])
-        present = services.current_spec()
-        return Response(applied_form(services.Applied(plan(present, document.spec), present.version, True)))
+        present = policy_acts.current_spec()
+        return Response(applied_form(policy_acts.Applied(plan(present, document.spec), present.version, True)))
 
 
 class Explain(ApiView):
@@ -236,7 +236,7 @@ class Explain(ApiView):
     def post(self, request: Request) -> Response:
         """Explain it."""
         asked = read(forms.QuestionSerializer, request.data)
-        policy = PolicySet(services.current_spec())
+        policy = PolicySet(policy_acts.current_spec())
         principal, notes = _principal(asked, policy)
         arguments = asked.get("arguments", ABSENT)
         if arguments is not ABSENT and not isinstance(arguments, dict):
@@ -244,13 +244,9 @@ class Explain(ApiView):
         annotations = asked.get("annotations")
         if annotations is not None and not isinstance(annotations, dict):
             raise invalid(wrong("annotations", "An object."))
-        known = schemas.known(asked["kind"], asked["upstream"], asked["name"])
-        lookup = partial(schemas.known, "tool", asked["upstream"])
-        if annotations is None:
-            annotations = known.annotations
         target = Target(asked["kind"], asked["upstream"], asked["name"], arguments, annotations)
         at = asked["at"].timestamp() if asked.get("at") else time.time()
-        told = explain(policy, principal, target, Context(at, asked.get("client_ip")), known=known, lookup=lookup)
+        told, _ = explain_known(policy, principal, target, Context(at, asked.get("client_ip")))
         return Response({**told.as_dict(), "notes": notes})
 
 
@@ -263,13 +259,7 @@ def _principal(asked: dict[str, Any], policy: PolicySet) -> tuple[Principal, lis
             raise invalid(wrong("role", "There is no such role."))
         return Principal(None, "", "", role), []
     try:
-        key = services.find(named or "")
+        key = key_acts.find(named or "")
     except ValidationError as error:
         raise invalid(wrong("key", " ".join(error.messages))) from None
-    notes = []
-    if not key.is_live:
-        notes.append(f"The key {key.name} is {'revoked' if key.revoked_at else 'expired'}: every call is refused.")
-    if key.duty:
-        notes.append(f"The key {key.name} is administrative: it never passes the gateway.")
-    held = key.role.name if key.role else key.former_role
-    return Principal(key.pk, key.name, key.prefix, held, frozenset(key.upstreams)), notes
+    return key_acts.asked_about(key)

@@ -17,11 +17,11 @@ from core.api.fields import read
 from core.api.problems import Problem, invalid, wrong
 from core.api.views import FIELDS, LIMIT, ApiView, Operation, actor_of
 from core.jobs import alive, settle
-from policies import services
 from policies.api.idempotency import once
 from policies.api.policy import YAML, PolicyView, read_document
 from policies.api.serializers import replays as forms
 from policies.models import ReplayJob
+from policies.services import policy as policy_acts
 from policies.simulate import jobs
 
 __all__ = ["OneReplay", "Replays"]
@@ -97,7 +97,7 @@ class Replays(PolicyView):
             raise invalid(wrong("since", "It is before until."))
 
         def act() -> Response:
-            services.lock_policy()  # so that two that come at once are counted one after the other
+            policy_acts.lock_policy()  # so that two that come at once are counted one after the other
             if alive(ReplayJob) >= jobs.MOST:
                 raise Problem("conflict", f"{jobs.MOST} replays are running; wait for one to end, or cancel it.")
             actor = actor_of(request)

@@ -11,9 +11,9 @@ from django.utils import timezone
 from core.access.actors import Actor
 from core.api.problems import Problem, refused
 from core.api.resources import Resource
-from policies import services
 from policies.api.serializers import rules as forms
 from policies.models import Role
+from policies.services import policy as policy_acts
 
 __all__ = ["RoleResource"]
 
@@ -36,7 +36,7 @@ class RoleResource(Resource):
     def find(self, pk: int, *, lock: bool = False) -> Role:
         """Return a role, or say that there is none."""
         if lock:
-            services.lock_policy()
+            policy_acts.lock_policy()
         role = self.all({}).filter(pk=pk).first()
         if role is None:
             raise Problem("not_found", "There is no such role.")
@@ -48,15 +48,15 @@ class RoleResource(Resource):
 
     def add(self, asked: dict[str, Any], actor: Actor) -> int:
         """Add one."""
-        return int(services.create_role(actor=actor, **asked).pk)
+        return int(policy_acts.create_role(actor=actor, **asked).pk)
 
     def update(self, thing: Role, asked: dict[str, Any], actor: Actor) -> None:
         """Change one."""
-        services.update_role(thing.pk, actor=actor, **asked)
+        policy_acts.update_role(thing.pk, actor=actor, **asked)
 
     def remove(self, thing: Role, actor: Actor) -> None:
         """Drop it; refused while live keys hold it."""
         try:
-            services.delete_role(thing.pk, actor=actor)
-        except services.PolicyRefused as error:
+            policy_acts.delete_role(thing.pk, actor=actor)
+        except policy_acts.PolicyRefused as error:
             raise refused(error, "conflict") from None

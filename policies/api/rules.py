@@ -8,17 +8,18 @@ from datetime import time
 from typing import Any
 from zoneinfo import available_timezones
 
-from audit.export.formats import moment
 from core.access.actors import Actor
 from core.api.problems import Problem, invalid, wrong
 from core.api.resources import Resource
 from core.api.views import Parameter
-from policies import services, vocabulary
+from policies import vocabulary
 from policies.api.parts import pick, strangers
 from policies.api.serializers import rules as forms
+from policies.api.serializers.parts import shown
 from policies.documents.sentences import rule_sentence
 from policies.engine.compiled import CompiledRule, PolicyError
-from policies.specs import ConditionSpec, PolicySpec, RuleSpec, WindowSpec
+from policies.services import policy as policy_acts
+from policies.specs import RULE, ConditionSpec, PolicySpec, RuleSpec, WindowSpec
 
 __all__ = ["RuleResource"]
 
@@ -27,48 +28,13 @@ MAX_EXACT = 2**53
 
 def rule_form(rule: RuleSpec) -> dict[str, Any]:
     """Return a rule as it is answered."""
-    window = rule.window
-    return {
-        "id": rule.id,
-        "name": rule.name,
-        "effect": rule.effect,
-        "roles": None if rule.roles is None else sorted(rule.roles),
-        "keys": None if rule.keys is None else sorted(rule.keys),
-        "kinds": list(rule.kinds),
-        "pattern": rule.pattern,
-        "upstreams": list(rule.upstreams),
-        "conditions": [
-            {
-                "subject": one.subject, "path": one.path, "quantifier": one.quantifier, "operator": one.operator,
-                "value": list(one.value) if isinstance(one.value, tuple) else one.value,
-            }
-            for one in rule.conditions
-        ],
-        "window": {
-            "days": list(window.days),
-            "from_time": window.from_time and window.from_time.isoformat(),
-            "to_time": window.to_time and window.to_time.isoformat(),
-            "zone": window.zone,
-            "valid_from": moment(window.valid_from),
-            "valid_until": moment(window.valid_until),
-        },
-        "networks": list(rule.networks),
-        "reason": rule.reason,
-        "note": rule.note,
-        "enabled": rule.enabled,
-        "observe": rule.observe,
-        "sentence": rule_sentence(rule),
-    }  # fmt: skip
+    return {"id": rule.id, **shown(rule, forms.RuleChangeSerializer), "sentence": rule_sentence(rule)}
 
 
 def read_rule(asked: dict[str, Any], before: RuleSpec | None, policy: PolicySpec) -> RuleSpec:
     """Make a rule of what was asked for, on top of what it was; refuse what could not be stored or would not compile."""
     spec = before or RuleSpec("", ("tool",), "", None)
-    plain: dict[str, Any] = {
-        name: asked[name]
-        for name in ("name", "effect", "pattern", "reason", "note", "enabled", "observe")
-        if name in asked
-    }
+    plain: dict[str, Any] = {name: asked[name] for name in (*(row.name for row in RULE), "pattern") if name in asked}
     for name in ("roles", "keys"):
         if name in asked:
             plain[name] = None if asked[name] is None else frozenset(asked[name])
@@ -139,7 +105,7 @@ class RuleResource(Resource):
     def all(self, query: Mapping[str, Any]) -> Any:
         """Return those that a list shows."""
         effect, role = query.get("effect"), query.get("role")
-        spec = services.current_spec()
+        spec = policy_acts.current_spec()
         there = role is None or any(one.name == role for one in spec.roles)
         return [
             rule
@@ -152,8 +118,8 @@ class RuleResource(Resource):
     def find(self, pk: int, *, lock: bool = False) -> RuleSpec:
         """Return a stored rule, or say that there is none."""
         if lock:
-            services.lock_policy()
-        found: RuleSpec = pick(services.current_spec().rules, pk, "rule")
+            policy_acts.lock_policy()
+        found: RuleSpec = pick(policy_acts.current_spec().rules, pk, "rule")
         return found
 
     def shown(self, thing: RuleSpec) -> dict[str, Any]:
@@ -162,13 +128,13 @@ class RuleResource(Resource):
 
     def add(self, asked: dict[str, Any], actor: Actor) -> int:
         """Add one."""
-        services.lock_policy()
-        return services.create_rule(read_rule(asked, None, services.current_spec()), actor=actor)
+        policy_acts.lock_policy()
+        return policy_acts.create_rule(read_rule(asked, None, policy_acts.current_spec()), actor=actor)
 
     def update(self, thing: RuleSpec, asked: dict[str, Any], actor: Actor) -> None:
         """Change one."""
-        services.update_rule(thing.id, read_rule(asked, thing, services.current_spec()), actor=actor)
+        policy_acts.update_rule(thing.id, read_rule(asked, thing, policy_acts.current_spec()), actor=actor)
 
     def remove(self, thing: RuleSpec, actor: Actor) -> None:
         """Remove one."""
-        services.delete_rule(thing.id, actor=actor)
+        policy_acts.delete_rule(thing.id, actor=actor)

@@ -11,11 +11,11 @@ from rest_framework.response import Response
 from audit.export.formats import moment
 from core.api.problems import Problem, refused
 from core.api.views import FIELDS, ApiView, Operation, actor_of, paging
-from policies import services
 from policies.api.idempotency import once
 from policies.api.policy import EDIT, applied_form, policy_form
 from policies.api.serializers import policy as forms
 from policies.models import PolicyVersion
+from policies.services import policy as policy_acts
 
 __all__ = ["OneVersion", "Restore", "Versions"]
 
@@ -93,11 +93,11 @@ class Restore(ApiView):
         """Restore it."""
 
         def act() -> Response:
-            services.lock_policy()
+            policy_acts.lock_policy()
             _find_version(number)
             self.check_match(policy_form())
             try:
-                return Response(applied_form(services.roll_back(number, actor=actor_of(request))))
+                return Response(applied_form(policy_acts.roll_back(number, actor=actor_of(request))))
             except ValidationError as error:
                 raise refused(error, "conflict") from None
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final
 
 from policies import vocabulary
@@ -73,15 +72,6 @@ def _case(read: Reader, node: Node) -> Case | None:
     if "expect" not in members:
         read.wrong(node, f"a case says what it expects: one of {', '.join(EXPECTATIONS)}")
     name = read.text(members[kinds[0]], kinds[0], most=10_000)
-    moment: float | datetime = time.time()
-    if "at" in members:
-        text = read.text(members["at"], "at")
-        try:
-            moment = datetime.fromisoformat(text)
-        except ValueError:
-            moment = datetime.min
-        if not isinstance(moment, datetime) or moment.tzinfo is None:
-            read.wrong(members["at"], f"a moment is like 2026-12-24T18:00:00Z, with its offset, not {text!r}")
     target = Target(
         kinds[0],
         read.text(members.get("upstream"), "upstream"),
@@ -95,7 +85,9 @@ def _case(read: Reader, node: Node) -> Case | None:
         role=read.text(members.get("role"), "role"),
         key=read.text(members.get("key"), "key"),
         target=target,
-        context=Context(moment, read.text(members.get("ip"), "ip") or None),
+        context=Context(
+            read.moment(members.get("at"), "at") or time.time(), read.text(members.get("ip"), "ip") or None
+        ),
         expect=read.word(members.get("expect"), "expect", EXPECTATIONS, "allowed"),
         reason=read.text(members.get("reason"), "reason"),
         rule=read.text(members.get("rule"), "rule"),

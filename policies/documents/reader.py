@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from datetime import datetime, time
+from datetime import time
 from ipaddress import ip_network
 from typing import Any, Final
 from zoneinfo import ZoneInfo
@@ -197,7 +197,7 @@ class _DocumentWalk:
     def possible(self, node: Node, members: dict[str, Node], spec: RuleSpec) -> None:
         """Refuse conditions that no arguments can meet together; of different arguments, each is met by itself."""
         asked = [parse_path(c.path)[0] for c in spec.conditions if c.subject == "arguments"]
-        if len(set(asked)) < len(asked) and pattern_is_fine(spec):
+        if len(set(asked)) < len(asked) and spec.pattern:
             try:
                 never = some_arguments([CompiledRule(spec).asked], [], self.work).found is False
             except PolicyError as error:
@@ -322,7 +322,7 @@ class _DocumentWalk:
         start, end = self.clock(at.get("from")), self.clock(at.get("to"))
         if (start is None) != (end is None) or (start is not None and start == end):
             read.wrong(hours, "give both from and to, and let them differ")
-        since, until = self.moment(span.get("from")), self.moment(span.get("until"))
+        since, until = read.moment(span.get("from"), "a moment"), read.moment(span.get("until"), "a moment")
         if since is not None and until is not None and since >= until:
             read.wrong(valid, "until is later than from")
         return WindowSpec(read.words(at.get("days"), "days", vocabulary.WEEKDAYS), start, end, zone, since, until)
@@ -340,20 +340,6 @@ class _DocumentWalk:
         except ValueError:
             self.read.wrong(node, f"there is no time {text!r}")
             return None
-
-    def moment(self, node: Node | None) -> datetime | None:
-        """A moment such as 2026-12-24T18:00:00Z."""
-        if node is None:
-            return None
-        text = self.read.text(node, "a moment")
-        try:
-            found = datetime.fromisoformat(text)
-        except ValueError:
-            found = None
-        if found is None or found.tzinfo is None:
-            self.read.wrong(node, f"a moment is like 2026-12-24T18:00:00Z, with its offset, not {text!r}")
-            return None
-        return found
 
     def networks(self, node: Node | None) -> tuple[str, ...]:
         """IP networks in their canonical form."""
@@ -451,8 +437,3 @@ class _DocumentWalk:
             role=self.known_role(members["role"]) if "role" in members else None,
             upstream=self.slug(members.get("upstream")),
         )
-
-
-def pattern_is_fine(spec: RuleSpec) -> bool:
-    """Whether the rule was read far enough to be compiled."""
-    return bool(spec.pattern)

@@ -18,14 +18,9 @@ OPERATORS = {
     "present": "is given", "absent": "is not given",
 }  # fmt: skip
 DAYS = {
-    "mon": "Mondays",
-    "tue": "Tuesdays",
-    "wed": "Wednesdays",
-    "thu": "Thursdays",
-    "fri": "Fridays",
-    "sat": "Saturdays",
+    "mon": "Mondays", "tue": "Tuesdays", "wed": "Wednesdays", "thu": "Thursdays", "fri": "Fridays", "sat": "Saturdays",
     "sun": "Sundays",
-}
+}  # fmt: skip
 
 
 def _list(names: Iterable[str], last: str = "and") -> str:

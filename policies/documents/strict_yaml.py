@@ -9,6 +9,7 @@ import gc
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any, Final
 
 import yaml
@@ -172,10 +173,6 @@ class Reader:
         chosen = {self.word(item, what, words) for item in self.items(node, what)}
         return tuple(word for word in words if word in chosen)
 
-    def texts(self, node: Node | None, what: str, most: int = 500) -> tuple[str, ...]:
-        """A list of texts."""
-        return tuple(self.text(item, what, most=most) for item in self.items(node, what))
-
     def number(self, node: Node | None, what: str, low: int, high: int, default: int = 0) -> int:
         """A whole number in a range."""
         if node is None:
@@ -196,6 +193,20 @@ class Reader:
             self.wrong(node, f"{what} is true or false, not {kind(node)}")
             return default
         return str(node.value).lower() == "true"
+
+    def moment(self, node: Node | None, what: str) -> datetime | None:
+        """A moment such as 2026-12-24T18:00:00Z."""
+        if node is None:
+            return None
+        text = self.text(node, what)
+        try:
+            found = datetime.fromisoformat(text)
+        except ValueError:
+            found = None
+        if found is None or found.tzinfo is None:
+            self.wrong(node, f"a moment is like 2026-12-24T18:00:00Z, with its offset, not {text!r}")
+            return None
+        return found
 
     def plain(self, members: dict[str, Node], table: tuple[Member, ...]) -> dict[str, Any]:
         """What is said of the plain members of a table, by their names."""

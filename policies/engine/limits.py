@@ -59,9 +59,6 @@ class LimitRef:
     """One limit and the bucket of it that a request counts in."""
 
     bucket: bytes
-    requests: int
-    window: int
-    burst: int | None
     spec: LimitSpec
     count: int = 1  # places that the request takes
     #: whose share of the table a bucket takes that is named by what the caller asks for; b"" where it is not
@@ -97,12 +94,7 @@ def _refs(index: LimitIndex, principal: Principal, target: Target, kind: str = "
     """The limits that count one target."""
     return tuple(
         LimitRef(
-            bucket(spec, principal, target),
-            spec.requests,
-            spec.window_seconds,
-            spec.burst,
-            spec,
-            namer=principal.key_prefix.encode() if "tool" in spec.per else b"",
+            bucket(spec, principal, target), spec, namer=principal.key_prefix.encode() if "tool" in spec.per else b""
         )
         for spec in index.find(principal.role, principal.key_prefix, kind or target.kind, target.upstream, target.name)
     )

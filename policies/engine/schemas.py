@@ -49,6 +49,11 @@ def known(kind: str, upstream: str, name: str) -> KnownTarget:
     return UNKNOWN if _finder is None else _finder(kind, upstream, name)
 
 
+def complaints(rules: Iterable[RuleSpec]) -> list[str]:
+    """The problems of rules, each with the rule that has it."""
+    return [f"{rule.name or rule.label()}: {problem}" for rule in rules for problem in problems(rule)]
+
+
 def problems(rule: RuleSpec) -> list[str]:
     """What the known tools say against this rule's conditions. A tool's word counts only if every tool it names agrees."""
     if _provider is None or "tool" not in rule.kinds:

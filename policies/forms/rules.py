@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from ipaddress import ip_network
 from typing import Any
 
@@ -11,33 +12,35 @@ from django import forms
 from core.admin.zones import ZoneField
 from policies import vocabulary
 from policies.documents.sentences import OPERATORS
+from policies.forms.keys import words_of
+from policies.forms.members import SpecForm, takes
 from policies.models import ApiKey, Role
-from policies.specs import ConditionSpec, LimitSpec, RuleSpec, WindowSpec
+from policies.specs import LIMIT, RULE, ConditionSpec, LimitSpec, RuleSpec, WindowSpec, exceeding, plain
 
 __all__ = ["ConditionForms", "LimitForm", "RuleForm"]
 
 KIND_WORDS = {"tool": "tools", "prompt": "prompts", "resource": "resources", "method": "methods"}
-DAY_WORDS = [
-    ("mon", "Mon"),
-    ("tue", "Tue"),
-    ("wed", "Wed"),
-    ("thu", "Thu"),
-    ("fri", "Fri"),
-    ("sat", "Sat"),
-    ("sun", "Sun"),
-]
+DAY_WORDS = [(day, day.capitalize()) for day in vocabulary.WEEKDAYS]
 
 
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word for word in text.replace(",", " ").split() if word)
+def _roles() -> list[tuple[str, str]]:
+    return [(name, name) for name in Role.objects.values_list("name", flat=True)]
 
 
-class RuleForm(forms.Form):
+def _keys(chosen: Iterable[str]) -> list[tuple[str, str]]:
+    """Agents' keys that are not revoked, and those that are chosen already, whatever became of them."""
+    live = ApiKey.objects.filter(duty=None, revoked_at=None).only("name", "public_id")[:500]
+    known = {key.prefix: f"{key.name} ({key.prefix})" for key in live}
+    gone = {prefix: f"{prefix} (no longer live)" for prefix in sorted(chosen) if prefix not in known}
+    return [*known.items(), *gone.items()]
+
+
+@takes(RULE)
+class RuleForm(SpecForm):
     """A rule: who, what, when, and what the caller is told."""
 
-    effect = forms.ChoiceField(
-        choices=[("allow", "allow"), ("deny", "deny")], widget=forms.RadioSelect, initial="allow"
-    )
+    placed = frozenset(("effect", "reason"))
+
     any_role = forms.BooleanField(required=False, label="Every role")
     roles = forms.MultipleChoiceField(required=False, widget=forms.CheckboxSelectMultiple)
     keys = forms.MultipleChoiceField(
@@ -65,34 +68,17 @@ class RuleForm(forms.Form):
     networks = forms.CharField(
         required=False, label="From networks", help_text="Like 10.0.0.0/8. Empty: from anywhere."
     )
-    reason = forms.CharField(
-        required=False,
-        max_length=vocabulary.MAX_REASON,
-        label="What a refused caller is told",
-        help_text="Of rules that deny; one that allows refuses nobody.",
-    )
-    name = forms.CharField(required=False, max_length=100, help_text="Shown in events.")
-    note = forms.CharField(required=False, max_length=1000, help_text="For colleagues; no caller ever sees it.")
-    enabled = forms.BooleanField(required=False, initial=True, label="Switched on")
-    observe = forms.BooleanField(
-        required=False, label="Only observe", help_text="Decides nothing; what it would do stands in the event."
-    )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         fields: Any = self.fields
-        fields["roles"].choices = [(name, name) for name in Role.objects.values_list("name", flat=True)]
-        fields["keys"].choices = [
-            (key.prefix, f"{key.name} ({key.prefix})")
-            for key in ApiKey.objects.filter(duty=None, revoked_at=None).only("name", "public_id")[:500]
-        ]
-        chosen = set(self.initial.get("keys") or ()) - {prefix for prefix, _ in fields["keys"].choices}
-        fields["keys"].choices += [(prefix, f"{prefix} (no longer live)") for prefix in sorted(chosen)]
+        fields["roles"].choices = _roles()
+        fields["keys"].choices = _keys(self.initial.get("keys") or ())
 
     def clean_networks(self) -> tuple[str, ...]:
         """Read networks."""
         try:
-            return tuple(str(ip_network(word, strict=False)) for word in _words(self.cleaned_data["networks"]))
+            return tuple(str(ip_network(word, strict=False)) for word in words_of(self.cleaned_data["networks"]))
         except ValueError as error:
             raise forms.ValidationError(f"{error}.") from None
 
@@ -109,35 +95,29 @@ class RuleForm(forms.Form):
         """Return the rule as a value."""
         data = self.cleaned_data
         return RuleSpec(
-            effect=data["effect"],
+            **self.plain(),
             kinds=tuple(kind for kind in vocabulary.KINDS if kind in data["kinds"]),
             pattern=data["pattern"],
             roles=None if data["any_role"] else frozenset(data["roles"]),
             id=rule_id,
-            name=data["name"],
             keys=frozenset(data["keys"]) or None,
-            upstreams=tuple(sorted(set(_words(data["upstreams"])))),
+            upstreams=tuple(sorted(set(words_of(data["upstreams"])))),
             conditions=conditions,
             window=WindowSpec(
                 tuple(day for day in vocabulary.WEEKDAYS if day in data["days"]),
                 data["from_time"], data["to_time"], data["time_zone"] or "UTC", data["valid_from"], data["valid_until"],
             ),
             networks=data["networks"],
-            reason=data["reason"],
-            note=data["note"],
-            enabled=data["enabled"],
-            observe=data["observe"],
         )  # fmt: skip
 
 
 def rule_initial(rule: RuleSpec) -> dict[str, Any]:
     """Return a rule as the form shows it."""
     return {
-        "effect": rule.effect, "any_role": rule.roles is None, "roles": sorted(rule.roles or ()), "keys": sorted(rule.keys or ()),
+        **plain(rule), "any_role": rule.roles is None, "roles": sorted(rule.roles or ()), "keys": sorted(rule.keys or ()),
         "kinds": list(rule.kinds), "pattern": rule.pattern, "upstreams": ", ".join(rule.upstreams), "days": list(rule.window.days),
         "from_time": rule.window.from_time, "to_time": rule.window.to_time, "time_zone": rule.window.zone,
         "valid_from": rule.window.valid_from, "valid_until": rule.window.valid_until, "networks": ", ".join(rule.networks),
-        "reason": rule.reason, "name": rule.name, "note": rule.note, "enabled": rule.enabled, "observe": rule.observe,
     }  # fmt: skip
 
 
@@ -248,22 +228,10 @@ def _reads_as_text(value: str) -> bool:
         return False
 
 
-class LimitForm(forms.Form):
+@takes(LIMIT)
+class LimitForm(SpecForm):
     """A limit: how many, in how long, counted for whom."""
 
-    requests = forms.IntegerField(min_value=1, max_value=1_000_000, initial=60)
-    window_seconds = forms.IntegerField(min_value=1, max_value=31 * 86400, initial=60, label="In any … seconds")
-    burst = forms.IntegerField(
-        required=False,
-        min_value=1,
-        max_value=1_000_000,
-        label="At once at most",
-        help_text="Empty: all may come at once.",
-    )
-    per = forms.MultipleChoiceField(
-        required=False, choices=[(word, word) for word in vocabulary.LIMIT_IDENTITIES], widget=forms.CheckboxSelectMultiple,
-        label="Counted for each", help_text="None chosen: one count for all.",
-    )  # fmt: skip
     role = forms.ChoiceField(required=False, label="Only role")
     key = forms.ChoiceField(required=False, label="Only key")
     upstream = forms.CharField(required=False, max_length=63, label="Only upstream")
@@ -278,22 +246,13 @@ class LimitForm(forms.Form):
     pattern = forms.CharField(
         required=False, max_length=vocabulary.MAX_PATTERN, strip=False, label="Names like", help_text="Empty: any name."
     )
-    is_default = forms.BooleanField(required=False, label="Gives way to a limit that names the tool")
-    name = forms.CharField(required=False, max_length=100)
-    enabled = forms.BooleanField(required=False, initial=True, label="Switched on")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         fields: Any = self.fields
-        fields["role"].choices = [("", "any"), *((name, name) for name in Role.objects.values_list("name", flat=True))]
-        keys = [
-            (key.prefix, f"{key.name} ({key.prefix})")
-            for key in ApiKey.objects.filter(duty=None, revoked_at=None).only("name", "public_id")[:500]
-        ]
         present = self.initial.get("key")
-        if present and present not in dict(keys):
-            keys.append((present, f"{present} (no longer live)"))
-        fields["key"].choices = [("", "any"), *keys]
+        fields["role"].choices = [("", "any"), *_roles()]
+        fields["key"].choices = [("", "any"), *_keys([present] if present else ())]
 
     def clean(self) -> dict[str, Any]:
         """Refuse what the stored form would refuse, in words."""
@@ -302,25 +261,22 @@ class LimitForm(forms.Form):
             self.add_error("kind", "A limit that tells names apart says of which kind they are.")
         if data.get("is_default") and data.get("pattern"):
             self.add_error("is_default", "A default names no tool.")
-        if data.get("burst") and data.get("requests") and data["burst"] > data["requests"]:
-            self.add_error("burst", "Not more than the requests.")
+        for row in exceeding(data):
+            self.add_error(row.name, f"Not more than the {row.within}.")
         return data
 
     def spec(self, limit_id: int = 0) -> LimitSpec:
         """Return the limit as a value."""
         data = self.cleaned_data
         return LimitSpec(
-            requests=data["requests"], window_seconds=data["window_seconds"],
-            per=tuple(word for word in vocabulary.LIMIT_IDENTITIES if word in data["per"]), id=limit_id, name=data["name"],
-            key=data["key"] or None, role=data["role"] or None, upstream=data["upstream"], kind=data["kind"],
-            pattern=data["pattern"], is_default=data["is_default"], burst=data["burst"], enabled=data["enabled"],
+            **self.plain(), id=limit_id, key=data["key"] or None, role=data["role"] or None, upstream=data["upstream"],
+            kind=data["kind"], pattern=data["pattern"],
         )  # fmt: skip
 
 
 def limit_initial(limit: LimitSpec) -> dict[str, Any]:
     """Return a limit as the form shows it."""
     return {
-        "requests": limit.requests, "window_seconds": limit.window_seconds, "burst": limit.burst, "per": list(limit.per),
-        "role": limit.role or "", "key": limit.key or "", "upstream": limit.upstream, "kind": limit.kind, "pattern": limit.pattern,
-        "is_default": limit.is_default, "name": limit.name, "enabled": limit.enabled,
+        **plain(limit), "role": limit.role or "", "key": limit.key or "", "upstream": limit.upstream, "kind": limit.kind,
+        "pattern": limit.pattern,
     }  # fmt: skip

@@ -153,7 +153,8 @@ class Limiter:
         windows: list[Window] = []
         owners: list[LimitRef] = []
         for ref in refs:
-            asked = _windows(ref.bucket, ref.requests, ref.window, ref.burst, ref.count, ref.namer)
+            spec = ref.spec
+            asked = _windows(ref.bucket, spec.requests, spec.window_seconds, spec.burst, ref.count, ref.namer)
             windows += asked
             owners += [ref] * len(asked)
         try:

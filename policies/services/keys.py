@@ -18,6 +18,7 @@ from django.utils import timezone
 from audit.services.acts import record_act
 from core.access.actors import Actor
 from policies import vocabulary
+from policies.engine.types import Principal
 from policies.keys import credentials
 from policies.models import ApiKey, KeySecret, Role
 
@@ -175,7 +176,7 @@ def shown(key: ApiKey) -> dict[str, Any]:
         "id": str(key.pk),
         "name": key.name,
         "prefix": key.prefix,
-        "role": key.role.name if key.role else key.former_role or None,
+        "role": key.role_name or None,
         "duty": key.duty,
         "owner": key.owner,
         "description": key.description,
@@ -186,6 +187,14 @@ def shown(key: ApiKey) -> dict[str, Any]:
         "revoked_at": key.revoked_at.isoformat() if key.revoked_at else None,
         "revoked_reason": key.revoked_reason,
     }
+
+
+def asked_about(key: ApiKey) -> tuple[Principal, list[str]]:
+    """Who a key stands for when it is asked what it may do, and what should be said of the key itself."""
+    notes = [] if key.is_live else [f"The key {key.name} is {key.state}: every call is refused."]
+    if key.duty:
+        notes.append(f"The key {key.name} is administrative: it never passes the gateway.")
+    return Principal(key.pk, key.name, key.prefix, key.role_name, frozenset(key.upstreams)), notes
 
 
 def _live(key_id: UUID | str) -> ApiKey:

@@ -121,12 +121,7 @@ def check(spec: PolicySpec, known: PolicySpec | None = None) -> None:
     except PolicyError as error:
         raise PolicyRefused(str(error)) from error
     old = {rule.content() for rule in known.rules} if known else set()
-    problems = [
-        f"{rule.name or rule.label()}: {problem}"
-        for rule in spec.rules
-        if rule.conditions and rule.content() not in old
-        for problem in schemas.problems(rule)
-    ]
+    problems = schemas.complaints(rule for rule in spec.rules if rule.conditions and rule.content() not in old)
     if problems:
         raise PolicyRefused(problems)
 

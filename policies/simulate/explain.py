@@ -9,11 +9,11 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
-from policies.engine import glob, satisfiability
-from policies.engine.compiled import CompiledRule, PolicyError, PolicySet, moment, network_check, window_check
+from policies.engine import glob, satisfiability, schemas
+from policies.engine.compiled import PolicySet, moment, network_check, window_check
 from policies.engine.conditions import (
     ANNOTATION_DEFAULTS,
     ERROR,
@@ -29,7 +29,7 @@ from policies.engine.conditions import (
 from policies.engine.decide import decide, decide_reference, decide_unseen, unless_blocked
 from policies.engine.dispatchers import inner_calls, refused_within
 from policies.engine.schemas import UNKNOWN, KnownTarget
-from policies.engine.types import ABSENT, Context, Decision, Principal, RuleRef, Target
+from policies.engine.types import Context, Decision, Principal, RuleRef, Target
 from policies.specs import ConditionSpec, LimitSpec, RuleSpec
 
 MOST_NEAR = 20
@@ -124,6 +124,17 @@ def explain(
         limits=policy.limits.find(principal.role, principal.key_prefix, target.kind, target.upstream, target.name),
         audit_level=policy.audit_level(principal.role, target.kind, target.upstream, target.name),
     )
+
+
+def explain_known(
+    policy: PolicySet, principal: Principal, target: Target, context: Context
+) -> tuple[Explanation, KnownTarget]:
+    """Explain with what the catalogue has of the target, and give that, too; annotations that are said stand above its own."""
+    known = schemas.known(target.kind, target.upstream, target.name)
+    if target.annotations is None:
+        target = replace(target, annotations=known.annotations)
+    lookup = partial(schemas.known, "tool", target.upstream)
+    return explain(policy, principal, target, context, known=known, lookup=lookup), known
 
 
 def _example(policy: PolicySet, principal: Principal, target: Target, context: Context) -> Any:
@@ -239,18 +250,3 @@ def _brief(value: Any) -> str:
     except (TypeError, ValueError, RecursionError):
         text = json_type(value)
     return text if len(text) <= 80 else text[:77] + "..."
-
-
-def principal_for_role(role: str) -> Principal:
-    """Any key of a role."""
-    return Principal(None, "", "", role)
-
-
-def target_of(
-    kind: str, upstream: str, name: str, arguments: Any = ABSENT, annotations: Mapping[str, Any] | None = None
-) -> Target:
-    """A target to explain."""
-    return Target(kind, upstream, name, arguments, annotations)
-
-
-__all__ = ["CompiledRule", "Explanation", "NearMiss", "PolicyError", "explain", "principal_for_role", "target_of"]

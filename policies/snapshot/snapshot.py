@@ -21,7 +21,7 @@ import psycopg
 
 from core.db import connect
 from policies.engine.compiled import PolicySet
-from policies.keys.index import AuthResult, KeyRecord, KeyRing
+from policies.keys.index import AuthResult, KeyRing
 from policies.snapshot import loading
 
 log = logging.getLogger("sentinel.policies")
@@ -51,11 +51,6 @@ class Snapshot:
     revisions: Mapping[str, int]
     ring: KeyRing
     policy: PolicySet
-
-    @property
-    def keys(self) -> Mapping[str, KeyRecord]:
-        """Every key by its public id."""
-        return self.ring.by_public_id
 
     def authenticate(self, presented: str, now: float, client_ip: str | None, via: str = "bearer") -> AuthResult:
         """Authenticate an agent by what it presented; `now` in seconds since 1970."""

@@ -22,8 +22,8 @@ from audit.services.acts import record_act
 from core.access.actors import Actor
 from core.access.members import JUDGE, MEMBERS
 from policies.engine.dispatchers import PATH
-from policies.services import lock_policy
 from policies.services.naming import what_names
+from policies.services.policy import lock_policy
 from proxy.models import SLUG_PATTERN, Upstream
 from proxy.services.catalogue import apply_policy, forget_approvals
 from proxy.services.errors import ServiceError, locked

@@ -6,8 +6,8 @@ import pytest
 from django.contrib.auth.models import Group
 
 from core.access import duties
-from policies import services
 from policies.models import PolicyVersion, Role, Rule
+from policies.services import keys as key_acts
 from proxy.models import CatalogueItem, Upstream
 from tests.admin.conftest import acts
 
@@ -108,7 +108,7 @@ def places(event, person, monkeypatch):
     item = CatalogueItem.objects.create(
         upstream=upstream, kind="tool", name="delete_customer", definition=definition, hash="a" * 64, status="new"
     )
-    key = services.create_key(name="bot", role="user", actor=Actor.system()).key
+    key = key_acts.create_key(name="bot", role="user", actor=Actor.system()).key
     version = PolicyVersion.objects.order_by("-number").values_list("number", flat=True).first()
     from audit.models import RedactionRule
 
@@ -195,7 +195,7 @@ def test_nobody_grants_more_than_they_hold(person, as_duty):
 def test_an_administrative_key_is_out_of_reach_of_a_smaller_duty(as_duty):
     from core.access.actors import Actor
 
-    key = services.create_key(name="root-key", duty=X, actor=Actor.system()).key
+    key = key_acts.create_key(name="root-key", duty=X, actor=Actor.system()).key
     client = as_duty(P)
     assert client.post(f"/admin/policies/apikey/{key.pk}/rotate/", {"overlap": "0"}).status_code == 403
     assert client.post("/admin/policies/apikey/revoke/", {"key": [str(key.pk)], "reason": "x"}).status_code == 403

@@ -101,9 +101,9 @@ def test_a_filter_that_cannot_be_understood_is_said(event, as_duty):
 
 def test_a_key_is_found_by_its_name(event, as_duty):
     from core.access.actors import Actor
-    from policies import services
+    from policies.services import keys as key_acts
 
-    key = services.create_key(name="by name", role="user", actor=Actor.system()).key
+    key = key_acts.create_key(name="by name", role="user", actor=Actor.system()).key
     mine = event(api_key_id=key.pk, key_name="by name")
     event()
     text = as_duty("viewer").get(f"{LIST}?key=by+name").content.decode()

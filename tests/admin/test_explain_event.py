@@ -8,9 +8,10 @@ import re
 import pytest
 
 from core.access.actors import Actor
-from policies import services
 from policies.documents import reader
 from policies.models import RateLimit, Rule
+from policies.services import keys as key_acts
+from policies.services import policy as policy_acts
 from tests.admin.conftest import acts
 
 pytestmark = pytest.mark.django_db
@@ -30,7 +31,7 @@ rate_limits:
 
 
 def apply(most: int = 100) -> Rule:
-    services.apply_document(reader.parse(POLICY.format(most=most)), actor=Actor.system())
+    policy_acts.apply_document(reader.parse(POLICY.format(most=most)), actor=Actor.system())
     return Rule.objects.get(name="small refunds")
 
 
@@ -41,7 +42,7 @@ def shown(text: str) -> str:
 @pytest.fixture
 def refund(event):
     def make(amount=50, **fields):
-        key = services.create_key(name="support-bot", role="support", actor=Actor.system()).key
+        key = key_acts.create_key(name="support-bot", role="support", actor=Actor.system()).key
         values = {
             "api_key_id": key.pk, "key_name": key.name, "key_prefix": key.prefix, "role": "support", "tool_name": "refund",
             "request_json": {"jsonrpc": "2.0", "id": 1, "method": "tools/call",

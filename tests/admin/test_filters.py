@@ -26,8 +26,9 @@ from audit.models import AuditEvent, ExportJob
 from audit.search import search
 from core.access.actors import Actor
 from core.ids import uuid7_floor
-from policies import services
 from policies.models import ApiKey
+from policies.services import keys as key_acts
+from policies.services import policy as policy_acts
 from sentinel.models import SavedView
 
 pytestmark = pytest.mark.django_db
@@ -66,7 +67,7 @@ def shown(text: str) -> int:
 
 
 def made(name: str, **fields: Any) -> ApiKey:
-    return services.create_key(name=name, role="user", actor=Actor.system(), **fields).key
+    return key_acts.create_key(name=name, role="user", actor=Actor.system(), **fields).key
 
 
 @pytest.fixture
@@ -203,7 +204,7 @@ def test_names_that_events_carry_are_found_when_no_key_has_them(event):
 def test_a_renamed_key_is_found_by_both_names(event):
     key = made("before")
     old = event(api_key_id=key.pk, key_name="before")
-    services.update_key(key.pk, name="after", actor=Actor.system())
+    key_acts.update_key(key.pk, name="after", actor=Actor.system())
     new = event(api_key_id=key.pk, key_name="after")
     assert everywhere("key=after") == {old.id, new.id}
     assert everywhere("key=before") == {old.id}
@@ -213,7 +214,7 @@ def test_all_keys_of_a_name_are_meant_under_whatever_name_their_events_are(event
     keys = [made("one-before"), made("other-before")]
     mine = {event(api_key_id=key.pk, key_name=key.name).id for key in keys}
     for key in keys:
-        services.update_key(key.pk, name="both-now", actor=Actor.system())
+        key_acts.update_key(key.pk, name="both-now", actor=Actor.system())
     assert everywhere("key=both-now") == mine
 
 
@@ -289,7 +290,7 @@ LISTS = {
 @pytest.mark.parametrize(("page", "query"), [(page, query) for page, queries in LISTS.items() for query in queries])
 def test_other_lists_show_nothing_either(page, query, admin_client):
     key = made("shown-key")
-    services.create_rule(_rule(), actor=Actor.system())
+    policy_acts.create_rule(_rule(), actor=Actor.system())
     text = admin_client.get(f"{page}?{query}").content.decode()
     if query == "state=all&state=":
         assert "shown-key" in text
@@ -314,7 +315,7 @@ def test_revoking_all_that_a_filter_finds_revokes_nothing_by_one_that_is_not_und
 
 
 def test_the_api_shows_no_rules_of_a_role_that_is_not_there(as_duty):
-    services.create_rule(_rule(), actor=Actor.system())
+    policy_acts.create_rule(_rule(), actor=Actor.system())
     client = as_duty("administrator")
     assert client.get("/api/v1/rules/?role=nobody").json()["results"] == []
     assert client.get("/api/v1/rules/?role=user").json()["results"]

@@ -87,9 +87,9 @@ def test_what_waits_is_shown_to_those_who_can_do_something(as_duty):
     from django.utils import timezone
 
     from core.access.actors import Actor
-    from policies import services
+    from policies.services import keys as key_acts
 
-    services.create_key(name="soon", role="user", actor=Actor.system(), expires_at=timezone.now() + timedelta(days=2))
+    key_acts.create_key(name="soon", role="user", actor=Actor.system(), expires_at=timezone.now() + timedelta(days=2))
     assert b"1 key expires within 14 days" in as_duty("policy-manager").get("/admin/").content
     assert b"expires within" not in as_duty("viewer").get("/admin/").content
 

@@ -12,10 +12,11 @@ from django.test import Client
 from django.utils import timezone
 
 from core.access.actors import Actor
-from policies import services
 from policies.documents import reader
 from policies.keys.credentials import parse
 from policies.models import ApiKey, KeySecret, PolicyVersion, RateLimit, Revision, Role, Rule
+from policies.services import keys as key_acts
+from policies.services import policy as policy_acts
 from policies.simulate.recorded import replay
 from proxy.models import CatalogueItem, Upstream
 from tests.admin.conftest import HOSTILE, acts
@@ -138,7 +139,7 @@ def test_revoking_asks_why_and_is_for_good(manager):
 
 def test_many_are_revoked_by_choice_and_by_filter(manager):
     for name in ("a-1", "a-2", "b-1"):
-        services.create_key(name=name, role="user", actor=Actor.system())
+        key_acts.create_key(name=name, role="user", actor=Actor.system())
     chosen = [str(ApiKey.objects.get(name="b-1").pk)]
     asked = manager.post(f"{KEYS}revoke/", {"key": chosen})
     assert asked.status_code == 200
@@ -157,10 +158,10 @@ def test_states_of_keys(manager):
 
     from django.utils import timezone
 
-    services.create_key(name="soon", role="user", actor=Actor.system(), expires_at=timezone.now() + timedelta(days=3))
-    services.create_key(name="fresh", role="user", actor=Actor.system())
-    gone = services.create_key(name="gone", role="user", actor=Actor.system()).key
-    services.revoke_key(gone.pk, actor=Actor.system(), reason="x")
+    key_acts.create_key(name="soon", role="user", actor=Actor.system(), expires_at=timezone.now() + timedelta(days=3))
+    key_acts.create_key(name="fresh", role="user", actor=Actor.system())
+    gone = key_acts.create_key(name="gone", role="user", actor=Actor.system()).key
+    key_acts.revoke_key(gone.pk, actor=Actor.system(), reason="x")
     ApiKey.objects.filter(name="fresh").update(created_at=timezone.now() - timedelta(days=200))
 
     def named(state):
@@ -282,7 +283,7 @@ def test_roles_and_their_matrix(manager, tools):
     text = manager.get("/admin/policies/role/matrix/").content.decode()
     for name in ("admin", "ops", "readonly", "user", "list_customers", "delete_customer"):
         assert name in text
-    services.create_key(name="held", role="ops", actor=Actor.system())
+    key_acts.create_key(name="held", role="ops", actor=Actor.system())
     assert b"held" in manager.post(f"/admin/policies/role/{role.pk}/delete/").content
     assert Role.objects.filter(name="ops").exists()
 
@@ -339,9 +340,9 @@ def test_replay_tells_what_a_draft_would_change(manager, event):
 
 
 def test_hostile_names_are_inert(manager, tools):
-    key = services.create_key(name="bot", role="user", actor=Actor.system()).key
+    key = key_acts.create_key(name="bot", role="user", actor=Actor.system()).key
     ApiKey.objects.filter(pk=key.pk).update(name=HOSTILE[:100], owner=HOSTILE, description=HOSTILE)
-    services.revoke_key(key.pk, actor=Actor.system(), reason=HOSTILE)
+    key_acts.revoke_key(key.pk, actor=Actor.system(), reason=HOSTILE)
     for page in (
         f"{KEYS}?state=all",
         f"{KEYS}{key.pk}/change/",
@@ -389,7 +390,7 @@ def test_replay_tells_the_draft_from_what_was_changed_since(manager, event):
     tools = ("since_only", "by_draft", "undone", "kept")
     for tool in tools:
         event(decision={"allowed": True, "reason": "allowed_by_rule", "rule": {"id": 1}}, tool_name=tool)
-    services.apply_document(reader.parse("roles: {user: {allow: [by_draft, kept]}}"), actor=Actor.system())
+    policy_acts.apply_document(reader.parse("roles: {user: {allow: [by_draft, kept]}}"), actor=Actor.system())
     draft = "roles: {user: {allow: [kept, undone]}}"
     report = replay(draft, since=timezone.now() - timedelta(days=1)).as_dict()
     assert (report["decided"], report["changed"], report["newly_denied"]) == (4, 2, 2)
@@ -413,7 +414,7 @@ def test_replay_says_what_the_present_policy_cannot_decide(event):
         decision={"allowed": True, "reason": "allowed_by_rule", "rule": {"id": 1}}, tool_name="pay", request_json=None
     )
     rule = "{name: small, effect: allow, roles: [user], tool: pay, when: [{argument: amount, le: 5}]}"
-    services.apply_document(reader.parse(f"roles: {{user: {{}}}}\nrules:\n  - {rule}\n"), actor=Actor.system())
+    policy_acts.apply_document(reader.parse(f"roles: {{user: {{}}}}\nrules:\n  - {rule}\n"), actor=Actor.system())
     report = replay("roles: {user: {}}", since=timezone.now() - timedelta(days=1)).as_dict()
     assert (report["decided"], report["changed"], report["present_undecidable"], report["changed_by_draft"]) == (
         1,
@@ -434,34 +435,34 @@ rules:
   - {{effect: allow, roles: [user], tool: twin}}
   - {{effect: allow, roles: [user], tool: twin}}
 """
-    services.apply_document(reader.parse(text.format(first="removed")), actor=Actor.system())
+    policy_acts.apply_document(reader.parse(text.format(first="removed")), actor=Actor.system())
     before = {rule.pk: rule.pattern for rule in Rule.objects.all()}
     version = PolicyVersion.objects.latest("number")
     removed, kept = (Rule.objects.get(pattern=name).pk for name in ("removed", "kept"))
     event(decision={"rule": {"id": removed, "effect": "allow"}, "policy_version": version.number})
     Revision.objects.update(txid=0)
-    services.delete_rule(removed, actor=Actor.system())
+    policy_acts.delete_rule(removed, actor=Actor.system())
     Revision.objects.update(txid=0)
     Rule.objects.filter(pk=kept).update(pattern="changed")
     Rule.objects.create(effect="allow", any_role=True, any_key=True, kinds=["tool"], pattern="added since")
     Revision.objects.update(txid=0)
-    services.roll_back(version.number, actor=Actor.system())
+    policy_acts.roll_back(version.number, actor=Actor.system())
     assert {rule.pk: rule.pattern for rule in Rule.objects.all()} == before
     page = manager.get(f"/admin/policies/rule/{removed}/change/")
     assert page.status_code == 200 and f"?rule={removed}" in page.content.decode()
     assert "list_customers" in manager.get(f"/admin/audit/auditevent/?rule={removed}").content.decode()
     # A new rule takes no number that another had.
     Revision.objects.update(txid=0)
-    services.apply_document(reader.parse(text.format(first="new one")), actor=Actor.system())
+    policy_acts.apply_document(reader.parse(text.format(first="new one")), actor=Actor.system())
     assert Rule.objects.get(pattern="new one").pk not in before
 
 
 def test_going_back_to_a_version_that_kept_no_numbers_still_works():
-    services.apply_document(reader.parse("roles: {user: {allow: [a]}}"), actor=Actor.system())
+    policy_acts.apply_document(reader.parse("roles: {user: {allow: [a]}}"), actor=Actor.system())
     PolicyVersion.objects.update(rules={})
     version = PolicyVersion.objects.latest("number").number
     Revision.objects.update(txid=0)
-    services.apply_document(reader.parse("roles: {user: {allow: [b]}}"), actor=Actor.system())
+    policy_acts.apply_document(reader.parse("roles: {user: {allow: [b]}}"), actor=Actor.system())
     Revision.objects.update(txid=0)
-    services.roll_back(version, actor=Actor.system())
+    policy_acts.roll_back(version, actor=Actor.system())
     assert list(Rule.objects.values_list("pattern", flat=True)) == ["a"]

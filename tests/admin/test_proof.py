@@ -11,8 +11,8 @@ from django.test import Client
 from audit.models import AuditEvent
 from core.access import reauthentication
 from core.access.actors import Actor
-from policies import services
 from policies.models import ApiKey, PolicyVersion, Revision, Role
+from policies.services import keys as key_acts
 from sentinel.models import User
 from tests.admin.conftest import PASSWORD, acts
 
@@ -55,7 +55,7 @@ def _request(client: Client) -> Any:
 
 
 def keys(*names: str) -> list[ApiKey]:
-    return [services.create_key(name=name, role="user", actor=Actor.system()).key for name in names]
+    return [key_acts.create_key(name=name, role="user", actor=Actor.system()).key for name in names]
 
 
 def test_revoking_by_filter(boss):

@@ -17,7 +17,7 @@ from django_otp.plugins.otp_totp.models import TOTPDevice
 
 from audit.models import OutboxEvent
 from core.access import reauthentication
-from policies import services
+from policies.services import keys as key_acts
 from sentinel.models import RecoveryCode, User
 from sentinel.users import second_factor
 from tests.admin.conftest import PASSWORD, acts
@@ -316,8 +316,8 @@ def aged(client: Client) -> Client:
 def test_dangerous_acts_ask_for_both_again(enrolled):
     from core.access.actors import Actor
 
-    made = services.create_key(name="a", role="user", actor=Actor.system()).key
-    other = services.create_key(name="b", role="user", actor=Actor.system()).key
+    made = key_acts.create_key(name="a", role="user", actor=Actor.system()).key
+    other = key_acts.create_key(name="b", role="user", actor=Actor.system()).key
     fields = {"key": [str(made.pk), str(other.pk)], "reason": "leaked"}
     client = log_in()
     client.post(ASK, {"token": code()})

@@ -21,8 +21,8 @@ from audit.filters import Filters
 from core.access import sessions
 from core.access.actors import Actor
 from core.ids import uuid7
-from policies import services
 from policies.models import ApiKey
+from policies.services import keys as key_acts
 from sentinel.api import authentication
 from sentinel.api.authentication import KeyUser
 from sentinel.models import User
@@ -132,12 +132,12 @@ def test_a_session_that_stands_is_left_alone(client, quick, event):
 
 
 KEY_ENDS: dict[str, Callable[[Any], Any]] = {
-    "revoked": lambda key: services.revoke_key(key.pk, reason="x", actor=Actor.system()),
+    "revoked": lambda key: key_acts.revoke_key(key.pk, reason="x", actor=Actor.system()),
     "expired": lambda key: ApiKey.objects.filter(pk=key.pk).update(
         created_at=timezone.now() - timedelta(days=2), expires_at=timezone.now() - timedelta(days=1)
     ),
     "of another duty": lambda key: ApiKey.objects.filter(pk=key.pk).update(duty="viewer"),
-    "rotated": lambda key: services.rotate_key(key.pk, actor=Actor.system()),
+    "rotated": lambda key: key_acts.rotate_key(key.pk, actor=Actor.system()),
     "of other networks": lambda key: ApiKey.objects.filter(pk=key.pk).update(networks=["10.0.0.0/8"]),
     "gone": lambda key: ApiKey.objects.filter(pk=key.pk).delete(),
 }
@@ -145,7 +145,7 @@ KEY_ENDS: dict[str, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("how", KEY_ENDS)
 def test_what_a_key_opened_ends_with_the_key(how, db):
-    made = services.create_key(name="programme", duty="auditor", actor=Actor.system())
+    made = key_acts.create_key(name="programme", duty="auditor", actor=Actor.system())
     sent = authentication.identify(made.secret, "192.0.2.1", "bearer")
     assert sent.key is not None
     user = KeyUser(sent.key, "bearer", sent.generation, "192.0.2.1")
@@ -155,10 +155,10 @@ def test_what_a_key_opened_ends_with_the_key(how, db):
 
 
 def test_what_the_old_secret_opened_goes_on_during_the_overlap(db):
-    made = services.create_key(name="programme", duty="auditor", actor=Actor.system())
+    made = key_acts.create_key(name="programme", duty="auditor", actor=Actor.system())
     sent = authentication.identify(made.secret, None, "bearer")
     assert sent.key is not None
-    services.rotate_key(made.key.pk, actor=Actor.system(), overlap=timedelta(hours=1))
+    key_acts.rotate_key(made.key.pk, actor=Actor.system(), overlap=timedelta(hours=1))
     assert KeyUser(sent.key, "bearer", sent.generation).stands()
 
 

@@ -13,7 +13,8 @@ from django.test import Client
 from audit.models import AuditEvent, OutboxEvent
 from core.access.actors import Actor
 from core.ids import uuid7
-from policies import services, vocabulary
+from policies import vocabulary
+from policies.services import keys as key_acts
 from sentinel.api import refusals
 from sentinel.refused_acts import RefusedActs
 
@@ -75,7 +76,7 @@ def caller(db: None) -> Callable[..., Caller]:
     """Make a caller with an administrative key of a duty."""
 
     def make(duty: str, **more: Any) -> Caller:
-        made = services.create_key(name=f"{duty} of tests", actor=Actor.system(), duty=duty, **more)
+        made = key_acts.create_key(name=f"{duty} of tests", actor=Actor.system(), duty=duty, **more)
         return Caller(made.secret, made.key.name)
 
     return make
@@ -96,7 +97,7 @@ def admin(caller: Callable[..., Caller]) -> Caller:
 @pytest.fixture
 def agent(db: None) -> Caller:
     """An agent's key."""
-    return Caller(services.create_key(name="an agent", actor=Actor.system(), role="admin").secret)
+    return Caller(key_acts.create_key(name="an agent", actor=Actor.system(), role="admin").secret)
 
 
 def recorded(method: str = "") -> list[dict[str, Any]]:

@@ -9,8 +9,8 @@ import pytest
 from django.utils.dateparse import parse_datetime
 
 from core.access.actors import Actor
-from policies import services
 from policies.models import ApiKey, PolicyVersion, ReplayJob
+from policies.services import keys as key_acts
 from policies.simulate import jobs
 from policies.simulate.replay import ReplayReport
 from proxy.mcp.definitions import canonical, digest
@@ -259,7 +259,7 @@ def test_export_change_and_apply_it_back(admin):
 
 
 def test_what_cannot_be_applied(admin):
-    services.create_key(name="holder", actor=Actor.system(), role="user")
+    key_acts.create_key(name="holder", actor=Actor.system(), role="user")
     held = admin.post("policy/apply/", {"document": "roles: {admin: {allow: ['*']}}"})
     assert held.status_code == 409 and "holder" in held.data["detail"]
     for document in ("roles: [", "rules: 1", "nonsense: {}", "roles: &a {}", "\tx"):
@@ -281,7 +281,7 @@ def test_explain(admin):
     assert told.data["allowed"] is True and told.data["rule"]["effect"] == "allow" and told.data["policy_version"] >= 1
     denied = admin.post("policy/explain/", {"role": "user", "name": "page_1_secret"}).data
     assert denied["allowed"] is False and denied["reason"] == "no_rule"
-    key = services.create_key(name="k", actor=Actor.system(), role="user", upstreams=["crm"]).key
+    key = key_acts.create_key(name="k", actor=Actor.system(), role="user", upstreams=["crm"]).key
     for reference in (str(key.pk), key.prefix, "k"):
         answer = admin.post("policy/explain/", {"key": reference, "name": "list_x", "upstream": "other"})
         assert answer.data["allowed"] is False, answer.content

@@ -11,8 +11,8 @@ from django.db import connection
 
 from audit.models import OutboxEvent, RedactionRule
 from core.access.actors import Actor
-from policies import services
 from policies.models import ApiKey, IdempotentRequest
+from policies.services import keys as key_acts
 from tests.api.conftest import Caller
 
 pytestmark = pytest.mark.django_db
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture
 def racer(db: None) -> Iterator[Caller]:
     """A caller whose key other connections see."""
-    (made,) = at_once(lambda: services.create_key(name="racer", actor=Actor.system(), duty="administrator"))
+    (made,) = at_once(lambda: key_acts.create_key(name="racer", actor=Actor.system(), duty="administrator"))
     yield Caller(made.secret)
     at_once(clean)
 

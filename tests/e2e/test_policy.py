@@ -57,10 +57,10 @@ MORE_TOOLS = [
 REVOKER = """
 import sys, time
 from core.access.actors import Actor
-from policies import services
+from policies.services import keys as key_acts
 print("ready", flush=True)
 for line in sys.stdin:
-    services.revoke_key(line.strip(), actor=Actor.system(), reason="a test")
+    key_acts.revoke_key(line.strip(), actor=Actor.system(), reason="a test")
     print(time.monotonic(), flush=True)
 """
 

@@ -71,7 +71,7 @@ async def bursts(limiter: Limiter, requests: int, seconds: int) -> None:
     """For each line "BUCKET TIMES": ask so often at once, as the gateway does; say how it went. Ends with the input."""
     while line := await asyncio.to_thread(sys.stdin.readline):
         bucket, times = line.split()
-        ref = LimitRef(bucket.encode(), requests, seconds, None, LimitSpec(requests, seconds))
+        ref = LimitRef(bucket.encode(), LimitSpec(requests, seconds))
         waits: list[float] = []
         reasons: Counter[str] = Counter()
 

@@ -7,8 +7,8 @@ from policies.engine.compiled import PolicySet
 from policies.engine.decide import decide_unseen
 from policies.engine.dispatchers import PATH, dispatcher_path, inner_calls, inner_names, refused_within
 from policies.engine.schemas import KnownTarget
-from policies.engine.types import Context, Target
-from policies.simulate.explain import explain, principal_for_role
+from policies.engine.types import Context, Principal, Target
+from policies.simulate.explain import explain
 from policies.specs import numbered
 
 
@@ -83,7 +83,7 @@ def ask(role, tool, arguments, blocked=()):
     known = lambda name: KnownTarget(  # noqa: E731
         dispatches=dispatcher_path(DISPATCHERS, name), alike=listed(name), blocked=name in blocked
     )
-    principal = principal_for_role(role)
+    principal = Principal(None, "", "", role)
     told = explain(POLICY, principal, outer, NOW, known=known(tool), lookup=known).decision
     if blocked:
         return told.reason

@@ -75,7 +75,7 @@ def workers() -> Iterator[Any]:
 
 
 def limit(requests: int, seconds: int, bucket: bytes = b"b", burst: int | None = None) -> LimitRef:
-    return LimitRef(bucket, requests, seconds, burst, LimitSpec(requests, seconds, burst=burst))
+    return LimitRef(bucket, LimitSpec(requests, seconds, burst=burst))
 
 
 def test_bursts_of_500_over_four_processes_never_let_one_too_many_in(tmp_path: Path, workers: Any) -> None:

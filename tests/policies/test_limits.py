@@ -29,7 +29,7 @@ B = Principal(None, "b", "mcps_live_BBBBBBBBBBBB", "bot")
 
 def rates(principal, *target):
     found = limits_for(LIMITS, principal, Target(*target))
-    return sorted((ref.requests, ref.window) for ref in found)
+    return sorted((ref.spec.requests, ref.spec.window_seconds) for ref in found)
 
 
 def test_what_counts():
@@ -46,7 +46,7 @@ def test_what_counts():
 
 def test_buckets_are_apart_where_they_should_be():
     def buckets(principal, *target):
-        return {ref.requests: ref.bucket for ref in limits_for(LIMITS, principal, Target(*target))}
+        return {ref.spec.requests: ref.bucket for ref in limits_for(LIMITS, principal, Target(*target))}
 
     one, two = buckets(A, "tool", "crm", "get"), buckets(B, "tool", "crm", "get")
     assert one[60] != two[60] and one[120] != two[120]
@@ -73,7 +73,9 @@ def test_a_tool_that_calls_others_counts_as_they_do():
     def within(*calls):
         inner = [tuple(Target("tool", "crm", name) for name in call) for call in calls]
         found = limits_for(LIMITS, B, Target("tool", "crm", "call_tool"), inner)
-        return sorted((ref.requests, ref.window, ref.count, ref.bucket.rpartition(b"\0")[2]) for ref in found)
+        return sorted(
+            (ref.spec.requests, ref.spec.window_seconds, ref.count, ref.bucket.rpartition(b"\0")[2]) for ref in found
+        )
 
     assert within(("public.echo",), ("public.echo",), ("get",)) == [
         (3, 60, 2, b"tool:public.echo"),

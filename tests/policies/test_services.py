@@ -11,12 +11,13 @@ from django.utils import timezone
 
 from audit.models import OutboxEvent
 from core.access.actors import Actor
-from policies import services
 from policies.documents.reader import parse
 from policies.engine import schemas
 from policies.keys import credentials
 from policies.keys.index import KeyRing
 from policies.models import ApiKey, PolicyVersion, Revision, Role, Rule
+from policies.services import keys as key_acts
+from policies.services import policy as policy_acts
 from policies.snapshot.loading import load_keys
 from policies.specs import ConditionSpec, LimitSpec, RuleSpec
 
@@ -31,7 +32,7 @@ roles:
 
 
 def apply(text, **more):
-    return services.apply_document(parse(text), actor=ME, **more)
+    return policy_acts.apply_document(parse(text), actor=ME, **more)
 
 
 def ring():
@@ -61,8 +62,8 @@ def policy():
 def test_a_fresh_installation_has_three_roles_no_limits_and_says_so():
     first = PolicyVersion.objects.get(number=1)
     assert parse(first.document).spec.roles and first.author == "system"
-    restored = services.apply_document(parse(first.document), actor=ME)
-    assert services.export() == first.document
+    restored = policy_acts.apply_document(parse(first.document), actor=ME)
+    assert policy_acts.export() == first.document
     assert restored.plan is not None
     assert sorted(parse(DEFAULTS).spec.rules, key=str) == sorted(parse(first.document).spec.rules, key=str)
 
@@ -71,7 +72,7 @@ def test_a_fresh_installation_has_three_roles_no_limits_and_says_so():
 
 
 def test_a_created_key_enters_and_its_secret_is_nowhere():
-    made = services.create_key(
+    made = key_acts.create_key(
         name="bot", role="user", actor=ME, networks=["10.0.0.0/8"], upstreams=["crm"], owner="team"
     )
     result = enters(made.secret)
@@ -98,7 +99,7 @@ def test_a_created_key_enters_and_its_secret_is_nowhere():
 )
 def test_keys_that_are_refused(more, words):
     with pytest.raises(ValidationError) as refused:
-        services.create_key(**{"name": "bot", "actor": ME, **more})
+        key_acts.create_key(**{"name": "bot", "actor": ME, **more})
     assert words in str(refused.value)
     assert not ApiKey.objects.filter(name="bot").exists() and not events()
 
@@ -106,64 +107,64 @@ def test_keys_that_are_refused(more, words):
 @pytest.mark.parametrize(("longest", "days"), [(0, 90), (365, 90), (30, 30)])
 def test_an_administrative_key_always_ends(monkeypatch, longest, days):
     monkeypatch.setattr(settings, "SENTINEL", replace(settings.SENTINEL, key_max_days=longest))
-    key = services.create_key(name="bot", duty="viewer", actor=ME).key
+    key = key_acts.create_key(name="bot", duty="viewer", actor=ME).key
     assert abs(key.expires_at - timezone.now() - timedelta(days=days)) < timedelta(minutes=1)
     with pytest.raises(ValidationError, match="always expires"):
-        services.update_key(key.pk, expires_at=None, actor=ME)
+        key_acts.update_key(key.pk, expires_at=None, actor=ME)
 
 
 def test_rotation_with_overlap():
-    made = services.create_key(name="bot", role="user", actor=ME)
-    again = services.rotate_key(made.key.pk, actor=ME, overlap=timedelta(hours=1))
+    made = key_acts.create_key(name="bot", role="user", actor=ME)
+    again = key_acts.rotate_key(made.key.pk, actor=ME, overlap=timedelta(hours=1))
     later = timezone.now() + timedelta(hours=1, seconds=1)
     assert again.key.public_id == made.key.public_id
     assert (enters(made.secret).generation, enters(again.secret).generation) == (1, 2)
     assert enters(made.secret, later).failure == "expired_key" and enters(again.secret, later).principal
-    third = services.rotate_key(made.key.pk, actor=ME)
+    third = key_acts.rotate_key(made.key.pk, actor=ME)
     assert (
         enters(made.secret).failure == enters(again.secret).failure == "expired_key" and enters(third.secret).principal
     )
     for overlap in (timedelta(days=8), timedelta(seconds=-1)):
-        with pytest.raises(services.KeyRefused):
-            services.rotate_key(made.key.pk, actor=ME, overlap=overlap)
+        with pytest.raises(key_acts.KeyRefused):
+            key_acts.rotate_key(made.key.pk, actor=ME, overlap=overlap)
     assert [e["method"] for e in events()] == ["admin.key.created", "admin.key.rotated", "admin.key.rotated"]
 
 
 def test_pepper_rotation_keeps_live_keys(settings):
-    made = services.create_key(name="bot", role="user", actor=ME)
+    made = key_acts.create_key(name="bot", role="user", actor=ME)
     old = settings.SENTINEL.key_peppers
     settings.SENTINEL = replace(settings.SENTINEL, key_peppers={**old, max(old) + 1: b"n" * 32})
-    again = services.create_key(name="bot2", role="user", actor=ME)
+    again = key_acts.create_key(name="bot2", role="user", actor=ME)
     assert enters(made.secret).principal and enters(again.secret).principal
     assert again.key.secrets.get().pepper_id == max(old) + 1
 
 
 def test_revocation_is_final_and_told_once():
-    made = services.create_key(name="bot", role="user", actor=ME)
-    services.revoke_key(made.key.pk, actor=ME, reason="lost")
-    services.revoke_key(made.key.pk, actor=ME, reason="again")
+    made = key_acts.create_key(name="bot", role="user", actor=ME)
+    key_acts.revoke_key(made.key.pk, actor=ME, reason="lost")
+    key_acts.revoke_key(made.key.pk, actor=ME, reason="again")
     assert enters(made.secret).failure == "revoked_key"
     assert ApiKey.objects.get(pk=made.key.pk).revoked_reason == "lost"
-    for act in (services.rotate_key, services.update_key):
-        with pytest.raises(services.KeyRefused, match="for good"):
+    for act in (key_acts.rotate_key, key_acts.update_key):
+        with pytest.raises(key_acts.KeyRefused, match="for good"):
             act(made.key.pk, actor=ME)
     assert [e["method"] for e in events()] == ["admin.key.created", "admin.key.revoked"]
 
 
 def test_a_key_is_found_by_id_visible_part_or_unique_name():
-    made = services.create_key(name="bot", role="user", actor=ME)
+    made = key_acts.create_key(name="bot", role="user", actor=ME)
     for reference in (made.key.pk, str(made.key.pk), made.key.public_id, made.key.prefix, "bot"):
-        assert services.find(reference).pk == made.key.pk
-    services.create_key(name="bot", role="user", actor=ME)
+        assert key_acts.find(reference).pk == made.key.pk
+    key_acts.create_key(name="bot", role="user", actor=ME)
     for reference in ("bot", "nobody", "", made.secret):
-        with pytest.raises(services.KeyRefused):
-            services.find(reference)
+        with pytest.raises(key_acts.KeyRefused):
+            key_acts.find(reference)
 
 
 def test_update_tells_what_changed_and_nothing_when_nothing_did():
-    made = services.create_key(name="bot", role="user", actor=ME)
-    services.update_key(made.key.pk, actor=ME, name="bot")
-    services.update_key(made.key.pk, actor=ME, role="admin", owner="x")
+    made = key_acts.create_key(name="bot", role="user", actor=ME)
+    key_acts.update_key(made.key.pk, actor=ME, name="bot")
+    key_acts.update_key(made.key.pk, actor=ME, role="admin", owner="x")
     assert [e["method"] for e in events()] == ["admin.key.created", "admin.key.changed"]
     assert enters(made.secret).principal.role == "admin"
 
@@ -199,79 +200,79 @@ rate_limits:
 audit: [{level: digest, role: a, upstream: crm, tool: "secret*"}]
 """
     apply(text)
-    exported = services.export()
-    assert apply(exported).plan.empty and services.export() == exported
+    exported = policy_acts.export()
+    assert apply(exported).plan.empty and policy_acts.export() == exported
     assert apply(text).plan.empty
 
 
 def test_dry_run_lists_what_the_admin_made_too_and_changes_nothing():
-    services.create_rule(RuleSpec("deny", ("tool",), "made_in_admin", None), actor=ME)
-    before = services.export()
+    policy_acts.create_rule(RuleSpec("deny", ("tool",), "made_in_admin", None), actor=ME)
+    before = policy_acts.export()
     applied = apply(DEFAULTS, dry_run=True)
     assert applied.plan.lines() == ["- rule deny every role: tool made_in_admin"]
-    assert services.export() == before
+    assert policy_acts.export() == before
     assert [e["method"] for e in events()] == ["admin.rule.created"]
 
 
 def test_a_role_that_live_keys_hold_is_not_dropped_others_are():
-    live = services.create_key(name="live bot", role="user", actor=ME).key
-    dead = services.create_key(name="dead", role="readonly", actor=ME)
-    services.revoke_key(dead.key.pk, actor=ME)
+    live = key_acts.create_key(name="live bot", role="user", actor=ME).key
+    dead = key_acts.create_key(name="dead", role="readonly", actor=ME)
+    key_acts.revoke_key(dead.key.pk, actor=ME)
     without = 'roles: {admin: {allow: ["*"]}}'
     for dry_run in (True, False):
-        with pytest.raises(services.PolicyRefused, match="live bot"):
+        with pytest.raises(policy_acts.PolicyRefused, match="live bot"):
             apply(without, dry_run=dry_run)
     assert Role.objects.count() == 3
     apply('roles: {admin: {allow: ["*"]}, user: {}}')
     assert ApiKey.objects.get(pk=dead.key.pk).former_role == "readonly"
     assert enters(dead.secret).key.role == "readonly"
-    services.revoke_key(live.pk, actor=ME)
+    key_acts.revoke_key(live.pk, actor=ME)
     apply("")
     assert not Role.objects.exists() and not Rule.objects.exists()
 
 
 def test_an_absent_section_means_none():
-    services.create_limit(LimitSpec(5, 5, per=("key",)), actor=ME)
+    policy_acts.create_limit(LimitSpec(5, 5, per=("key",)), actor=ME)
     assert "- limit 5 in 5 s per key" in apply(DEFAULTS).plan.lines()
 
 
 def test_keys_that_a_document_names_must_exist():
-    key = services.create_key(name="bot", role="user", actor=ME).key
+    key = key_acts.create_key(name="bot", role="user", actor=ME).key
     text = DEFAULTS + "rules:\n  - {effect: deny, roles: '*', keys: [%s], tool: x}\n"
-    with pytest.raises(services.PolicyRefused, match=r"line 6.*mcps_live_AAAAAAAAAAAA"):
+    with pytest.raises(policy_acts.PolicyRefused, match=r"line 6.*mcps_live_AAAAAAAAAAAA"):
         apply(text % "mcps_live_AAAAAAAAAAAA")
     apply(text % key.prefix)
-    assert apply(services.export()).plan.empty
+    assert apply(policy_acts.export()).plan.empty
 
 
 def test_a_refused_document_changes_nothing():
-    before = services.export()
-    with pytest.raises(services.PolicyRefused):
-        services.check(
+    before = policy_acts.export()
+    with pytest.raises(policy_acts.PolicyRefused):
+        policy_acts.check(
             replace(
-                services.current_spec(),
+                policy_acts.current_spec(),
                 rules=(RuleSpec("allow", ("tool",), "x", None, conditions=(ConditionSpec("matches", "(", "a"),)),),
             )
         )
-    with pytest.raises(services.PolicyRefused), services.editing_policy(ME, method="admin.rule.created"):
+    with pytest.raises(policy_acts.PolicyRefused), policy_acts.editing_policy(ME, method="admin.rule.created"):
         rule = Rule.objects.create(effect="allow", kinds=["tool"], pattern="x", any_role=True)
         rule.conditions.create(path="a", operator="matches", value="(")
-    assert services.export() == before and not events()
+    assert policy_acts.export() == before and not events()
 
 
 def test_one_thing_at_a_time():
-    role = services.create_role(name="new", actor=ME)
+    role = policy_acts.create_role(name="new", actor=ME)
     spec = RuleSpec("allow", ("tool",), "x", frozenset({"new"}), conditions=(ConditionSpec("le", 5, "a"),))
-    rule = services.create_rule(spec, actor=ME)
-    services.update_rule(rule, replace(spec, pattern="y", conditions=()), actor=ME)
-    limit = services.create_limit(LimitSpec(5, 5, role="new"), actor=ME)
-    services.update_limit(limit, LimitSpec(6, 5, role="new"), actor=ME)
-    stored = services.current_spec()
+    rule = policy_acts.create_rule(spec, actor=ME)
+    policy_acts.update_rule(rule, replace(spec, pattern="y", conditions=()), actor=ME)
+    limit = policy_acts.create_limit(LimitSpec(5, 5, role="new"), actor=ME)
+    policy_acts.update_limit(limit, LimitSpec(6, 5, role="new"), actor=ME)
+    stored = policy_acts.current_spec()
     assert next(r for r in stored.rules if r.id == rule) == replace(spec, id=rule, pattern="y", conditions=())
     assert stored.limits[0].requests == 6
-    services.update_role(role.pk, name="newer", actor=ME)
-    services.delete_limit(limit, actor=ME)
-    services.delete_role(role.pk, actor=ME)
+    policy_acts.update_role(role.pk, name="newer", actor=ME)
+    policy_acts.delete_limit(limit, actor=ME)
+    policy_acts.delete_role(role.pk, actor=ME)
     assert not Rule.objects.filter(pk=rule).exists()
     methods = [e["method"] for e in events()]
     assert methods == ["admin.role.created", "admin.rule.created", "admin.rule.changed", "admin.limit.created", "admin.limit.changed",
@@ -281,14 +282,14 @@ def test_one_thing_at_a_time():
 
 
 def test_every_version_can_come_back():
-    first = services.export()
+    first = policy_acts.export()
     version = PolicyVersion.objects.order_by("-number").first()
     assert version.document == first
     PolicyVersion.objects.create(number=version.number + 1000, author="x", document="roles: {only: {allow: [a]}}")
-    services.roll_back(version.number + 1000, actor=ME)
-    assert "only" in services.export()
-    with pytest.raises(services.PolicyRefused):
-        services.roll_back(10**9, actor=ME)
+    policy_acts.roll_back(version.number + 1000, actor=ME)
+    assert "only" in policy_acts.export()
+    with pytest.raises(policy_acts.PolicyRefused):
+        policy_acts.roll_back(10**9, actor=ME)
 
 
 def test_conditions_are_held_against_a_known_schema():
@@ -313,7 +314,7 @@ def test_conditions_are_held_against_a_known_schema():
             ("argument: 'lines[].skew', items: any, eq: x", "there is no argument 'lines[].skew'"),
             ("argument: 'amount[]', items: any, eq: x", "amount is no list"),
         ):
-            with pytest.raises(services.PolicyRefused) as refused:
+            with pytest.raises(policy_acts.PolicyRefused) as refused:
                 apply(text % bad)
             assert words in refused.value.messages[0]
     finally:

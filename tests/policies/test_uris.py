@@ -17,7 +17,7 @@ from policies.engine.compiled import PolicySet
 from policies.engine.decide import decide, decide_reference
 from policies.engine.types import Context, Principal, Target
 from policies.engine.uris import ambiguous
-from policies.simulate.explain import explain, principal_for_role
+from policies.simulate.explain import explain
 from policies.specs import numbered
 
 NOW = Context(datetime(2026, 11, 30, 12, tzinfo=UTC), "127.0.0.1")
@@ -47,7 +47,7 @@ COMPILED = compiled()
 
 
 def decided(role, uri, *, how=decide, policy=COMPILED):
-    return how(policy, principal_for_role(role), Target("resource", "files", uri), NOW)
+    return how(policy, Principal(None, "", "", role), Target("resource", "files", uri), NOW)
 
 
 AMBIGUOUS = [
@@ -80,7 +80,7 @@ def test_what_a_server_may_read_as_another_name_is_refused_by_name(uri, policy):
         for how in (decide, decide_reference):
             decision = decided(role, uri, how=how)
             assert (decision.allowed, decision.reason) == (False, "ambiguous_target"), role
-    told = explain(policy, principal_for_role("most"), Target("resource", "files", uri), NOW)
+    told = explain(policy, Principal(None, "", "", "most"), Target("resource", "files", uri), NOW)
     assert (told.decision.reason, told.listed) == ("ambiguous_target", False)
 
 

@@ -19,8 +19,9 @@ from django.db import IntegrityError, connection, transaction
 
 from audit.models import OutboxEvent
 from core.access.actors import Actor
-from policies import services as policies
 from policies.documents.reader import parse
+from policies.services import keys as key_acts
+from policies.services import policy as policy_acts
 from proxy.models import CatalogueItem, Upstream, UpstreamStatus
 from proxy.services import catalogue
 from proxy.services import upstreams as services
@@ -79,18 +80,18 @@ rules: [{name: mine, effect: deny, roles: "*", tool: x, upstreams: [b, a]}]
 rate_limits: {limits: [{upstream: a, per: [key], requests: 1, window_seconds: 60}]}
 audit: [{level: none, upstream: a, kinds: [tool], pattern: "*"}]
 """
-    policies.apply_document(parse(policy), actor=ACTOR)
-    key = policies.create_key(name="k", role="user", upstreams=["a"], actor=ACTOR).key
+    policy_acts.apply_document(parse(policy), actor=ACTOR)
+    key = key_acts.create_key(name="k", role="user", upstreams=["a"], actor=ACTOR).key
     with pytest.raises(ServiceError) as caught:
         services.remove_upstream(actor=ACTOR, slug="a")
     assert all(
         word in caught.value.message for word in ("rule ", "(mine)", "limit ", "audit level ", key.prefix, "disabled")
     )
-    policies.apply_document(parse("roles: {user: {allow: [list_a]}}"), actor=ACTOR)
+    policy_acts.apply_document(parse("roles: {user: {allow: [list_a]}}"), actor=ACTOR)
     with pytest.raises(ServiceError, match="named by key"):
         services.remove_upstream(actor=ACTOR, slug="a")
     assert Upstream.objects.filter(slug="a").exists() and "admin.upstream.removed" not in acts()
-    policies.revoke_key(key.pk, actor=ACTOR)
+    key_acts.revoke_key(key.pk, actor=ACTOR)
     services.remove_upstream(actor=ACTOR, slug="a")
 
 

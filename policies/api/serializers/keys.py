@@ -6,7 +6,7 @@ from rest_framework import serializers
 
 from core.api.fields import Bool, Char, Choice, Moment, Strict, Whole
 from policies import vocabulary
-from policies.api.serializers.parts import ROLE, Output, networks, slugs
+from policies.api.serializers.parts import ROLE, Output, answers, networks, slugs
 
 
 class KeyChangeSerializer(Strict):
@@ -62,20 +62,12 @@ class SecretSerializer(Output):
     not_after = serializers.DateTimeField(allow_null=True, help_text="When it stops working; null for the present one.")
 
 
+@answers(KeyCreationSerializer, "id", "name", "prefix", "role", "duty")
 class KeySerializer(Output):
     """A key, without its secret."""
 
     id = serializers.UUIDField()
-    name = serializers.CharField()
     prefix = serializers.CharField(help_text="The part that may be shown.")
-    role = serializers.CharField(allow_null=True)
-    duty = serializers.ChoiceField(choices=vocabulary.DUTIES, allow_null=True)
-    owner = serializers.CharField()
-    description = serializers.CharField()
-    expires_at = serializers.DateTimeField(allow_null=True)
-    networks = serializers.ListField(child=serializers.CharField())
-    upstreams = serializers.ListField(child=serializers.CharField())
-    query_allowed = serializers.BooleanField()
     state = serializers.ChoiceField(choices=("live", "expired", "revoked"))
     revoked_at = serializers.DateTimeField(allow_null=True)
     revoked_by = serializers.CharField()

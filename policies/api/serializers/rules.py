@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from rest_framework import serializers
 
-from core.api.fields import Bool, Char, Choice, Moment, Pattern, Strict, Whole
+from core.api.fields import Char, Choice, Moment, Pattern, Strict
 from policies import vocabulary
-from policies.api.serializers.parts import ROLE, Output, networks, slugs
+from policies.api.serializers.parts import ROLE, Output, answers, networks, slugs, takes
+from policies.specs import LIMIT, RATE, RULE
 
 # -- roles
 
@@ -73,11 +74,10 @@ class WindowSerializer(Strict):
     valid_until = Moment(required=False, allow_null=True, default=None)
 
 
+@takes(RULE, "name", "effect")
 class RuleChangeSerializer(Strict):
     """A rule: who, what, when, and what a refused caller is told."""
 
-    name = Char(required=False, allow_blank=True, max_length=100, help_text="Shown in events; unique when given.")
-    effect = Choice(choices=vocabulary.EFFECTS)
     roles = serializers.ListField(
         child=Char(**ROLE),
         allow_null=True,
@@ -105,78 +105,35 @@ class RuleChangeSerializer(Strict):
     conditions = ConditionSerializer(many=True, required=False, help_text="All must hold.")
     window = WindowSerializer(required=False)
     networks = networks(required=False, help_text="None: from anywhere.")
-    reason = Char(
-        required=False, allow_blank=True, max_length=vocabulary.MAX_REASON, help_text="Told to a refused caller."
-    )
-    note = Char(required=False, allow_blank=True, max_length=1000, help_text="Never told to a caller.")
-    enabled = Bool(required=False)
-    observe = Bool(required=False, help_text="Decides nothing; what it would do stands in the event.")
 
 
+@answers(WindowSerializer)
 class RuleWindowSerializer(Output):
     """When a rule is in force."""
 
-    days = serializers.ListField(child=serializers.ChoiceField(choices=vocabulary.WEEKDAYS))
-    from_time = serializers.CharField(allow_null=True)
-    to_time = serializers.CharField(allow_null=True)
-    zone = serializers.CharField()
-    valid_from = serializers.DateTimeField(allow_null=True)
-    valid_until = serializers.DateTimeField(allow_null=True)
 
-
+@answers(ConditionSerializer)
 class RuleConditionSerializer(Output):
     """One thing that must hold of a call."""
 
-    subject = serializers.ChoiceField(choices=vocabulary.SUBJECTS)
-    path = serializers.CharField()
-    quantifier = serializers.ChoiceField(choices=("", *vocabulary.QUANTIFIERS))
-    operator = serializers.ChoiceField(choices=tuple(vocabulary.OPERATORS))
-    value = serializers.JSONField(allow_null=True)
 
-
+@answers(RuleChangeSerializer, "id")
 class RuleSerializer(Output):
     """A rule."""
 
     id = serializers.IntegerField(help_text="The id that events name.")
-    name = serializers.CharField()
-    effect = serializers.ChoiceField(choices=vocabulary.EFFECTS)
-    roles = serializers.ListField(child=serializers.CharField(), allow_null=True)
-    keys = serializers.ListField(child=serializers.CharField(), allow_null=True)
-    kinds = serializers.ListField(child=serializers.ChoiceField(choices=vocabulary.KINDS))
-    pattern = serializers.CharField()
-    upstreams = serializers.ListField(child=serializers.CharField())
     conditions = RuleConditionSerializer(many=True)
     window = RuleWindowSerializer()
-    networks = serializers.ListField(child=serializers.CharField())
-    reason = serializers.CharField()
-    note = serializers.CharField()
-    enabled = serializers.BooleanField()
-    observe = serializers.BooleanField()
     sentence = serializers.CharField(help_text="What it does, in words.")
 
 
 # -- limits
 
 
+@takes(LIMIT, "name", *(row.name for row in RATE), "per")
 class LimitChangeSerializer(Strict):
     """A limit: at most so many requests in any so many seconds."""
 
-    name = Char(required=False, allow_blank=True, max_length=100)
-    requests = Whole(min_value=1, max_value=1_000_000)
-    window_seconds = Whole(min_value=1, max_value=31 * 86400)
-    burst = Whole(
-        required=False,
-        allow_null=True,
-        min_value=1,
-        max_value=1_000_000,
-        help_text="How many may come at once; null: all.",
-    )
-    per = serializers.ListField(
-        child=Choice(choices=vocabulary.LIMIT_IDENTITIES),
-        required=False,
-        max_length=4,
-        help_text="One count for each of these; none: one for all.",
-    )
     key = Char(required=False, allow_null=True, max_length=40, help_text="Only this key, by prefix.")
     role = Char(required=False, allow_null=True, **ROLE, help_text="Only this role.")
     upstream = Pattern(vocabulary.SLUG, max_length=63, required=False, allow_null=True, help_text="Only this upstream.")
@@ -189,24 +146,11 @@ class LimitChangeSerializer(Strict):
     pattern = Char(
         required=False, allow_null=True, max_length=vocabulary.MAX_PATTERN, help_text="Only names like this."
     )
-    is_default = Bool(required=False, help_text="Gives way to a limit that names the tool.")
-    enabled = Bool(required=False)
 
 
+@answers(LimitChangeSerializer, "id")
 class LimitSerializer(Output):
     """A limit."""
 
     id = serializers.IntegerField()
-    name = serializers.CharField()
-    requests = serializers.IntegerField()
-    window_seconds = serializers.IntegerField()
-    burst = serializers.IntegerField(allow_null=True)
-    per = serializers.ListField(child=serializers.ChoiceField(choices=vocabulary.LIMIT_IDENTITIES))
-    key = serializers.CharField(allow_null=True)
-    role = serializers.CharField(allow_null=True)
-    upstream = serializers.CharField(allow_null=True)
-    kind = serializers.ChoiceField(choices=vocabulary.KINDS, allow_null=True)
-    pattern = serializers.CharField(allow_null=True)
-    is_default = serializers.BooleanField()
-    enabled = serializers.BooleanField()
     sentence = serializers.CharField(help_text="What it does, in words.")

@@ -13,8 +13,9 @@ from django.utils import timezone
 
 from core.access.actors import Actor
 from core.durations import parse_duration
-from policies import services, vocabulary
+from policies import vocabulary
 from policies.models import ApiKey
+from policies.services import keys as key_acts
 
 
 class Command(BaseCommand):
@@ -73,7 +74,7 @@ class Command(BaseCommand):
     def act_create(self, options: dict[str, Any]) -> None:
         """Create a key."""
         span = parse_duration(options["expires_in"]) if options["expires_in"] else None
-        made = services.create_key(
+        made = key_acts.create_key(
             name=options["name"],
             actor=Actor.system(),
             role=options["role"],
@@ -90,12 +91,12 @@ class Command(BaseCommand):
     def act_rotate(self, options: dict[str, Any]) -> None:
         """Rotate a key."""
         overlap = parse_duration(options["overlap"])
-        self.show_secret(services.rotate_key(options["key"], actor=Actor.system(), overlap=overlap), options)
+        self.show_secret(key_acts.rotate_key(options["key"], actor=Actor.system(), overlap=overlap), options)
 
-    def show_secret(self, made: services.CreatedKey, options: dict[str, Any]) -> None:
+    def show_secret(self, made: key_acts.CreatedKey, options: dict[str, Any]) -> None:
         """Show a new secret; the only place where it is ever printed."""
         if options["json"]:
-            self.stdout.write(json.dumps({**services.shown(made.key), "key": made.secret}))
+            self.stdout.write(json.dumps({**key_acts.shown(made.key), "key": made.secret}))
             return
         key = made.key
         holds = f"role {key.role.name}" if key.role else f"administrative, {key.duty}"
@@ -128,9 +129,9 @@ class Command(BaseCommand):
 
     def act_revoke(self, options: dict[str, Any]) -> None:
         """Revoke a key."""
-        key = services.revoke_key(options["key"], actor=Actor.system(), reason=options["reason"])
+        key = key_acts.revoke_key(options["key"], actor=Actor.system(), reason=options["reason"])
         if options["json"]:
-            self.stdout.write(json.dumps(services.shown(key)))
+            self.stdout.write(json.dumps(key_acts.shown(key)))
         else:
             self.stdout.write(f"{key.name} ({key.prefix}) is revoked. Workers refuse it within a second.")
 
@@ -138,10 +139,9 @@ class Command(BaseCommand):
 def _row(key: ApiKey) -> dict[str, Any]:
     secrets = list(key.secrets.all())
     usage = getattr(key, "usage", None)
-    state = "live" if key.is_live else "revoked" if key.revoked_at else "expired"
     return {
-        **services.shown(key),
-        "state": state,
+        **key_acts.shown(key),
+        "state": key.state,
         "created_at": key.created_at.isoformat(),
         "created_by": key.created_by,
         "last4": secrets[0].last4 if secrets else "",

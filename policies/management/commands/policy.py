@@ -8,7 +8,6 @@ import time
 from argparse import ArgumentParser
 from collections.abc import Iterable
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,16 @@ from django.utils import timezone
 
 from core.access.actors import Actor
 from core.durations import parse_duration
-from policies import services, vocabulary
+from policies import vocabulary
 from policies.documents import cases
 from policies.documents.diff import text_diff
 from policies.documents.reader import Document, DocumentError, parse
 from policies.engine import json_decimals, schemas
 from policies.engine.compiled import PolicySet
 from policies.engine.types import ABSENT, Context, Principal, Target
-from policies.simulate.explain import Explanation, explain
+from policies.services import keys as key_acts
+from policies.services import policy as policy_acts
+from policies.simulate.explain import Explanation, explain_known
 from policies.simulate.recorded import replay
 from policies.specs import numbered
 
@@ -105,7 +106,7 @@ class Command(BaseCommand):
 
     def act_apply(self, options: dict[str, Any]) -> None:
         """Apply a document."""
-        applied = services.apply_document(
+        applied = policy_acts.apply_document(
             _document(options["file"]), actor=Actor.system(), dry_run=options["dry_run"], origin="command"
         )
         lines = applied.plan.lines()
@@ -128,7 +129,7 @@ class Command(BaseCommand):
 
     def act_export(self, options: dict[str, Any]) -> None:
         """Write the stored policy."""
-        text = services.export()
+        text = policy_acts.export()
         if options["json"]:
             text = json.dumps(yaml.safe_load(text), default=str) + "\n"
         if options["output"]:
@@ -148,7 +149,7 @@ class Command(BaseCommand):
             raise
         problems: list[str] = []
         try:
-            problems = [f"{r.name or r.label()}: {p}" for r in spec.rules for p in schemas.problems(r)]
+            problems = schemas.complaints(spec.rules)
         except OperationalError:
             self.stderr.write("The database does not answer, so conditions were not held against the tools' schemas.")
         if problems:
@@ -169,7 +170,7 @@ class Command(BaseCommand):
 
     def act_diff(self, options: dict[str, Any]) -> None:
         """Compare a document with the stored policy."""
-        text = text_diff(services.current_spec(), _document(options["file"]).spec)
+        text = text_diff(policy_acts.current_spec(), _document(options["file"]).spec)
         if options["json"]:
             self.stdout.write(json.dumps({"differs": bool(text), "diff": text.splitlines()}))
         elif text:
@@ -185,7 +186,7 @@ class Command(BaseCommand):
         if not found:
             raise CommandError(f"{options['file']}: there are no cases")
         path = options["policy"] or (str(Path(options["file"]).parent / named) if named else "")
-        policy = PolicySet(numbered(_document(path).spec) if path else services.current_spec())
+        policy = PolicySet(numbered(_document(path).spec) if path else policy_acts.current_spec())
         outcomes = [cases.run(policy, case) for case in found]
         failed = [outcome for outcome in outcomes if outcome.problem]
         if options["json"]:
@@ -199,23 +200,20 @@ class Command(BaseCommand):
 
     def act_explain(self, options: dict[str, Any]) -> None:
         """Explain one call."""
-        policy = PolicySet(services.current_spec())
+        policy = PolicySet(policy_acts.current_spec())
         principal, notes = _principal(options, policy)
         kind = next(kind for kind in vocabulary.KINDS if options[kind] is not None)
         arguments = _parsed(options["arguments"], "--args") if options["arguments"] is not None else ABSENT
         annotations = _parsed(options["annotations"], "--annotations") if options["annotations"] else None
         at = _moment(options["at"]) if options["at"] else time.time()
-        known = schemas.known(kind, options["upstream"], options[kind])
+        target = Target(kind, options["upstream"], options[kind], arguments, annotations)
+        explanation, known = explain_known(policy, principal, target, Context(at, options["ip"]))
         if options["upstream"] and not known.upstream:
             notes.append(f"There is no upstream {options['upstream']}, or it is disabled: every call is answered 404.")
         if known.blocked:
             notes.append("Its definition waits for approval: whatever the rules say, calls are refused.")
         if known.dispatches:
             notes.append(f"It calls other tools by name ({known.dispatches}): a call needs what those need too.")
-        lookup = partial(schemas.known, "tool", options["upstream"])
-        said = known.annotations if annotations is None else annotations
-        target = Target(kind, options["upstream"], options[kind], arguments, said)
-        explanation = explain(policy, principal, target, Context(at, options["ip"]), known=known, lookup=lookup)
         if options["json"]:
             self.stdout.write(json.dumps({**explanation.as_dict(), "notes": notes}))
             return
@@ -273,16 +271,7 @@ def _principal(options: dict[str, Any], policy: PolicySet) -> tuple[Principal, l
         if options["role"] not in policy.roles:
             raise CommandError(f"there is no role {options['role']}; there are {', '.join(sorted(policy.roles))}")
         return Principal(None, "", "", options["role"]), []
-    key = services.find(options["key"])
-    notes = (
-        []
-        if key.is_live
-        else [f"The key {key.name} is {'revoked' if key.revoked_at else 'expired'}: every call is refused."]
-    )
-    if key.duty:
-        notes.append(f"The key {key.name} is administrative: it never passes the gateway.")
-    role = key.role.name if key.role else key.former_role
-    return Principal(key.pk, key.name, key.prefix, role, frozenset(key.upstreams)), notes
+    return key_acts.asked_about(key_acts.find(options["key"]))
 
 
 def _told(explanation: Explanation) -> list[str]:
