@@ -74,13 +74,9 @@ def refused(call: Call, error: Refused) -> None:
         known(call, error.known)
     if error.rpc_id is None and call.rpc_id:
         error.known = Readable(call.known.kind, call.rpc_id, call.known.method, call.known.targets)
-    call.outcome = answering(error.reason).outcome
-    call.reason = error.reason
     _let_go(error)
-    call.refusal = error
-    call.answer_status = error.status
-    if error.message:
-        call.details["refusal"] = error.message
+    _end(call, error)
+    call.details["refusal"] = error.message
 
 
 def upstream_failed(gateway: Gateway, call: Call, error: UpstreamError) -> None:
@@ -97,8 +93,8 @@ def upstream_failed(gateway: Gateway, call: Call, error: UpstreamError) -> None:
         call.unsent()
     if isinstance(error, TimedOut) and takes_cancels(call):
         gateway.spawn(cancel_upstream(gateway, call))
-    call.refusal = refuse(error.reason, call=call, message=str(error), retry_after=retry_after)
-    call.outcome, call.reason, call.answer_status = "upstream_error", error.reason, call.refusal.status
+    _end(call, refuse(error.reason, call=call, message=str(error), retry_after=retry_after))
+    call.outcome = "upstream_error"  # also where its caller did not read what came
     if error.detail:
         call.details["error"] = error.detail
     call.said = error.said
@@ -128,9 +124,14 @@ def unrecordable(call: Call, error: AuditUnavailable) -> None:
         done = None  # its answer may not have come yet
     message = "" if done is False else WAS_DONE if done else NOT_RECORDED
     data = None if done is None else {"executed": done}
-    call.refusal = refuse("audit_unavailable", call=call, message=message, data=data)
+    _end(call, refuse("audit_unavailable", call=call, message=message, data=data))
     call.close(Record.LOST)
-    call.outcome, call.reason, call.answer_status = "unrecorded", "audit_unavailable", 503
+
+
+def _end(call: Call, refusal: Refused) -> None:
+    """Note what a call is answered with, and the outcome that its reason has."""
+    call.refusal, call.reason, call.answer_status = refusal, refusal.reason, refusal.status
+    call.outcome = answering(refusal.reason).outcome
 
 
 def _let_go(error: BaseException) -> None:
@@ -140,8 +141,7 @@ def _let_go(error: BaseException) -> None:
 
 def failed(call: Call) -> None:
     """A defect of our own."""
-    call.refusal = refuse("internal_error", call=call)
-    call.outcome, call.reason, call.answer_status = "interrupted", "internal_error", 500
+    _end(call, refuse("internal_error", call=call))
 
 
 # -- what a refusal costs

@@ -188,6 +188,21 @@ def test_an_event_is_told_as_a_sentence(event, as_duty):
 
 
 @pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"outcome": "changed", "method": "api.refused", "reason": "agent_key", "status_code": 403}, "an agent&#x27;s key can never administer"),
+        ({"outcome": "changed", "method": "api.refused", "reason": "permission_denied", "status_code": 403}, "a permission that this needs was lacking"),
+        ({"outcome": "unrecorded", "reason": "journal_damaged", "count": 3}, "part of the journal on disk was damaged"),
+        ({"outcome": "denied", "reason": "a_word_of_old"}, "a word of old"),
+    ],
+)  # fmt: skip
+def test_a_reason_is_said_in_words(event, as_duty, fields, why):
+    made = event(**fields)
+    text = as_duty("viewer").get(f"{LIST}{made.id}/change/").content.decode()
+    assert re.search(rf'{fields["reason"]}</a><br><span class="muted">{re.escape(why)}<', text)
+
+
+@pytest.mark.parametrize(
     ("rule", "why"),
     [({"id": 3, "effect": "allow"}, "allowed by rule 3"), (None, "a rule allows it")],
 )

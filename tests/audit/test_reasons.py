@@ -175,6 +175,26 @@ def test_rows_are_whole() -> None:
         assert row.retry is None or row.status in IN_BAND, row
 
 
+# The outcome of each reason that is not `invalid`, which all are that say what is wrong with a request.
+OUTCOMES = {
+    "allowed": "allowed_by_rule open_method answered_late answered_again",
+    "unauthenticated": "missing_credential invalid_credential expired_key revoked_key wrong_network query_forbidden administrative_key",
+    "denied": "no_rule denied_by_rule policy_error ambiguous_target nested_call tool_definition_changed policy_stale",
+    "limited": "rate_limited too_much_traffic too_many_streams too_much_waiting limiter_unavailable",
+    "upstream_error": "upstream_unreachable upstream_timeout upstream_broken upstream_redirect upstream_too_large upstream_busy "
+    "upstream_error egress_refused upstream_refused",
+    "cancelled": "client_gone cancelled revoked_during_stream denied_during_stream upstream_changed",
+    "interrupted": "server_stopping process_died internal_error",
+    "unrecorded": "audit_unavailable journal_damaged",
+    "changed": "agent_key permission_denied csrf_failed second_factor_required command_refused",
+}
+
+
+def test_each_reason_has_its_outcome() -> None:
+    wanted = {reason: outcome for outcome, reasons in OUTCOMES.items() for reason in reasons.split()}
+    assert {row.code: row.outcome for row in REASONS.values() if row.outcome != "invalid"} == wanted
+
+
 def test_what_a_caller_is_told_of_a_bad_key_is_one_and_the_same() -> None:
     alike = [row for row in REASONS.values() if row.told_as]
     assert {row.told_as for row in alike} == {"invalid_credential"} and len(alike) == 7
