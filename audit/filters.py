@@ -21,7 +21,7 @@ from audit.events import act_kinds, tool_errors
 from audit.models import Outcome
 from core.ids import uuid7_floor
 
-__all__ = ["FIELDS", "PRESETS", "Chip", "Filters", "absolute", "of_form", "pattern"]
+__all__ = ["FIELDS", "PRESETS", "Chip", "Filters", "absolute", "of_form", "pattern", "suggestions"]
 
 PRESETS: dict[str, tuple[str, timedelta | None]] = {
     "15m": ("15 min", timedelta(minutes=15)),
@@ -283,6 +283,12 @@ def pattern(text: str) -> str:
     """Return what LIKE takes for "contains this text"."""
     escaped = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     return f"%{escaped}%"
+
+
+def suggestions() -> dict[str, list[tuple[str, str]]]:
+    """Return what filters may be filled with: (value, label) by parameter; the site knows the other applications."""
+    ask = getattr(admin.site, "suggestions", None)
+    return ask() if ask else {}
 
 
 def resolve(names: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:

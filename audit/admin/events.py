@@ -20,7 +20,7 @@ from django.urls import URLPattern, path, reverse
 from audit.admin import erasing, exports, integrity, live
 from audit.admin.redaction import RedactionRuleAdmin
 from audit.events import act_kinds, sentences
-from audit.filters import FIELDS, PRESETS, Filters, of_form
+from audit.filters import FIELDS, PRESETS, Filters, of_form, suggestions
 from audit.models import AuditEvent, OpenCall, Outcome
 from audit.search import BUDGET_MS, search
 from audit.services.acts import record
@@ -33,12 +33,6 @@ PAGE = 50
 # How events end whose requests policy was asked about.
 DECIDED = ("allowed", "denied", "limited", "upstream_error", "cancelled", "interrupted")
 LONGER_MS = 2_000.0  # for those who ask for it: how long a search for something rare may take
-
-
-def suggestions() -> dict[str, list[tuple[str, str]]]:
-    """Return what filters may be filled with: (value, label) by parameter; the site knows the other applications."""
-    ask = getattr(admin.site, "suggestions", None)
-    return ask() if ask else {}
 
 
 @admin.register(AuditEvent)

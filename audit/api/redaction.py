@@ -8,7 +8,7 @@ from django.db import transaction
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from audit.api import redaction_serializers as forms
+from audit.api.serializers import RedactionRuleChangeSerializer, RedactionRuleSerializer
 from audit.export.formats import moment
 from audit.models import RedactionRule
 from audit.services import redaction_rules
@@ -48,7 +48,7 @@ class RedactionRules(ApiView):
             description="Those that were added here; what is always redacted is not among them.",
             permissions=("audit.view_redactionrule",),
             query=paging(),
-            response=forms.RedactionRuleSerializer,
+            response=RedactionRuleSerializer,
             page=True,
         ),
         "post": Operation(
@@ -58,8 +58,8 @@ class RedactionRules(ApiView):
             description="In force in every worker within a second; what is stored already stays as it is. A pattern that does "
             "not compile, matches the empty text or finds something in most ordinary texts is refused.",
             permissions=("audit.add_redactionrule",),
-            request=forms.RedactionRuleChangeSerializer,
-            response=forms.RedactionRuleSerializer,
+            request=RedactionRuleChangeSerializer,
+            response=RedactionRuleSerializer,
             status=201,
             creates=True,
         ),
@@ -71,7 +71,7 @@ class RedactionRules(ApiView):
 
     def post(self, request: Request) -> Response:
         """Add one."""
-        asked = read(forms.RedactionRuleChangeSerializer, request.data)
+        asked = read(RedactionRuleChangeSerializer, request.data)
 
         def act() -> Response:
             made = redaction_rules.create_rule(actor=actor_of(request), **asked)
@@ -91,7 +91,7 @@ class OneRedactionRule(ApiView):
             summary="Read a redaction rule",
             permissions=("audit.view_redactionrule",),
             query=(FIELDS,),
-            response=forms.RedactionRuleSerializer,
+            response=RedactionRuleSerializer,
             problems=(404,),
         ),
         "patch": Operation(
@@ -99,8 +99,8 @@ class OneRedactionRule(ApiView):
             tag=TAG,
             summary="Change a redaction rule",
             permissions=("audit.change_redactionrule",),
-            request=forms.RedactionRuleChangeSerializer,
-            response=forms.RedactionRuleSerializer,
+            request=RedactionRuleChangeSerializer,
+            response=RedactionRuleSerializer,
             problems=(404, 409),
             conditional=True,
         ),
@@ -123,7 +123,7 @@ class OneRedactionRule(ApiView):
     @transaction.atomic
     def patch(self, request: Request, pk: int) -> Response:
         """Change it in place."""
-        asked = read(forms.RedactionRuleChangeSerializer, request.data, partial=True)
+        asked = read(RedactionRuleChangeSerializer, request.data, partial=True)
         self.check_match(rule_form(rule_of(pk, lock=True)))
         redaction_rules.change_rule(pk, actor=actor_of(request), **asked)
         return self.one(rule_form(rule_of(pk)))

@@ -26,7 +26,8 @@ import psycopg
 from audit.drain import resumption
 from audit.drain.store import Moved, drain_outbox, store_batch
 from audit.journal import retention
-from audit.journal.reader import BootReader, Mark, live_boot, read_mark, segments_of, writers_in
+from audit.journal.frames import Mark
+from audit.journal.reader import BootReader, live_boot, read_mark, segments_of, writers_in
 from core.watchdog import Watchdog, connect, connection_parameters
 
 __all__ = ["Drainer", "drain_at_hand", "drainer_runs", "read_status"]

@@ -80,7 +80,7 @@ def store_batch(
         made = plan(parsed, position.frame, position.seq, load_open(connection, wanted(parsed)))
         if at_end:
             finish(made, load_open_of(connection, writer, boot, made), time.time_ns() // 1000)
-        stored = store_rows(connection, made.rows, writer, boot, made.spoiled)
+        stored = store_rows(connection, made.rows, made.spoiled)
         save_open(connection, made)
         save_resumed(connection, made.resumed)
         save_spoiled(connection, writer, boot, made.spoiled)
@@ -117,7 +117,7 @@ def save_position(connection: psycopg.Connection[Any], position: int, made: Drai
 
 
 def store_rows(
-    connection: psycopg.Connection[Any], rows: list[PlannedRow], writer: str, boot: int, spoiled: list[Spoiled]
+    connection: psycopg.Connection[Any], rows: list[PlannedRow], spoiled: list[Spoiled]
 ) -> list[dict[str, Any]]:
     """Insert events and give those that went in; what cannot become a row joins `spoiled` and never stops the others."""
     ready: list[tuple[PlannedRow, tuple[Any, ...]]] = []
@@ -309,7 +309,7 @@ def store_own(connection: psycopg.Connection[Any], own: str, records: list[dict[
         record["writer"], record["boot"], record["seq"] = own, boot, position.seq
     spoiled: list[Spoiled] = []
     rows = [PlannedRow(record, record["seq"], record["seq"]) for record in records]
-    store_rollups(connection, store_rows(connection, rows, own, boot, spoiled))
+    store_rollups(connection, store_rows(connection, rows, spoiled))
     save_spoiled(connection, own, boot, spoiled)
     connection.execute(
         "UPDATE audit_writerposition SET frame = %s, seq = %s, reported_frame = %s, reported_seq = %s, reported_at = now(),"

@@ -10,7 +10,7 @@ the event loop. Whatever comes in meanwhile rides the next round (natural batchi
 file is never touched again: what was not synced goes, under the same numbers, into a new file whose head names the old
 one's last good place.
 
-What callers get is a ticket (tickets.py); the files set aside for what is still to come are in space.py.
+What callers get is a ticket (tickets.py); the files set aside for what is still to come are in preallocation.py.
 """
 
 from __future__ import annotations
@@ -20,10 +20,8 @@ import errno
 import fcntl
 import mmap
 import os
-import struct
 import threading
 import time
-import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -32,14 +30,13 @@ from typing import Any
 import orjson
 
 from audit.journal import frames
-from audit.journal.frames import Kind
+from audit.journal.frames import MARK_SIZE, Kind, Mark
 from audit.journal.preallocation import SEGMENT_BYTES, Segment, Space
+from audit.journal.reader import last_of
 from audit.journal.tickets import JournalFull, JournalUnavailable, Ticket
 
-__all__ = ["MARK", "Journal", "segment_name"]
+__all__ = ["Journal", "segment_name"]
 
-MARK = struct.Struct("<4sQQQQQQI")  # magic, boot, segment index, offset, frame, seq, time (µs), crc
-MARK_MAGIC = b"MARK"
 HEADER_KIND = 24  # where a frame's header says its kind
 RETRY_SECONDS = 0.25
 HANG_SECONDS = 5.0
@@ -128,8 +125,8 @@ class Journal:
         self._next_index = 1
         self._space = Space(self.directory, self._dir_fd, segment_bytes, budget, fsync)
         self._mark_fd = os.open(self.directory / f"{self.boot:016d}.mark", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.ftruncate(self._mark_fd, MARK.size)
-        self._mark = mmap.mmap(self._mark_fd, MARK.size)
+        os.ftruncate(self._mark_fd, MARK_SIZE)
+        self._mark = mmap.mmap(self._mark_fd, MARK_SIZE)
 
         first = orjson.dumps(
             {
@@ -285,6 +282,22 @@ class Journal:
             return JournalUnavailable("the journal is closed")
         return None
 
+    def enlist(self, loop: asyncio.AbstractEventLoop, number: int, future: asyncio.Future[None], patient: bool) -> None:
+        """Have a future of this loop settled once a frame is safe, or known not to be."""
+        waiting = self._waiting.get(loop)
+        if waiting is None:
+            waiting = self._waiting[loop] = []
+        waiting.append((number, future, patient))
+
+    def block(self, settled: Callable[[], bool], timeout: float | None) -> bool:
+        """Keep a thread until something is settled; False when it took too long."""
+        with self._synced_changed:
+            self._blocked += 1
+            try:
+                return self._synced_changed.wait_for(settled, timeout)
+            finally:
+                self._blocked -= 1
+
     def stats(self) -> dict[str, Any]:
         """Give the figures for metrics and health."""
         return {
@@ -439,8 +452,7 @@ class Journal:
 
     def _publish(self, segment: Segment, number: int, seq: int) -> None:
         """Say how far it is safe to read: in shared memory, so that a killed process has said it too."""
-        mark = MARK.pack(MARK_MAGIC, self.boot, segment.index, segment.offset, number, seq, self._now() // 1000, 0)
-        self._mark[:] = mark[:-4] + struct.pack("<I", zlib.crc32(mark[:-4]))
+        self._mark[:] = Mark(self.boot, segment.index, segment.offset, number, seq, self._now() // 1000).encode()
         self.synced_seq = seq
         self.synced = number
 
@@ -543,15 +555,3 @@ class Journal:
                 time.sleep(0.02)
             else:
                 return
-
-
-def last_of(directory: Path) -> tuple[int, int, int]:
-    """Find where the newest boot in a folder ended: (boot, frame, seq), zeros when there is none."""
-    from audit.journal.reader import last_frame, segments_of
-
-    found = segments_of(directory)
-    if not found:
-        return 0, 0, 0
-    boot = max(found)
-    frame, seq = last_frame(directory, boot)
-    return boot, frame, seq

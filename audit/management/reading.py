@@ -12,8 +12,7 @@ from django.core.management.base import CommandError
 from audit.events.act_kinds import KINDS
 from audit.export.stream import matching
 from audit.filters import Filters
-from audit.models import Outcome
-from audit.querysets import AuditEventQuerySet
+from audit.models import AuditEventQuerySet, Outcome
 
 __all__ = ["COLUMNS", "add_filters", "chosen", "described", "moment"]
 

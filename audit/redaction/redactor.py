@@ -15,7 +15,7 @@ import hmac
 from collections.abc import Callable
 from typing import Any
 
-from audit.redaction.detect import prefilter
+from audit.redaction import prefilter
 from audit.redaction.rules import PatternError, RedactionRuleSet, check_pattern
 from audit.redaction.values import MAX_DEPTH, Walk
 

@@ -24,7 +24,7 @@ from audit.redaction import escapes, json_digits, truncation
 from audit.redaction.blobs import blob_in, described
 from audit.redaction.redactor import RedactionRuleSet, Redactor
 
-__all__ = ("MISSING", "Payload", "Sanitizer", "current", "install", "redact_check")
+__all__ = ("MISSING", "Payload", "Sanitizer", "current", "install")
 
 MISSING: Final = object()
 LEVELS: Final = ("none", "digest", "request", "full")
@@ -505,16 +505,3 @@ def install(key: bytes, rules: RedactionRuleSet | None = None) -> Sanitizer:
     global _current
     _current = Sanitizer(key, rules)
     return _current
-
-
-def redact_check(value: str) -> dict[str, Any]:
-    """Say how a value appears in the log: its fingerprint, what stands in its place, and whether its form alone gives it away."""
-    sanitizer = current()
-    shown, count = sanitizer.redactor.text(value)
-    return {
-        "fingerprint": sanitizer.fingerprint(value),
-        "digest": sanitizer.digest(value.encode("utf-8", "surrogatepass")),
-        "recognised": count > 0,
-        "shown": shown,
-        "search": f":{sanitizer.fingerprint(value)}]",
-    }

@@ -24,7 +24,8 @@ from typing import Any
 from urllib.parse import quote
 
 from audit.events.event import Event
-from audit.redaction.detect import base64_text, heuristics, matching, pii, prefilter
+from audit.redaction import prefilter
+from audit.redaction.detect import base64_text, heuristics, matching, pii
 from audit.redaction.detect import patterns as forms
 from audit.redaction.detect.context import lexical, prose, syntax, tables, values
 from audit.redaction.redactor import RedactionRuleSet

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -126,7 +127,7 @@ class Command(BaseCommand):
         start = time.time()
         while True:
             now = time.time()
-            floor = uuid7_floor_at(max(start - 1.0, now - LATE_SECONDS))
+            floor = uuid7_floor(datetime.fromtimestamp(max(start - 1.0, now - LATE_SECONDS), UTC))
             events = reading.chosen(options)
             late = running - (running := set(OpenCall.objects.values_list("id", flat=True)[:10_000]))
             rows = [*exporting.rows(events.filter(id__gte=floor).order_by("id"))]
@@ -265,13 +266,6 @@ class Command(BaseCommand):
         )
         answer = {"id": str(key), "erased": ["request_json", "response_json"]}
         self.stdout.write(orjson.dumps(answer).decode() if options["json"] else told)
-
-
-def uuid7_floor_at(seconds: float) -> UUID:
-    """Give the first id of a time in seconds."""
-    from datetime import UTC, datetime
-
-    return uuid7_floor(datetime.fromtimestamp(seconds, UTC))
 
 
 def line_of(row: dict[str, Any]) -> str:
