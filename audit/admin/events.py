@@ -15,7 +15,7 @@ from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.shortcuts import render
-from django.urls import URLPattern, path, reverse
+from django.urls import NoReverseMatch, URLPattern, path, reverse
 
 from audit.admin import erasing, exports, integrity, live
 from audit.admin.redaction import RedactionRuleAdmin
@@ -275,8 +275,6 @@ def _joined(details: dict[str, Any]) -> list[tuple[str, UUID]]:
 def _explain_link(request: HttpRequest, event: Any) -> str:
     if not request.user.has_perm("policies.explain_policy") or event.outcome not in DECIDED or not event.target_kind:
         return ""
-    from django.urls import NoReverseMatch
-
     try:
         url = reverse("admin:policies_explain")
     except NoReverseMatch:

@@ -75,11 +75,12 @@ class Damage:
     tail: bool
 
 
-class Mark(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Mark:
     """How far a writer has synced."""
 
     boot: int
-    index: int  # type: ignore[assignment]  # of the segment, not the tuple's method
+    index: int  # of the segment
     offset: int
     frame: int
     seq: int
@@ -87,7 +88,7 @@ class Mark(NamedTuple):
 
     def encode(self) -> bytes:
         """Write it down."""
-        data = MARK.pack(MARK_MAGIC, *self)
+        data = MARK.pack(MARK_MAGIC, self.boot, self.index, self.offset, self.frame, self.seq, self.ts)
         return data + MARK_CRC.pack(zlib.crc32(data))
 
     @classmethod

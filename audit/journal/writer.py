@@ -96,8 +96,6 @@ class Journal:
         self.synced = 0  # the number of the last frame that is safe
         self.synced_seq = 0
         self.batches = 0
-        self.bytes_written = 0
-        self.sync_seconds = 0.0
         self._lock = threading.Lock()
         self._number = 0
         self._seq = 0
@@ -105,7 +103,7 @@ class Journal:
         self._pending_bytes = 0
         self._unsynced: list[tuple[int, int, bytes, bytes]] = []
         self._amendments: dict[int, bytes] = {}
-        self._reserved = 0
+        self.reserved = 0  # bytes that outcomes of calls under way may take
         self._error: OSError | None = None
         self._failed_to = 0
         self._full: OSError | None = None
@@ -165,7 +163,7 @@ class Journal:
             self._seq += 1
         self._pending.append((number, self._seq, frames.encode(kind, number, self._seq, payload, opens), payload))
         self._pending_bytes += len(payload) + frames.HEADER.size
-        self._reserved -= release
+        self.reserved -= release
         if self._sleeping:
             loop = asyncio._get_running_loop()
             if loop is None:
@@ -214,7 +212,7 @@ class Journal:
                 self._check_room(reserve)
             seq = self._seq + 1
             payload = make(seq)
-            self._reserved += reserve
+            self.reserved += reserve
             return seq, self._append(kind, payload, True)
 
     def _check_room(self, more: int) -> None:
@@ -222,7 +220,7 @@ class Journal:
             raise JournalUnavailable(HANGS)
         if self._error is not None:
             raise JournalUnavailable(f"the journal cannot be written: {os.strerror(self._error.errno or errno.EIO)}")
-        if self._full is not None and self.room - self._reserved - more < self.margin:
+        if self._full is not None and self.room - self.reserved - more < self.margin:
             raise JournalFull(f"the journal has no room: {os.strerror(self._full.errno or errno.ENOSPC)}")
 
     @property
@@ -297,23 +295,6 @@ class Journal:
                 return self._synced_changed.wait_for(settled, timeout)
             finally:
                 self._blocked -= 1
-
-    def stats(self) -> dict[str, Any]:
-        """Give the figures for metrics and health."""
-        return {
-            "writer": self.writer,
-            "boot": self.boot,
-            "frames": self.synced,
-            "events": self.synced_seq,
-            "batches": self.batches,
-            "bytes": self.bytes_written,
-            "sync_seconds": self.sync_seconds,
-            "room": self.room,
-            "reserved": self._reserved,
-            "waiting": len(self._pending) + len(self._unsynced),
-            "full": str(self._full or ""),
-            "error": str(self._error or (HANGS if self.hangs else "")),
-        }
 
     def close(self, timeout: float = 10.0) -> None:
         """Write what is queued, say goodbye, and let go of the files."""
@@ -429,12 +410,9 @@ class Journal:
                 continue
             self._write_all(segment.fd, b"".join(parts), segment.offset)
             if self.fsync:
-                started = time.perf_counter()
                 self._sync(segment.fd)
-                self.sync_seconds += time.perf_counter() - started
             segment.offset += size
             self.batches += 1
-            self.bytes_written += size
             number, seq = queue[taken - 1][:2]
             del queue[:taken]
             with self._lock:
@@ -503,7 +481,7 @@ class Journal:
         if self._closing:
             return
         try:
-            while self.room - self._reserved < self.margin + self.segment_bytes // 2:
+            while self.room - self.reserved < self.margin + self.segment_bytes // 2:
                 self._space.add()
         except OSError as error:
             self._full = error
