@@ -216,21 +216,14 @@ class Filters:
         for name, (label, _) in FIELDS.items():
             for value in self.values.get(name, ()):
                 rest = tuple(other for other in self.values[name] if other != value)
-                others = {key: kept for key, kept in self.values.items() if key != name} | (
-                    {name: rest} if rest else {}
-                )
+                others = replace(self, values={**self.values, name: rest}) if rest else self.without(name)
                 shown = (labels or {}).get(value, value) if name == "key" else _shown(name, value)
-                found.append(Chip(label, shown, replace(self, values=others).query()))
-        if self.start:
-            found.append(
-                Chip(
-                    "from", f"{timezone.localtime(self.start):%Y-%m-%d %H:%M:%S %Z}", replace(self, start=None).query()
-                )
-            )
-        if self.end:
-            found.append(
-                Chip("to", f"{timezone.localtime(self.end):%Y-%m-%d %H:%M:%S %Z}", replace(self, end=None).query())
-            )
+                found.append(Chip(label, shown, others.query()))
+        for name, bound, when in (("from", "start", self.start), ("to", "end", self.end)):
+            if when:
+                shown = f"{timezone.localtime(when):%Y-%m-%d %H:%M:%S %Z}"
+                rest_of_time: dict[str, Any] = {bound: None}
+                found.append(Chip(name, shown, replace(self, **rest_of_time).query()))
         if self.text:
             found.append(Chip("text", self.text, replace(self, text="").query()))
         for pair in self.rejected:

@@ -1,23 +1,28 @@
-"""What happened, as it is stored: events nobody can change, and the books that make them exactly once."""
+"""What happened, as it is stored: events nobody can change, the books that make them exactly once, and what is redacted of them."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 from django.contrib.postgres.indexes import GinIndex
-from django.db import models
+from django.core.exceptions import ValidationError
+from django.core.validators import RegexValidator
+from django.db import connections, models
 from django.db.models import Q
+from django.db.models.functions import Cast
 from django.utils import timezone
 
 from audit.events import tool_errors
-from audit.querysets import AuditEventQuerySet
-from audit.redaction.models import RedactionRule
+from audit.redaction import rules
+from audit.redaction.detect.pii import KINDS as PERSONAL
 from core.columns import ExactJSONField
+from core.ids import uuid7
 from core.jobs import STATES, Job
 
 __all__ = [
     "AuditEvent",
+    "AuditEventQuerySet",
     "ExportJob",
     "Latency",
     "OpenCall",
@@ -50,8 +55,6 @@ class Outcome(models.TextChoices):
 
 def new_id() -> UUID:
     """Make the id of an event that starts now."""
-    from core.ids import uuid7
-
     return uuid7()
 
 
@@ -65,6 +68,31 @@ def sanitised(values: dict[str, Any]) -> dict[str, Any]:
     event = Event(**values)
     made = dict(zip(COLUMNS, event.as_row(), strict=True))
     return made | {name: getattr(event, name) for name in JSON}
+
+
+class AuditEventQuerySet(models.QuerySet["AuditEvent"]):
+    """Events, with their payloads as they are stored or without them; never counted one by one."""
+
+    def with_text(self) -> AuditEventQuerySet:
+        """Add `request_text` and `response_text`: the payloads exactly as stored."""
+        return self.annotate(
+            request_text=Cast("request_json", models.TextField()),
+            response_text=Cast("response_json", models.TextField()),
+        )
+
+    def without_payloads(self) -> AuditEventQuerySet:
+        """Leave the payloads in the database until someone asks for them."""
+        return self.defer("request_json", "response_json")
+
+    def about_count(self) -> int:
+        """Estimate how many events the whole log holds, from the planner's statistics."""
+        sql = (
+            "SELECT coalesce(sum(greatest(c.reltuples, 0)), 0)::bigint FROM pg_inherits i"
+            " JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = to_regclass(%s)"
+        )
+        with connections[self.db].cursor() as cursor:
+            cursor.execute(sql, [self.model._meta.db_table])
+            return int(cursor.fetchone()[0])
 
 
 class AuditEvent(models.Model):
@@ -382,3 +410,56 @@ class VerifyJob(Job):
 
     class Meta(Job.Meta):
         constraints = [models.CheckConstraint(name="verifyjob_state_word", condition=Q(state__in=STATES))]
+
+
+class RedactionRule(models.Model):
+    """One name, pattern or sort of personal data that is redacted beside what always is."""
+
+    KINDS = [("name", "Name"), ("pattern", "Pattern"), ("personal", "Personal data")]
+
+    kind = models.CharField(max_length=8, choices=KINDS)
+    value = models.CharField(
+        max_length=rules.MAX_PATTERN,
+        help_text="A name whose values are secrets (case and separators do not matter), a pattern in RE2's syntax, or "
+        "one of email, card, iban, phone.",
+    )
+    label = models.CharField(
+        max_length=40,
+        blank=True,
+        default="",
+        validators=[RegexValidator(r"\A[a-z0-9-]*\Z", "Small letters, digits and hyphens only.")],
+        help_text="Stands in the replacement: [REDACTED:label:…]. Empty: custom.",
+    )
+    note = models.CharField(max_length=1000, blank=True, default="", help_text="Why; for whoever reads this later.")
+    enabled = models.BooleanField(default=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    objects: ClassVar[models.Manager[RedactionRule]] = models.Manager()
+
+    class Meta:
+        verbose_name = "redaction rule"
+        ordering = ["kind", "value"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["kind", "value"],
+                name="redaction_rule_once",
+                violation_error_message="There is such a rule already.",
+            ),
+            models.CheckConstraint(name="redaction_rule_kind_word", condition=Q(kind__in=rules.KINDS) & ~Q(value="")),
+            models.CheckConstraint(
+                name="redaction_rule_personal_word", condition=~Q(kind="personal") | Q(value__in=sorted(PERSONAL))
+            ),
+            models.CheckConstraint(name="redaction_rule_label_form", condition=Q(label__regex=r"^[a-z0-9-]*$")),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.value}"
+
+    def clean(self) -> None:
+        """Refuse what could not be used, or would find everything."""
+        try:
+            rules.check(self.kind, self.value)
+        except rules.PatternError as error:
+            raise ValidationError({"value": f"{str(error)[0].upper()}{str(error)[1:]}."}) from None
+        if self.kind == "personal" and self.label:
+            raise ValidationError({"label": "Personal data is always labelled with its own kind."})

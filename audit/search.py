@@ -19,7 +19,7 @@ from audit.events import tool_errors
 from audit.filters import INDEXED, Filters
 from core.ids import ts_of
 
-__all__ = ["EventLine", "FoundEvents", "search"]
+__all__ = ["EventLine", "FoundEvents", "newest", "search"]
 
 COLUMNS = (
     "id, ts, api_key_id, key_prefix, key_name, role, upstream, method, tool_name, target_kind, outcome, reason, status_code,"
@@ -87,6 +87,20 @@ def search(
     older = rows[-1].id if more else reached
     newer = (rows[0].id if rows else before) if before is not None else None
     return FoundEvents(rows, older, newer, _moment(reached) if not more else None)
+
+
+def newest(filters: Filters, after: UUID, limit: int) -> list[EventLine]:
+    """Return the newest events behind one, newest first, whatever that takes: so near the end of the log it is little."""
+    conditions, params = filters.where()
+    low, high = filters.bounds()
+    for sql, value in (("id > %s", after), ("id >= %s", low), ("id < %s", high)):
+        if value is not None:
+            conditions, params = [*conditions, sql], [*params, value]
+    where = " AND ".join(conditions)
+    sql = f"SELECT {COLUMNS} FROM audit_auditevent WHERE {where} ORDER BY id DESC LIMIT %s"  # noqa: S608
+    with connection.cursor() as cursor:
+        cursor.execute(sql, [*params, limit])
+        return [EventLine(*row) for row in cursor.fetchall()]
 
 
 def _moment(cursor: UUID | None) -> datetime | None:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Generator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from asgiref.sync import sync_to_async
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseNotAllowed
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseNotAllowed, QueryDict
 from django.http import StreamingHttpResponse as Stream
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.utils import timezone
 
 from audit.export import jobs as export_jobs
-from audit.export.stream import FORMATS, PERMISSIONS, as_file, stream
+from audit.export.stream import FORMATS, PERMISSIONS, as_file, served, stream
 from audit.filters import Filters, absolute
 from audit.models import ExportJob
 from audit.services.acts import record
@@ -53,7 +53,7 @@ def download(request: HttpRequest) -> HttpResponseBase:
         job = export_jobs.ask(filters, fmt, actor(request), about)
     except export_jobs.TooManyExports:
         messages.warning(request, f"{export_jobs.MOST} exports are being made; wait for one to end, or cancel it.")
-        return redirect(f"{_place('admin:audit_export')}{filters.query()}")
+        return redirect(f"{reverse('admin:audit_export')}{filters.query()}")
     return redirect("admin:audit_export_job", job.pk)
 
 
@@ -67,7 +67,7 @@ def progress(request: HttpRequest, job_id: UUID) -> HttpResponse:
         "job": job,
         "share": job.done / 10 if job.of else 0.0,
         "format": FORMATS[job.format][0],
-        "chips": filters.chips(_labels()),
+        "chips": filters.chips(dict(registry.suggestions().get("key", []))),
         "file": _file(job),
         "ends": job.finished_at and job.finished_at + export_jobs.LIFE,
     }
@@ -85,9 +85,9 @@ def fetch(request: HttpRequest, job_id: UUID) -> HttpResponseBase:
     about = {"filter": job.filter, "format": job.format, "file": str(job.pk), "count": job.events, "bytes": job.bytes}
     with transaction.atomic():
         record("admin.events.export.fetched", request, target=job.format, details=about)
-    # Under ASGI a plain iterator would be read whole before the first byte leaves.
-    content: Any = _read_async(path) if hasattr(request, "scope") else _read(path)
-    response = as_file(Stream(content, content_type=FORMATS[job.format][1]), job.format, job.created_at)
+    response = as_file(
+        Stream(served(request, _read(path)), content_type=FORMATS[job.format][1]), job.format, job.created_at
+    )
     response.headers["Content-Length"] = str(job.bytes)
     return response
 
@@ -152,8 +152,6 @@ def _file(job: ExportJob) -> Path | None:
 
 def _query(job: ExportJob) -> Any:
     """Return an export's conditions as a query, with the span it covers in place of a preset."""
-    from django.http import QueryDict
-
     query = QueryDict(mutable=True)
     for name, value in job.filter.items():
         query.setlist(name, value if isinstance(value, list) else [value])
@@ -163,27 +161,7 @@ def _query(job: ExportJob) -> Any:
     return query
 
 
-def _labels() -> dict[str, str]:
-    return dict(registry.suggestions().get("key", []))
-
-
-def _place(view: str) -> str:
-    from django.urls import reverse
-
-    return reverse(view)
-
-
 def _read(path: Path) -> Generator[bytes, None, None]:
     with path.open("rb") as file:
         while piece := file.read(PIECE):
             yield piece
-
-
-async def _read_async(path: Path) -> AsyncIterator[bytes]:
-    pieces = _read(path)
-    take = sync_to_async(lambda: next(pieces, None))  # StopIteration cannot cross a thread
-    try:
-        while (piece := await take()) is not None:
-            yield piece
-    finally:
-        pieces.close()

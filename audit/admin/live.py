@@ -7,6 +7,7 @@ import json
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
@@ -20,15 +21,15 @@ from django.utils import timezone
 
 from audit.filters import Filters
 from audit.models import Outcome
-from audit.search import COLUMNS, EventLine
+from audit.search import EventLine, newest
 from core import registry
 from core.access import sessions
-from core.ids import uuid7
+from core.ids import uuid7, uuid7_floor
 
 POLL_SECONDS = 0.7
 QUIET_SECONDS = 15.0
 # An event is stored when its call ends, so its place lies before events already shown: look back this far for late ones.
-LATE_US = 120_000_000
+LATE = timedelta(seconds=120)
 MOST = 200
 REMEMBER = 5_000
 CHECK_SECONDS = 3.0  # a log-out, a new password, a duty taken away end the view after so long at most
@@ -112,30 +113,13 @@ async def _follow(session_key: str, filters: Filters, since: UUID) -> AsyncItera
         elif now - spoke > QUIET_SECONDS:
             spoke = now
             yield b": quiet\n\n"
-        late = uuid7_at(time.time_ns() // 1000 - LATE_US)
-        floor = max(since, late)
+        floor = max(since, uuid7_floor(datetime.now(UTC) - LATE))
         await asyncio.sleep(POLL_SECONDS)
 
 
-def uuid7_at(ts_us: int) -> UUID:
-    """Return the lowest id of a microsecond."""
-    from datetime import UTC, datetime
-
-    from core.ids import uuid7_floor
-
-    return uuid7_floor(datetime.fromtimestamp(ts_us / 1e6, UTC))
-
-
 def _fetch(filters: Filters, floor: UUID) -> list[EventLine]:
-    own, values = filters.where()
-    low, high = filters.bounds()
-    bounds = [("id > %s", floor), *(("id >= %s", low),) * (low is not None), *(("id < %s", high),) * (high is not None)]
-    conditions, params = [*(sql for sql, _ in bounds), *own], [*(value for _, value in bounds), *values]
-    sql = f"SELECT {COLUMNS} FROM audit_auditevent WHERE {' AND '.join(conditions)} ORDER BY id DESC LIMIT {MOST}"  # noqa: S608
     try:
-        with connection.cursor() as cursor:
-            cursor.execute(sql, params)
-            return [EventLine(*row) for row in cursor.fetchall()]
+        return newest(filters, floor, MOST)
     finally:
         if not connection.in_atomic_block:
             connection.close()  # a viewer who listens for hours holds no connection between two looks

@@ -15,7 +15,7 @@ from django.shortcuts import redirect, render
 from django.utils.decorators import method_decorator
 from django.views.decorators.debug import sensitive_post_parameters
 
-from audit.redaction.models import RedactionRule
+from audit.models import RedactionRule
 from audit.redaction.redactor import Redactor
 from audit.redaction.rules import PatternError, RedactionRuleSet
 from audit.services import redaction_rules

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from audit.api import redaction_serializers as forms
+from audit.api.serializers import RedactionRuleChangeSerializer, RedactionRuleSerializer
 from audit.export.formats import moment
 from audit.models import RedactionRule
 from audit.services import redaction_rules
@@ -22,7 +22,7 @@ class RedactionRuleResource(Resource):
     name, names = "RedactionRule", "RedactionRules"
     words, plural, tag = "a redaction rule", "redaction rules", "redaction"
     model = "audit.redactionrule"
-    change, answer = forms.RedactionRuleChangeSerializer, forms.RedactionRuleSerializer
+    change, answer = RedactionRuleChangeSerializer, RedactionRuleSerializer
     about = {
         "list": "Those that were added here; what is always redacted is not among them.",
         "create": "In force in every worker within a second; what is stored already stays as it is. A pattern that does not"

@@ -23,10 +23,11 @@ from typing import Any
 import orjson
 import psycopg
 
-from audit.drain import resumption
+from audit.drain import partitions, resumption, rollups
 from audit.drain.store import Moved, drain_outbox, store_batch
 from audit.journal import retention
-from audit.journal.reader import BootReader, Mark, live_boot, read_mark, segments_of, writers_in
+from audit.journal.frames import Mark
+from audit.journal.reader import BootReader, live_boot, read_mark, segments_of, writers_in
 from core.db import connect, connection_parameters
 
 __all__ = ["Drainer", "drain_at_hand", "drainer_runs", "read_status"]
@@ -42,6 +43,7 @@ POLL_SECONDS = 0.2
 STATEMENT_SECONDS = 15  # longer than this nothing takes that is in order
 REPORT_SECONDS = 1.0
 SWEEP_SECONDS = 60.0
+KEEP_SECONDS = 86_400.0  # of drained segments
 SETTLE_SECONDS = 1.0
 PARTITION_SECONDS = 3600.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
@@ -99,14 +101,13 @@ class Drainer:
         owner_dsn: Dsn | None = None,
         retention_days: int = 0,
         budget: int = 0,
-        keep_seconds: float = 86400.0,
         transaction_seconds: float = 20.0,
         housekeeping: bool = True,
     ) -> None:
         self.dsn, self.owner_dsn = dsn, owner_dsn
         self.root = root
         self.own = f"{instance}-d"
-        self.retention_days, self.budget, self.keep_seconds = retention_days, budget, keep_seconds
+        self.retention_days, self.budget = retention_days, budget
         self.status = DrainStatus()
         self._boots: dict[tuple[str, int], Boot] = {}
         self._connection: psycopg.Connection[Any] | None = None
@@ -222,7 +223,7 @@ class Drainer:
             self._mind_partitions(connection)
         if now >= self._next_sweep:
             self._next_sweep = now + SWEEP_SECONDS
-            retention.sweep(self.root, self._boots.values(), self.keep_seconds, self.budget)
+            retention.sweep(self.root, self._boots.values(), KEEP_SECONDS, self.budget)
         self.status.state, self.status.error = "ok", ""
         return worked
 
@@ -330,8 +331,6 @@ class Drainer:
 
     def _mind_partitions(self, connection: psycopg.Connection[Any]) -> None:
         """Make the partitions of the days ahead, drop those past their age, and see whether anything fell between."""
-        from audit.drain import partitions, rollups
-
         self.status.alarms = []
         try:
             partitions.ahead(connection)
@@ -346,8 +345,6 @@ class Drainer:
             log.error("partitions: %s", error)
 
     def _drop_old(self, connection: psycopg.Connection[Any]) -> None:
-        from audit.drain import partitions
-
         owner = connection
         if self.owner_dsn:
             owner = self._connect(self.owner_dsn)

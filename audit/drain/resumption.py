@@ -100,7 +100,7 @@ def store_waiting(connection: psycopg.Connection[Any], caught_up: bool) -> int:
         others += joined(record, streams.get(key, []))
         spoiled: list[Spoiled] = []
         rows = [PlannedRow(record, 0, record["seq"])]
-        store_rollups(connection, store_rows(connection, rows, record["writer"], record["boot"], spoiled))
+        store_rollups(connection, store_rows(connection, rows, spoiled))
         save_spoiled(connection, record["writer"], record["boot"], spoiled)
     connection.execute("DELETE FROM audit_opencall WHERE id = ANY(%s::uuid[])", (list(calls),))
     connection.execute(

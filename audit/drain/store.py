@@ -80,7 +80,7 @@ def store_batch(
         made = plan(parsed, position.frame, position.seq, load_open(connection, wanted(parsed)))
         if at_end:
             finish(made, load_open_of(connection, writer, boot, made), time.time_ns() // 1000)
-        stored = store_rows(connection, made.rows, writer, boot, made.spoiled)
+        stored = store_rows(connection, made.rows, made.spoiled)
         save_open(connection, made)
         save_resumed(connection, made.resumed)
         save_spoiled(connection, writer, boot, made.spoiled)
@@ -117,7 +117,7 @@ def save_position(connection: psycopg.Connection[Any], position: int, made: Drai
 
 
 def store_rows(
-    connection: psycopg.Connection[Any], rows: list[PlannedRow], writer: str, boot: int, spoiled: list[Spoiled]
+    connection: psycopg.Connection[Any], rows: list[PlannedRow], spoiled: list[Spoiled]
 ) -> list[dict[str, Any]]:
     """Insert events and give those that went in; what cannot become a row joins `spoiled` and never stops the others."""
     ready: list[tuple[PlannedRow, tuple[Any, ...]]] = []
@@ -235,7 +235,7 @@ def save_open(connection: psycopg.Connection[Any], made: DrainPlan) -> None:
     """Write down which calls are under way now."""
     if made.closed:
         connection.execute("DELETE FROM audit_opencall WHERE id = ANY(%s::uuid[])", (made.closed,))
-    changed = [(key, item) for key, item in made.open.items() if item.changed]
+    changed = [open_values(key, item) for key, item in made.open.items() if item.changed]
     if not changed:
         return
     with connection.cursor() as cursor:
@@ -244,29 +244,17 @@ def save_open(connection: psycopg.Connection[Any], made: DrainPlan) -> None:
             " (%s, %s, %s, %s, %s, to_timestamp(%s), %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
             " ON CONFLICT (id) DO UPDATE SET answered = excluded.answered, record = excluded.record,"
             " wait = excluded.wait, until = excluded.until",
-            [
-                (
-                    key,
-                    item.kind,
-                    item.record["writer"],
-                    item.record["boot"],
-                    item.record["seq"],
-                    item.record["ts"] / 1e6,
-                    item.answered,
-                    item.record.get("api_key_id"),
-                    item.record.get("key_prefix") or "",
-                    item.record.get("key_name") or "",
-                    item.record.get("role") or "",
-                    item.record.get("upstream") or "",
-                    item.record.get("method") or "",
-                    item.record.get("tool_name"),
-                    orjson.dumps(item.record).decode(),
-                    item.wait,
-                    item.until,
-                )
-                for key, item in changed
-            ],
+            changed,
         )
+
+
+def open_values(key: str, item: Open) -> tuple[Any, ...]:
+    """Give an open call's values in the order of OPEN_COLUMNS."""
+    record = item.record
+    names = (record.get(name) or "" for name in ("key_prefix", "key_name", "role", "upstream", "method"))
+    place = record["writer"], record["boot"], record["seq"], record["ts"] / 1e6
+    whose = record.get("api_key_id"), *names, record.get("tool_name")
+    return key, item.kind, *place, item.answered, *whose, orjson.dumps(record).decode(), item.wait, item.until
 
 
 def save_resumed(connection: psycopg.Connection[Any], resumed: list[dict[str, Any]]) -> None:
@@ -309,7 +297,7 @@ def store_own(connection: psycopg.Connection[Any], own: str, records: list[dict[
         record["writer"], record["boot"], record["seq"] = own, boot, position.seq
     spoiled: list[Spoiled] = []
     rows = [PlannedRow(record, record["seq"], record["seq"]) for record in records]
-    store_rollups(connection, store_rows(connection, rows, own, boot, spoiled))
+    store_rollups(connection, store_rows(connection, rows, spoiled))
     save_spoiled(connection, own, boot, spoiled)
     connection.execute(
         "UPDATE audit_writerposition SET frame = %s, seq = %s, reported_frame = %s, reported_seq = %s, reported_at = now(),"

@@ -16,6 +16,7 @@ from typing import Any
 import psycopg
 
 from audit.drain.partitions import ISLANDS, id_ranges, listed, within
+from audit.journal.reader import segments_of
 
 __all__ = ["Finding", "VerificationReport", "check", "holes", "verify"]
 
@@ -250,6 +251,4 @@ def read_excuses(connection: psycopg.Connection[Any]) -> dict[tuple[str, int], l
 
 def has_segments(journal: Path | None, writer: str, boot: int) -> bool:
     """Say whether a boot's segments are on this machine."""
-    from audit.journal.reader import segments_of
-
     return journal is not None and bool(segments_of(journal / writer).get(boot))

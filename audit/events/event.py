@@ -186,7 +186,7 @@ class Event(Holder):
         held = orjson.loads(self._fields.get("details", "{}"))
         held = held if isinstance(held, dict) else {"value": held}
         noted = {**held, **orjson.loads(kinds.document(details, self._sanitizer))}
-        self._fields["details"] = self._sanitizer.restore(self._sanitizer.as_json(noted)).json
+        self._fields["details"] = self._sanitizer.restored(self._sanitizer.as_json(noted))
 
     def __repr__(self) -> str:
         return f"Event({self.id}, {self.outcome}, {self.method} {self.tool_name or ''})"
@@ -212,7 +212,7 @@ class Event(Holder):
         mine, sanitizer = self._fields, self._sanitizer
         for name, value in record.items():
             if name in JSON:
-                mine[name] = sanitizer.restore(value if isinstance(value, str) else sanitizer.as_json(value)).json
+                mine[name] = sanitizer.restored(value if isinstance(value, str) else sanitizer.as_json(value))
             elif name == "api_key_id":
                 mine[name] = kinds.identity(value, sanitizer)
             elif name in _TEXTS:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -40,7 +40,7 @@ def column(name: str) -> Any:
     return Cast(name, TextField()) if name in JSON else F(name)
 
 
-def rows(queryset: QuerySet[Any]) -> Iterator[Row]:
+def rows(queryset: QuerySet[Any]) -> Generator[Row, None, None]:
     """Stream the rows of a query over AuditEvent, in its order, as plain values; JSON columns as the text that is stored."""
     found = queryset.values_list(*map(column, FIELDS))
     # Inside a transaction the server's cursor reads on as we do; outside it would first copy the whole result.

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,7 @@ def ask(filters: Filters, fmt: str, who: Actor, about: int) -> ExportJob:
         if jobs.alive(ExportJob) >= MOST:
             raise TooManyExports
         job = ExportJob.objects.create(
-            created_by=who.name[:150], user_id=who.user_id or 0, actor=_kept(who), format=fmt, filter=filters.describe(),
+            created_by=who.name[:150], user_id=who.user_id or 0, actor=who.kept(), format=fmt, filter=filters.describe(),
             since=since, until=until, about=about,
         )  # fmt: skip
         details = {"filter": job.filter, "format": fmt, "file": str(job.pk)}
@@ -160,11 +160,6 @@ def sweep(var: Path, now: float | None = None) -> int:
                 path.unlink()
                 deleted += 1
     return deleted
-
-
-def _kept(who: Actor) -> dict[str, Any]:
-    """Return an actor as JSON, without what is empty."""
-    return {name: value for name, value in asdict(who).items() if value and name != "key_id"}
 
 
 def _filters(job: ExportJob) -> Filters:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,12 +11,13 @@ from django.db import transaction
 from django.http import HttpRequest, StreamingHttpResponse
 from django.utils import timezone
 
+from audit.export import formats
 from audit.filters import Filters
 from audit.models import AuditEvent
 from audit.services.acts import record_act
 from core.access.actors import Actor
 
-__all__ = ["FORMATS", "PERMISSIONS", "as_file", "matching", "stream"]
+__all__ = ["FORMATS", "PERMISSIONS", "StreamEnded", "as_file", "matching", "served", "stream", "written"]
 
 FORMATS = {
     "ndjson": ("NDJSON", "application/x-ndjson", "One JSON object a line, exactly as stored. For tools and archives."),
@@ -35,20 +36,15 @@ def stream(
     request: HttpRequest, filters: Filters, fmt: str, who: Actor, stands: Callable[[], bool]
 ) -> StreamingHttpResponse:
     """Stream the events of a view in constant memory, oldest first, for as long as whoever takes them may."""
-    from audit.export import formats
-
     about = {"filter": filters.describe(), "format": fmt}
     with transaction.atomic():
         record_act(method="admin.events.exported", actor=who, target=fmt, details=about)
-    counted = _Counted(formats.rows(matching(filters)), formats.FORMATS[fmt], stands)
 
-    def finished() -> None:
-        done = {**about, "bytes": counted.bytes, "count": counted.events, "complete": counted.complete}
-        record_act(method="admin.events.export.ended", actor=who, target=fmt, details=done)
+    def ended(**how: Any) -> None:
+        record_act(method="admin.events.export.ended", actor=who, target=fmt, details={**about, **how})
 
-    # Under ASGI a plain iterator would be read whole before the first byte leaves.
-    content: Any = _async(counted, finished) if hasattr(request, "scope") else _sync(counted, finished)
-    response = StreamingHttpResponse(content, content_type=FORMATS[fmt][1])
+    pieces = written(formats.rows(matching(filters)), formats.FORMATS[fmt], stands, ended)
+    response = StreamingHttpResponse(served(request, pieces), content_type=FORMATS[fmt][1])
     return as_file(response, fmt, timezone.now())
 
 
@@ -77,68 +73,46 @@ class StreamEnded(Exception):
     """Whoever takes a stream may no longer: it is cut, so that the file does not look complete."""
 
 
-class _Counted:
-    """Writes events in one form, and counts what passes."""
+def written(
+    rows: Generator[Any, None, None],
+    write: Callable[[Iterator[Any]], Iterator[bytes]],
+    stands: Callable[[], bool],
+    ended: Callable[..., Any],
+) -> Generator[bytes, None, None]:
+    """Write events in one form for as long as `stands` says so; `ended` is told how much it was, however it ends."""
+    size = events = 0
+    complete = False
 
-    def __init__(
-        self,
-        rows: Iterator[Any],
-        write: Callable[[Iterator[Any]], Iterator[bytes]],
-        stands: Callable[[], bool] = lambda: True,
-    ) -> None:
-        from audit.export import formats
-
-        self.stands = stands
-        self.rows, self.bytes, self.events, self.complete = rows, 0, 0, False
-        self.chunks = formats.gathered(write(self._counted()))
-
-    def _counted(self) -> Iterator[Any]:
-        for row in self.rows:
-            self.events += 1
+    def counted() -> Iterator[Any]:
+        nonlocal events
+        for row in rows:
+            events += 1
             yield row
 
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        if not self.stands():
-            raise StreamEnded
-        try:
-            chunk = next(self.chunks)
-        except StopIteration:
-            self.complete = True
-            raise
-        self.bytes += len(chunk)
-        return chunk
-
-    def take(self) -> bytes | None:
-        """Return the next chunk, or None at the end; StopIteration cannot cross a thread."""
-        return next(self, None)
-
-    def close(self) -> None:
-        """Let go of the database's cursor."""
-        for generator in (self.chunks, self.rows):
-            close = getattr(generator, "close", None)
-            if close:
-                close()
-
-
-def _sync(counted: _Counted, finished: Callable[[], None]) -> Iterator[bytes]:
+    chunks = formats.gathered(write(counted()))
     try:
-        yield from counted
-    finally:
-        _ended(counted, finished)
-
-
-async def _async(counted: _Counted, finished: Callable[[], None]) -> AsyncIterator[bytes]:
-    take, end = sync_to_async(counted.take), sync_to_async(_ended)
-    try:
-        while (chunk := await take()) is not None:
+        while stands():
+            chunk = next(chunks, None)
+            if chunk is None:
+                complete = True
+                return
+            size += len(chunk)
             yield chunk
+        raise StreamEnded
     finally:
-        await end(counted, finished)
+        rows.close()  # lets go of the database's cursor
+        ended(bytes=size, count=events, complete=complete)
 
 
-def _ended(counted: _Counted, finished: Callable[[], None]) -> None:
-    counted.close()
-    finished()
+def served(request: HttpRequest, pieces: Generator[bytes, None, None]) -> Any:
+    """Give what an answer can stream: under ASGI a plain iterator would be read whole before the first byte leaves."""
+    return _in_threads(pieces) if hasattr(request, "scope") else pieces
+
+
+async def _in_threads(pieces: Generator[bytes, None, None]) -> AsyncIterator[bytes]:
+    take = sync_to_async(lambda: next(pieces, None))  # StopIteration cannot cross a thread
+    try:
+        while (piece := await take()) is not None:
+            yield piece
+    finally:
+        await sync_to_async(pieces.close)()

@@ -10,6 +10,8 @@ A frame is a header of 32 bytes and a payload of JSON:
     (pad)   3
     crc     4  CRC-32 of the header from `length` to the padding, and of the payload
 
+How far a writer has synced stands in its mark: magic, boot, segment, offset, frame, seq, time in microseconds, CRC-32.
+
 All little-endian. Space that was never written is zero.
 """
 
@@ -22,7 +24,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
-__all__ = ["HEADER", "MAGIC", "MAX_PAYLOAD", "Damage", "Frame", "Kind", "encode", "scan"]
+__all__ = ["HEADER", "MAGIC", "MARK_SIZE", "MAX_PAYLOAD", "Damage", "Frame", "Kind", "Mark", "encode", "scan"]
 
 MAGIC = b"\xffMSJ"
 HEADER = struct.Struct("<4sIQQB3xI")
@@ -30,6 +32,10 @@ HEADER_SIZE = HEADER.size
 CHECKED = struct.Struct("<IQQB3x")
 MAX_PAYLOAD = 8 * 1024 * 1024
 OPENS = 0x80
+MARK_MAGIC = b"MARK"
+MARK = struct.Struct("<4sQQQQQQ")
+MARK_CRC = struct.Struct("<I")
+MARK_SIZE = MARK.size + MARK_CRC.size
 
 
 class Kind(IntEnum):
@@ -67,6 +73,31 @@ class Damage:
     end: int
     data: bytes
     tail: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How far a writer has synced."""
+
+    boot: int
+    index: int  # of the segment
+    offset: int
+    frame: int
+    seq: int
+    ts: int
+
+    def encode(self) -> bytes:
+        """Write it down."""
+        data = MARK.pack(MARK_MAGIC, self.boot, self.index, self.offset, self.frame, self.seq, self.ts)
+        return data + MARK_CRC.pack(zlib.crc32(data))
+
+    @classmethod
+    def decode(cls, data: bytes) -> Mark | None:
+        """Read it; None where it is none, or not whole."""
+        if len(data) != MARK_SIZE or MARK_CRC.pack(zlib.crc32(data[: MARK.size])) != data[MARK.size :]:
+            return None
+        magic, *values = MARK.unpack_from(data)
+        return cls(*values) if magic == MARK_MAGIC else None
 
 
 def encode(kind: int, number: int, seq: int, payload: bytes, opens: bool = False) -> bytes:

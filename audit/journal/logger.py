@@ -34,7 +34,6 @@ __all__ = [
     "AuditUnavailable",
     "Pending",
     "Refusal",
-    "configure",
     "shared",
 ]
 
@@ -454,19 +453,6 @@ def as_event(event: Any) -> Event:
 
 _shared: AuditLogger | None = None
 _shared_lock = threading.Lock()
-
-
-def configure(journal: Journal | AuditLogger | None) -> AuditLogger | None:
-    """Set what `shared()` gives: a journal of one's own, a logger, or None to forget it."""
-    global _shared
-    with _shared_lock:
-        if isinstance(journal, Journal):
-            from django.conf import settings
-
-            _shared = AuditLogger(journal, mode=settings.SENTINEL.audit_mode)
-        else:
-            _shared = journal
-        return _shared
 
 
 def shared() -> AuditLogger:

@@ -8,22 +8,19 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import orjson
 
-from audit.journal.frames import HEADER, MAGIC, Damage, Frame, Kind, scan
-from audit.journal.writer import MARK, MARK_MAGIC
+from audit.journal.frames import HEADER, MAGIC, MARK_SIZE, Damage, Frame, Kind, Mark, scan
 
 __all__ = [
     "BootReader",
     "Hole",
-    "Mark",
     "SegmentFile",
-    "last_frame",
+    "last_of",
     "live_boot",
     "read_mark",
     "segments_of",
@@ -41,18 +38,6 @@ class SegmentFile:
     index: int
     first: int
     path: Path = field(compare=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """How far a writer has synced."""
-
-    boot: int
-    index: int
-    offset: int
-    frame: int
-    seq: int
-    ts: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +88,11 @@ def read_mark(directory: Path, boot: int) -> Mark | None:
             data = (directory / f"{boot:016d}.mark").read_bytes()
         except OSError:
             return None
-        if len(data) != MARK.size or not any(data):
+        if len(data) != MARK_SIZE or not any(data):
             return None
-        magic, of, index, offset, frame, seq, ts, crc = MARK.unpack(data)
-        if magic == MARK_MAGIC and of == boot and crc == zlib.crc32(data[:-4]):
-            return Mark(of, index, offset, frame, seq, ts)
+        mark = Mark.decode(data)
+        if mark is not None and mark.boot == boot:
+            return mark
     return None
 
 
@@ -143,19 +128,22 @@ def head_of(path: Path) -> dict[str, object] | None:
     return None
 
 
-def last_frame(directory: Path, boot: int) -> tuple[int, int]:
-    """Find the last whole frame of a boot and the last event number given out: what the next boot's record names."""
+def last_of(directory: Path) -> tuple[int, int, int]:
+    """Find where the newest boot in a folder ended: (boot, last whole frame, last event number), zeros where there is none."""
+    found = segments_of(directory)
+    if not found:
+        return 0, 0, 0
+    boot = max(found)
     mark = read_mark(directory, boot)
     frame, seq = (mark.frame, mark.seq) if mark else (0, 0)
-    files = segments_of(directory).get(boot, [])
-    for file in reversed(files):
+    for file in reversed(found[boot]):
         best = None
-        for found in scan(file.path.read_bytes()):
-            if isinstance(found, Frame) and found.kind != Kind.SEGMENT:
-                best = found
+        for item in scan(file.path.read_bytes()):
+            if isinstance(item, Frame) and item.kind != Kind.SEGMENT:
+                best = item
         if best is not None:
-            return max(frame, best.number), max(seq, best.seq)
-    return frame, seq
+            return boot, max(frame, best.number), max(seq, best.seq)
+    return boot, frame, seq
 
 
 class BootReader:

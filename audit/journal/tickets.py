@@ -8,11 +8,8 @@ AuditUnavailable            the log cannot take this; what is answered then is t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from audit.journal.writer import Journal
+from collections.abc import Callable, Generator
+from typing import Any, Protocol
 
 __all__ = ["AuditUnavailable", "Done", "JournalFull", "JournalUnavailable", "Ticket"]
 
@@ -29,12 +26,30 @@ class JournalFull(JournalUnavailable):
     """There is no room for another call and its outcome."""
 
 
+class Writer(Protocol):
+    """What a ticket asks of its journal."""
+
+    synced: int
+
+    def failure(self, number: int) -> JournalUnavailable | None:
+        """Say why a frame is not safe, when that is known."""
+        ...
+
+    def enlist(self, loop: asyncio.AbstractEventLoop, number: int, future: asyncio.Future[None], patient: bool) -> None:
+        """Have a future settled."""
+        ...
+
+    def block(self, settled: Callable[[], bool], timeout: float | None) -> bool:
+        """Keep a thread until something is settled."""
+        ...
+
+
 class Ticket:
     """A claim on one frame's safety: `await` it, or `wait()` in a thread. Raises JournalUnavailable."""
 
     __slots__ = ("_journal", "number", "patient")
 
-    def __init__(self, journal: Journal, number: int) -> None:
+    def __init__(self, journal: Writer, number: int) -> None:
         self._journal = journal
         self.number = number
         self.patient = True  # waits as long as the device hangs; otherwise `give_up` ends the waiting
@@ -50,10 +65,7 @@ class Ticket:
             return
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
-        waiting = journal._waiting.get(loop)
-        if waiting is None:
-            waiting = journal._waiting[loop] = []
-        waiting.append((self.number, future, self.patient))
+        journal.enlist(loop, self.number, future, self.patient)
         # The writer publishes before it looks for waiters, we register before we look at what it published: one of us sees.
         if journal.synced >= self.number:
             future.cancel()
@@ -66,14 +78,7 @@ class Ticket:
     def wait(self, timeout: float | None = 10.0) -> None:
         """Block until the frame is safe (for code without an event loop)."""
         journal = self._journal
-        with journal._synced_changed:
-            journal._blocked += 1
-            try:
-                done = journal._synced_changed.wait_for(
-                    lambda: journal.synced >= self.number or journal.failure(self.number) is not None, timeout
-                )
-            finally:
-                journal._blocked -= 1
+        done = journal.block(lambda: journal.synced >= self.number or journal.failure(self.number) is not None, timeout)
         if journal.synced >= self.number:
             return
         raise (journal.failure(self.number) if done else None) or JournalUnavailable(

@@ -10,7 +10,7 @@ the event loop. Whatever comes in meanwhile rides the next round (natural batchi
 file is never touched again: what was not synced goes, under the same numbers, into a new file whose head names the old
 one's last good place.
 
-What callers get is a ticket (tickets.py); the files set aside for what is still to come are in space.py.
+What callers get is a ticket (tickets.py); the files set aside for what is still to come are in preallocation.py.
 """
 
 from __future__ import annotations
@@ -20,10 +20,8 @@ import errno
 import fcntl
 import mmap
 import os
-import struct
 import threading
 import time
-import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -32,14 +30,13 @@ from typing import Any
 import orjson
 
 from audit.journal import frames
-from audit.journal.frames import Kind
+from audit.journal.frames import MARK_SIZE, Kind, Mark
 from audit.journal.preallocation import SEGMENT_BYTES, Segment, Space
+from audit.journal.reader import last_of
 from audit.journal.tickets import JournalFull, JournalUnavailable, Ticket
 
-__all__ = ["MARK", "Journal", "segment_name"]
+__all__ = ["Journal", "segment_name"]
 
-MARK = struct.Struct("<4sQQQQQQI")  # magic, boot, segment index, offset, frame, seq, time (µs), crc
-MARK_MAGIC = b"MARK"
 HEADER_KIND = 24  # where a frame's header says its kind
 RETRY_SECONDS = 0.25
 HANG_SECONDS = 5.0
@@ -99,8 +96,6 @@ class Journal:
         self.synced = 0  # the number of the last frame that is safe
         self.synced_seq = 0
         self.batches = 0
-        self.bytes_written = 0
-        self.sync_seconds = 0.0
         self._lock = threading.Lock()
         self._number = 0
         self._seq = 0
@@ -108,7 +103,7 @@ class Journal:
         self._pending_bytes = 0
         self._unsynced: list[tuple[int, int, bytes, bytes]] = []
         self._amendments: dict[int, bytes] = {}
-        self._reserved = 0
+        self.reserved = 0  # bytes that outcomes of calls under way may take
         self._error: OSError | None = None
         self._failed_to = 0
         self._full: OSError | None = None
@@ -128,8 +123,8 @@ class Journal:
         self._next_index = 1
         self._space = Space(self.directory, self._dir_fd, segment_bytes, budget, fsync)
         self._mark_fd = os.open(self.directory / f"{self.boot:016d}.mark", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.ftruncate(self._mark_fd, MARK.size)
-        self._mark = mmap.mmap(self._mark_fd, MARK.size)
+        os.ftruncate(self._mark_fd, MARK_SIZE)
+        self._mark = mmap.mmap(self._mark_fd, MARK_SIZE)
 
         first = orjson.dumps(
             {
@@ -168,7 +163,7 @@ class Journal:
             self._seq += 1
         self._pending.append((number, self._seq, frames.encode(kind, number, self._seq, payload, opens), payload))
         self._pending_bytes += len(payload) + frames.HEADER.size
-        self._reserved -= release
+        self.reserved -= release
         if self._sleeping:
             loop = asyncio._get_running_loop()
             if loop is None:
@@ -217,7 +212,7 @@ class Journal:
                 self._check_room(reserve)
             seq = self._seq + 1
             payload = make(seq)
-            self._reserved += reserve
+            self.reserved += reserve
             return seq, self._append(kind, payload, True)
 
     def _check_room(self, more: int) -> None:
@@ -225,7 +220,7 @@ class Journal:
             raise JournalUnavailable(HANGS)
         if self._error is not None:
             raise JournalUnavailable(f"the journal cannot be written: {os.strerror(self._error.errno or errno.EIO)}")
-        if self._full is not None and self.room - self._reserved - more < self.margin:
+        if self._full is not None and self.room - self.reserved - more < self.margin:
             raise JournalFull(f"the journal has no room: {os.strerror(self._full.errno or errno.ENOSPC)}")
 
     @property
@@ -285,22 +280,21 @@ class Journal:
             return JournalUnavailable("the journal is closed")
         return None
 
-    def stats(self) -> dict[str, Any]:
-        """Give the figures for metrics and health."""
-        return {
-            "writer": self.writer,
-            "boot": self.boot,
-            "frames": self.synced,
-            "events": self.synced_seq,
-            "batches": self.batches,
-            "bytes": self.bytes_written,
-            "sync_seconds": self.sync_seconds,
-            "room": self.room,
-            "reserved": self._reserved,
-            "waiting": len(self._pending) + len(self._unsynced),
-            "full": str(self._full or ""),
-            "error": str(self._error or (HANGS if self.hangs else "")),
-        }
+    def enlist(self, loop: asyncio.AbstractEventLoop, number: int, future: asyncio.Future[None], patient: bool) -> None:
+        """Have a future of this loop settled once a frame is safe, or known not to be."""
+        waiting = self._waiting.get(loop)
+        if waiting is None:
+            waiting = self._waiting[loop] = []
+        waiting.append((number, future, patient))
+
+    def block(self, settled: Callable[[], bool], timeout: float | None) -> bool:
+        """Keep a thread until something is settled; False when it took too long."""
+        with self._synced_changed:
+            self._blocked += 1
+            try:
+                return self._synced_changed.wait_for(settled, timeout)
+            finally:
+                self._blocked -= 1
 
     def close(self, timeout: float = 10.0) -> None:
         """Write what is queued, say goodbye, and let go of the files."""
@@ -416,12 +410,9 @@ class Journal:
                 continue
             self._write_all(segment.fd, b"".join(parts), segment.offset)
             if self.fsync:
-                started = time.perf_counter()
                 self._sync(segment.fd)
-                self.sync_seconds += time.perf_counter() - started
             segment.offset += size
             self.batches += 1
-            self.bytes_written += size
             number, seq = queue[taken - 1][:2]
             del queue[:taken]
             with self._lock:
@@ -439,8 +430,7 @@ class Journal:
 
     def _publish(self, segment: Segment, number: int, seq: int) -> None:
         """Say how far it is safe to read: in shared memory, so that a killed process has said it too."""
-        mark = MARK.pack(MARK_MAGIC, self.boot, segment.index, segment.offset, number, seq, self._now() // 1000, 0)
-        self._mark[:] = mark[:-4] + struct.pack("<I", zlib.crc32(mark[:-4]))
+        self._mark[:] = Mark(self.boot, segment.index, segment.offset, number, seq, self._now() // 1000).encode()
         self.synced_seq = seq
         self.synced = number
 
@@ -491,7 +481,7 @@ class Journal:
         if self._closing:
             return
         try:
-            while self.room - self._reserved < self.margin + self.segment_bytes // 2:
+            while self.room - self.reserved < self.margin + self.segment_bytes // 2:
                 self._space.add()
         except OSError as error:
             self._full = error
@@ -543,15 +533,3 @@ class Journal:
                 time.sleep(0.02)
             else:
                 return
-
-
-def last_of(directory: Path) -> tuple[int, int, int]:
-    """Find where the newest boot in a folder ended: (boot, frame, seq), zeros when there is none."""
-    from audit.journal.reader import last_frame, segments_of
-
-    found = segments_of(directory)
-    if not found:
-        return 0, 0, 0
-    boot = max(found)
-    frame, seq = last_frame(directory, boot)
-    return boot, frame, seq

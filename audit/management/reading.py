@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from argparse import ArgumentParser, BooleanOptionalAction
-from datetime import UTC, datetime, timedelta
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 
 from django.core.management.base import CommandError
@@ -12,12 +12,11 @@ from django.core.management.base import CommandError
 from audit.events.act_kinds import KINDS
 from audit.export.stream import matching
 from audit.filters import Filters
-from audit.models import Outcome
-from audit.querysets import AuditEventQuerySet
+from audit.models import AuditEventQuerySet, Outcome
+from core.durations import parse_duration
 
 __all__ = ["COLUMNS", "add_filters", "chosen", "described", "moment"]
 
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 # Option -> column; options that are given more than once are alternatives.
 COLUMNS = {
     "role": "role",
@@ -35,11 +34,11 @@ COLUMNS = {
 def moment(text: str, now: datetime | None = None) -> datetime:
     """Read a time: an age such as `15m`, `7d`, or a date and time (UTC unless it says otherwise)."""
     now = now or datetime.now(UTC)
-    if match := re.fullmatch(r"(\d{1,6})([smhdw])", text.strip()):
-        return now - timedelta(seconds=int(match[1]) * UNITS[match[2]])
     try:
+        with suppress(ValueError):
+            return now - parse_duration(text)
         read = datetime.fromisoformat(text.strip())
-    except ValueError:
+    except (ValueError, OverflowError):
         raise CommandError(
             f"{text!r} is no time: write an age (15m, 24h, 7d) or a date (2026-11-25, 2026-11-25T08:00Z)"
         ) from None

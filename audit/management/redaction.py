@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 from django.core.management.base import CommandError, CommandParser
 
-from audit.redaction.models import RedactionRule
+from audit.models import RedactionRule
 from audit.redaction.rules import KINDS
 from audit.services import redaction_rules
 from core.access.actors import Actor

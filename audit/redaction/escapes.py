@@ -15,6 +15,8 @@ import re
 
 import re2
 
+from audit.redaction.detect.automata import finder
+
 __all__ = ("NEEDS_ESCAPE", "escape", "escape_line", "hides", "unescape", "visible")
 
 # Control (but tab and line breaks), format, surrogate and non-characters, fillers, selectors and blanks drawn as nothing.
@@ -46,8 +48,7 @@ _AGAIN = re.compile(f"[{_HIDDEN}]")
 # The same in RE2, which is twenty times as fast on a class of so many ranges.
 _RE2_POINT = r"\x{%x}"
 _WITHOUT_SURROGATES = _RANGES.replace("D800-DFFF", "")
-_HIDES = re2.compile(f"[{_class(_WITHOUT_SURROGATES, _RE2_POINT)}]|" + r"\\u\{")._regexp.Match
-_UNANCHORED = re2._Anchor.UNANCHORED
+_HIDES = finder(re2.compile(f"[{_class(_WITHOUT_SURROGATES, _RE2_POINT)}]|" + r"\\u\{"))
 _ESCAPED = re.compile(r"\\u\{([0-9A-F]{1,6})\}")
 
 
@@ -77,4 +78,4 @@ def visible(text: str) -> str:
 
 def hides(encoded: bytes) -> bool:
     """Whether UTF-8 holds anything that cannot be seen, or looks like its escape."""
-    return bool(_HIDES(_UNANCHORED, encoded, 0, len(encoded))[0][1] >= 0)
+    return bool(_HIDES(encoded, 0, len(encoded))[0][1] >= 0)

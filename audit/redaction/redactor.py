@@ -15,11 +15,11 @@ import hmac
 from collections.abc import Callable
 from typing import Any
 
-from audit.redaction.detect import prefilter
-from audit.redaction.rules import PatternError, RedactionRuleSet, check_pattern
-from audit.redaction.values import MAX_DEPTH, Walk
+from audit.redaction import prefilter
+from audit.redaction.rules import RedactionRuleSet
+from audit.redaction.values import Walk
 
-__all__ = ("MAX_DEPTH", "PatternError", "RedactionRuleSet", "Redactor", "check_pattern")
+__all__ = ("Redactor",)
 
 
 class Redactor:

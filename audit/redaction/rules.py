@@ -12,9 +12,10 @@ from typing import Any
 import re2
 
 from audit.redaction.detect import pii
+from audit.redaction.detect.automata import Look, finder
 from audit.redaction.detect.budget import Effort
 from audit.redaction.detect.context import lexical
-from audit.redaction.detect.matching import UNANCHORED, SecretPlace
+from audit.redaction.detect.matching import SecretPlace
 from audit.redaction.detect.names import Name, fold, judge
 
 __all__ = (
@@ -118,7 +119,7 @@ class RedactionRuleSet:
     labels: tuple[tuple[str, str], ...] = ()  # (name, label) of names whose replacements do not read "custom"
     _compiled: tuple[tuple[str, Any], ...] = field(init=False, repr=False, compare=False, default=())
     _judged: dict[str, Name] = field(init=False, repr=False, compare=False, default_factory=dict)
-    _hint: tuple[Any, ...] | None = field(init=False, repr=False, compare=False, default=())
+    _hint: tuple[Look, ...] | None = field(init=False, repr=False, compare=False, default=())
 
     def __post_init__(self) -> None:
         unknown = self.kinds - pii.KINDS.keys()
@@ -172,7 +173,7 @@ class RedactionRuleSet:
 
     def hinted(self, text: bytes) -> bool:
         """Whether a text may hold anything that these rules alone make a secret, in the text as it stands."""
-        if self._hint is None or any(hint(UNANCHORED, text, 0, len(text))[0][1] >= 0 for hint in self._hint):
+        if self._hint is None or any(hint(text, 0, len(text))[0][1] >= 0 for hint in self._hint):
             return True
         if any(next(iter(pii.KINDS[kind](text)), None) is not None for kind in self.kinds):
             return True
@@ -205,7 +206,7 @@ def _folded_text(text: bytes) -> str:
     return _folded.__wrapped__(text.decode("utf-8", "replace"))
 
 
-def _together(patterns: list[str]) -> tuple[Any, ...] | None:
+def _together(patterns: list[str]) -> tuple[Look, ...] | None:
     """Make what looks for several patterns at once; None where a payload's text says nothing about the texts in it."""
     for pattern in patterns:
         bare = _FLAGS.sub(lambda part: part[0] if part[0] in (r"\A", r"\z") else "", pattern)
@@ -214,9 +215,9 @@ def _together(patterns: list[str]) -> tuple[Any, ...] | None:
     if not patterns:
         return ()
     try:
-        return (_compiled("|".join(f"(?:{pattern})" for pattern in patterns), 32)._regexp.Match,)
+        return (finder(_compiled("|".join(f"(?:{pattern})" for pattern in patterns), 32)),)
     except PatternError:
-        return tuple(_compiled(pattern)._regexp.Match for pattern in patterns)
+        return tuple(finder(_compiled(pattern)) for pattern in patterns)
 
 
 _WORD = re.compile(rb"[A-Za-z0-9_.\-\x80-\xff]{2,200}")

@@ -22,9 +22,10 @@ import orjson
 
 from audit.redaction import escapes, json_digits, truncation
 from audit.redaction.blobs import blob_in, described
-from audit.redaction.redactor import RedactionRuleSet, Redactor
+from audit.redaction.redactor import Redactor
+from audit.redaction.rules import RedactionRuleSet
 
-__all__ = ("MISSING", "Payload", "Sanitizer", "current", "install", "redact_check")
+__all__ = ("MISSING", "Payload", "Sanitizer", "current", "install")
 
 MISSING: Final = object()
 LEVELS: Final = ("none", "digest", "request", "full")
@@ -325,22 +326,18 @@ class Sanitizer:
         """Write a value that was sanitised before as compact JSON."""
         return None if value is None else _dumps(_plain(value)).decode("utf-8", "replace")
 
-    def restore(
-        self, text: str | None, size: int = 0, digest: str = "", truncated: bool = False, redactions: int = 0
-    ) -> Payload:
-        """Take a payload back from where it was stored; looked through again, since storage may be older than the rules."""
+    def restored(self, text: str | None) -> str | None:
+        """Take kept JSON back from where it was stored; looked through again, since storage may be older than the rules."""
         if text is None:
-            return Payload(None, size, digest, truncated, redactions)
+            return None
         try:
             raw = text.encode()
             value = json_digits.loads(raw)
             if len(raw) <= truncation.MAX_BYTES and not self.redactor.suspicious(json_digits.dumps(value)):
-                return Payload(text, size, digest, truncated, redactions)
-            kept = self._kept(value, len(raw), size, digest, again=True)
-            return Payload(kept.json, size, digest, truncated or kept.truncated, redactions + kept.redactions)
+                return text
+            return self._kept(value, len(raw), 0, "", again=True).json
         except Exception:  # noqa: BLE001 - no stored payload may erase its event
-            kept = self.payload(raw=text.encode("utf-8", "replace"))
-            return Payload(kept.json, size, digest, True, redactions + kept.redactions)
+            return self.payload(raw=text.encode("utf-8", "replace")).json
 
 
 # How long a text was that did not fit, and which.
@@ -505,16 +502,3 @@ def install(key: bytes, rules: RedactionRuleSet | None = None) -> Sanitizer:
     global _current
     _current = Sanitizer(key, rules)
     return _current
-
-
-def redact_check(value: str) -> dict[str, Any]:
-    """Say how a value appears in the log: its fingerprint, what stands in its place, and whether its form alone gives it away."""
-    sanitizer = current()
-    shown, count = sanitizer.redactor.text(value)
-    return {
-        "fingerprint": sanitizer.fingerprint(value),
-        "digest": sanitizer.digest(value.encode("utf-8", "surrogatepass")),
-        "recognised": count > 0,
-        "shown": shown,
-        "search": f":{sanitizer.fingerprint(value)}]",
-    }

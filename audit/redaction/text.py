@@ -20,8 +20,8 @@ from audit.redaction.detect.context import lexical
 from audit.redaction.detect.context.spans import merge
 from audit.redaction.detect.heuristics import TOKEN
 from audit.redaction.detect.matching import SecretPlace
-from audit.redaction.detect.prefilter import hinted
 from audit.redaction.detect.randomness import looks_random, mixed
+from audit.redaction.prefilter import hinted
 from audit.redaction.rules import RedactionRuleSet
 
 __all__ = ("Texts", "as_bytes", "keep")

@@ -81,22 +81,16 @@ def tail_within(text: str, limit: int = TAIL_BYTES) -> str:
     return _REST_OF_REPLACEMENT.sub("", tail) if low < len(text) else tail
 
 
-def head_and_tail(head_of: str, tail_of: str, size: int, digest: str, limit: int = MAX_BYTES, **more: Any) -> str:
-    """Word what is kept of a payload too long to keep, as compact JSON of at most `limit` bytes."""
-    scale = limit / MAX_BYTES
+def head_and_tail(head_of: str, tail_of: str, size: int, digest: str) -> str:
+    """Word what is kept of a payload too long to keep, as compact JSON of at most MAX_BYTES."""
     envelope = {
         "_truncated": True,
         "_bytes": size,
         "_digest": digest,
-        **more,
-        "_head": head_within(head_of, int(HEAD_BYTES * scale)),
-        "_tail": tail_within(tail_of, int(TAIL_BYTES * scale)),
+        "_head": head_within(head_of),
+        "_tail": tail_within(tail_of),
     }
-    text = orjson.dumps(envelope)
-    if len(text) > limit:  # only for limits smaller than the envelope itself
-        envelope["_head"] = envelope["_tail"] = ""
-        text = orjson.dumps(envelope)
-    return text.decode()
+    return orjson.dumps(envelope).decode()
 
 
 Describe = Callable[[dict[str, Any]], dict[str, Any]]

@@ -96,12 +96,12 @@ def retry(connection: psycopg.Connection[Any], number: int) -> str:
     """Try to store one frame; gives why not, or nothing."""
     with connection.transaction():
         row = connection.execute(
-            "SELECT writer, boot, frame, seq, data FROM audit_quarantinedframe WHERE id = %s AND resolved_at IS NULL FOR UPDATE",
+            "SELECT frame, seq, data FROM audit_quarantinedframe WHERE id = %s AND resolved_at IS NULL FOR UPDATE",
             (number,),
         ).fetchone()
         if row is None:
             return "is not in quarantine"
-        writer, boot, frame, seq, data = row
+        frame, seq, data = row
         try:
             record = orjson.loads(bytes(data))
         except ValueError:
@@ -109,7 +109,7 @@ def retry(connection: psycopg.Connection[Any], number: int) -> str:
         if not isinstance(record, dict):
             return "its bytes are no event"
         spoiled: list[Spoiled] = []
-        stored = store_rows(connection, [PlannedRow(record, frame, seq or 0)], writer, boot, spoiled)
+        stored = store_rows(connection, [PlannedRow(record, frame, seq or 0)], spoiled)
         if spoiled:
             return spoiled[0].error
         store_rollups(connection, stored)

@@ -10,7 +10,7 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.db import connection, transaction
 
-from audit.redaction.models import RedactionRule
+from audit.models import RedactionRule
 from audit.redaction.rules import PatternError, RedactionRuleSet
 from audit.services.acts import record_act
 from core.access.actors import Actor

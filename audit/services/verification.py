@@ -36,8 +36,7 @@ def ask(who: Actor) -> VerifyJob:
     """Verify the log, or have it verified; one that is under way serves for everybody who asks meanwhile."""
     if jobs.alive(VerifyJob):
         return VerifyJob.objects.filter(state__in=("waiting", "running")).latest("created_at")
-    actor = {name: value for name, value in asdict(who).items() if value and name != "key_id"}
-    job = VerifyJob.objects.create(created_by=who.name[:150], actor=actor)
+    job = VerifyJob.objects.create(created_by=who.name[:150], actor=who.kept())
     for old in VerifyJob.objects.order_by("-created_at").values_list("pk", flat=True)[KEPT:]:
         VerifyJob.objects.filter(pk=old).delete()
     if AuditEvent.objects.about_count() > LARGE:

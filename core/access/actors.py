@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import platform
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import UUID
 
@@ -39,6 +39,10 @@ class Actor:
         except (KeyError, OSError):  # a uid without a name
             name = f"uid {os.getuid()}"
         return cls(kind="system", name=name, host=platform.node())
+
+    def kept(self) -> dict[str, Any]:
+        """Return it as JSON, without what is empty: for work that ends when its requester's request is long over."""
+        return {name: value for name, value in asdict(self).items() if value and name != "key_id"}
 
 
 def client_ip(request: HttpRequest) -> str:

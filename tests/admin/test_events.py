@@ -352,14 +352,13 @@ def test_export_is_complete_and_an_event(event, as_duty):
 
 
 def test_a_cut_off_export_says_so():
-    from audit.export.stream import _Counted, _sync
+    from audit.export.stream import written
 
-    rows = (number for number in range(10))
-    counted, ended = _Counted(rows, lambda found: (b"x" * 100_000 for _ in found)), []
-    stream = _sync(counted, lambda: ended.append((counted.complete, counted.events)))
+    rows, ended = (number for number in range(10)), []
+    stream = written(rows, lambda found: (b"x" * 100_000 for _ in found), lambda: True, lambda **how: ended.append(how))
     next(stream)
     stream.close()
-    assert ended == [(False, 1)]
+    assert ended == [{"complete": False, "count": 1, "bytes": 100_000}]
     assert next(rows, None) is None  # the database's cursor is let go
 
 

@@ -38,7 +38,7 @@ FORMS = {
     "PersonForm": "user", "NewPersonForm": "user", "PreferencesForm": "", "OwnPasswordForm": "", "ProofForm": "",
 }  # fmt: skip
 MODULES = (
-    "audit.admin.erasing", "core.access.reauthentication", "audit.admin.redaction", "audit.api.redaction_serializers", "policies.forms.keys", "policies.forms.rules",
+    "audit.admin.erasing", "core.access.reauthentication", "audit.admin.redaction", "audit.api.serializers", "policies.forms.keys", "policies.forms.rules",
     "policies.admin.explain", "policies.api.serializers.keys", "policies.api.serializers.policy", "policies.api.serializers.replays",
     "policies.api.serializers.rules", "proxy.forms", "proxy.api.serializers", "sentinel.forms", "sentinel.site.pages", "sentinel.users.pages",
 )  # fmt: skip

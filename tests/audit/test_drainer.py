@@ -23,9 +23,9 @@ import pytest
 from audit.drain import store
 from audit.drain.drainer import Boot, Drainer, read_status
 from audit.events.event import Event
-from audit.journal.frames import Kind
+from audit.journal.frames import Kind, Mark
 from audit.journal.logger import AuditLogger
-from audit.journal.reader import BootReader, Mark, segments_of
+from audit.journal.reader import BootReader, segments_of
 from audit.journal.retention import sweep
 from audit.journal.writer import Journal
 from tests.audit.conftest import ANSWER, KEY, call, make_event

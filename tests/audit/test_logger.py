@@ -43,7 +43,7 @@ def test_an_intent_is_safe_before_anything_runs_and_an_outcome_before_it_is_told
         assert journal.synced == 3
 
     asyncio.run(scene())
-    assert journal.stats()["reserved"] == 0
+    assert journal.reserved == 0
     (intent, outcome) = frames_of(journal)
     assert intent[0] == Kind.INTENT and outcome[0] == Kind.OUTCOME
     assert intent[1]["id"] == outcome[1]["id"] and intent[1]["request_json"]
@@ -57,11 +57,11 @@ def test_a_stream_has_an_answer_and_an_end(open_journal: Opener) -> None:
     logger.intent(event).wait()
     event.complete(**ANSWER)
     logger.outcome(event, final=False).wait()
-    assert journal.stats()["reserved"] > 0
+    assert journal.reserved > 0
     event.complete(details={"stream": {"bytes": 10, "events": 2, "ended": "complete"}})
     logger.end(event).wait()
     assert [kind for kind, _ in frames_of(journal)] == [Kind.INTENT, Kind.ANSWERED, Kind.OUTCOME]
-    assert journal.stats()["reserved"] == 0
+    assert journal.reserved == 0
 
 
 def test_a_sink_gets_each_complete_event_once() -> None:
@@ -146,7 +146,7 @@ def test_strict_mode_takes_no_call_it_cannot_record(open_journal: Opener) -> Non
     assert [record["id"] for _, record in found] == [str(first.id)] * 2 + [str(second.id)] * 2
     assert found[1][1]["status_code"] == 503
     assert found[3][1]["count"] == 1 and found[3][1]["closed"]
-    assert journal.stats()["reserved"] == 0
+    assert journal.reserved == 0
     logger.close()
 
 
@@ -265,7 +265,7 @@ def test_an_outcome_that_could_not_be_told_says_so_itself(open_journal: Opener) 
     assert (intent[0], outcome[0]) == (Kind.INTENT, Kind.OUTCOME)
     assert (outcome[1]["outcome"], outcome[1]["status_code"]) == ("unrecorded", 503)
     assert orjson.loads(outcome[1]["details"])["executed"] is True
-    assert journal.stats()["reserved"] == 0 and journal.room > 0
+    assert journal.reserved == 0 and journal.room > 0
 
 
 def test_a_device_that_hangs_stops_calls_and_forgets_nothing(

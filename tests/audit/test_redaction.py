@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from audit.redaction.detect import names
 from audit.redaction.detect.matching import search_forms
 from audit.redaction.detect.patterns import FORMS
-from audit.redaction.redactor import PatternError, RedactionRuleSet, Redactor, check_pattern
+from audit.redaction.redactor import Redactor
+from audit.redaction.rules import PatternError, RedactionRuleSet, check_pattern
 from audit.redaction.sanitizer import _dumps, _plain
 from tests.corpus import benign, secrets
 from tests.corpus.report import leaks

@@ -16,9 +16,11 @@ from audit.drain import partitions
 from audit.drain.drainer import Drainer
 from audit.drain.store import copy_rows
 from audit.events.event import Event
+from audit.filters import Filters
 from audit.journal.logger import AuditLogger
 from audit.journal.writer import Journal
 from audit.models import AuditEvent
+from audit.search import search
 from core.db import connect
 from sentinel.postgres import grants
 from tests.audit.conftest import ANSWER, KEY, call, make_event
@@ -209,18 +211,18 @@ def test_pages_by_key() -> None:
     for event in made:
         event.save(force_insert=True)
     ids = [event.id for event in reversed(made)]
-    first = AuditEvent.objects.page(limit=3)
-    assert [event.id for event in first] == ids[:3] and first.previous is None
-    second = AuditEvent.objects.page(before=first.next, limit=3)
-    assert [event.id for event in second] == ids[3:6]
-    third = AuditEvent.objects.page(before=second.next, limit=3)
-    assert [event.id for event in third] == ids[6:] and third.next is None
-    back = AuditEvent.objects.page(after=third.previous, limit=3)
-    assert [event.id for event in back] == ids[3:6]
-    assert AuditEvent.objects.page(limit=3, reason="r2")[0].reason == "r2"
-    day = datetime.now(UTC)
-    assert AuditEvent.objects.between(day - timedelta(hours=1), day + timedelta(hours=1)).count() == 7
-    assert AuditEvent.objects.between(None, day - timedelta(hours=1)).count() == 0
-    assert AuditEvent.objects.search("R3").count() == 1
-    assert AuditEvent.objects.search("r%").count() == 0
+    first = search(Filters(), limit=3)
+    assert [row.id for row in first.rows] == ids[:3] and first.newer is None
+    second = search(Filters(), before=first.older, limit=3)
+    assert [row.id for row in second.rows] == ids[3:6]
+    third = search(Filters(), before=second.older, limit=3)
+    assert [row.id for row in third.rows] == ids[6:] and third.older is None
+    back = search(Filters(), after=third.newer, limit=3)
+    assert [row.id for row in back.rows] == ids[3:6]
+    assert [row.reason for row in search(Filters.of({"reason": ["r2"]}), limit=3).rows] == ["r2"]
+    day, hour = datetime.now(UTC), timedelta(hours=1)
+    assert len(search(Filters(start=day - hour, end=day + hour)).rows) == 7
+    assert search(Filters(end=day - hour)).rows == []
+    assert [row.reason for row in search(Filters(text="R3")).rows] == ["r3"]
+    assert search(Filters(text="r%")).rows == []
     assert AuditEvent.objects.about_count() >= 0

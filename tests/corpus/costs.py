@@ -24,10 +24,11 @@ from typing import Any
 from urllib.parse import quote
 
 from audit.events.event import Event
-from audit.redaction.detect import base64_text, heuristics, matching, pii, prefilter
+from audit.redaction import prefilter
+from audit.redaction.detect import base64_text, heuristics, matching, pii
 from audit.redaction.detect import patterns as forms
 from audit.redaction.detect.context import lexical, prose, syntax, tables, values
-from audit.redaction.redactor import RedactionRuleSet
+from audit.redaction.rules import RedactionRuleSet
 from audit.redaction.sanitizer import Sanitizer
 from core.access.addresses import client_address
 from policies.engine.conditions import compile_condition, normal_path

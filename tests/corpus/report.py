@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from audit.redaction.detect.pii import KINDS
-from audit.redaction.redactor import RedactionRuleSet
+from audit.redaction.rules import RedactionRuleSet
 from audit.redaction.sanitizer import Payload, Sanitizer
 from tests.corpus import benign, secrets
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from audit.journal.logger import Admission, RefusedRequest
+from audit.journal.logger import Admission, Refusal
 from proxy import outcomes
 from proxy.call import Record, State
 from proxy.http.refusals import refuse
@@ -128,7 +128,7 @@ def test_an_upstream_that_fails_after_a_cancel_was_cancelled(tmp_path: Path) -> 
 
 async def test_a_flood_is_counted_and_told_its_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scene = Scene(tmp_path)
-    kind = scene.log.admit(RefusedRequest(None, "", "", "", "", "", "")).kind
+    kind = scene.log.admit(Refusal(None, "", "", "", "", "", "")).kind
     monkeypatch.setattr(scene.log, "admit", lambda _: Admission(kind, None, False, "0198-counted"))
     call = made(CALL % b"", state=State.ARRIVED)
     outcomes.refused(call, refuse("no_rule", call=call))

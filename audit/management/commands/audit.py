@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, BinaryIO
 from uuid import UUID
 
 import orjson
@@ -126,7 +129,7 @@ class Command(BaseCommand):
         start = time.time()
         while True:
             now = time.time()
-            floor = uuid7_floor_at(max(start - 1.0, now - LATE_SECONDS))
+            floor = uuid7_floor(datetime.fromtimestamp(max(start - 1.0, now - LATE_SECONDS), UTC))
             events = reading.chosen(options)
             late = running - (running := set(OpenCall.objects.values_list("id", flat=True)[:10_000]))
             rows = [*exporting.rows(events.filter(id__gte=floor).order_by("id"))]
@@ -158,9 +161,9 @@ class Command(BaseCommand):
         count = 0
         complete = False
         try:
-            with opened(options["output"]) as write:
+            with opened(options["output"]) as file:
                 for piece in exporting.export(events, options["format"]):
-                    count += write(piece)
+                    count += file.write(piece)
             complete = True
         finally:
             done = {**about, "bytes": count, "complete": complete}
@@ -267,13 +270,6 @@ class Command(BaseCommand):
         self.stdout.write(orjson.dumps(answer).decode() if options["json"] else told)
 
 
-def uuid7_floor_at(seconds: float) -> UUID:
-    """Give the first id of a time in seconds."""
-    from datetime import UTC, datetime
-
-    return uuid7_floor(datetime.fromtimestamp(seconds, UTC))
-
-
 def line_of(row: dict[str, Any]) -> str:
     """Word one event as a line for people."""
     when = row["ts"].strftime("%H:%M:%S.%f")[:-3]
@@ -285,23 +281,16 @@ def line_of(row: dict[str, Any]) -> str:
     return f"{when} {row['outcome']:<15}{failed}{times} {row['status_code']} {who} [{row['role'] or '-'}] {what}{reason} {row['latency_ms']:.1f} ms {row['id']}"
 
 
-class opened:
-    """A place to write bytes to: a file that appears when it is complete, or standard output."""
-
-    def __init__(self, path: str | None) -> None:
-        self.path = path
-
-    def __enter__(self) -> Any:
-        if self.path is None:
-            self.file: Any = sys.stdout.buffer
-        else:
-            try:
-                self.file = open(self.path, "wb")
-            except OSError as error:
-                raise CommandError(f"{self.path} cannot be written: {error.strerror}") from None
-        return self.file.write
-
-    def __exit__(self, *about: Any) -> None:
-        self.file.flush()
-        if self.path is not None:
-            self.file.close()
+@contextmanager
+def opened(path: str | None) -> Iterator[BinaryIO]:
+    """Open a place to write bytes to: a file, or standard output."""
+    if path is None:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    try:
+        file = open(path, "wb")
+    except OSError as error:
+        raise CommandError(f"{path} cannot be written: {error.strerror}") from None
+    with file:
+        yield file

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from audit.redaction.detect.matching import compile_bytes
+from audit.redaction.detect.automata import compile_bytes
 from audit.redaction.detect.randomness import decode_base64
 
 __all__ = ("BASE64_OF_TEXT", "base64_runs")

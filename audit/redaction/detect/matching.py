@@ -15,14 +15,14 @@ from typing import Any
 
 import re2
 
+from audit.redaction.detect.automata import Look, compile_bytes, finder, options, starter
 from audit.redaction.detect.budget import Effort
 from audit.redaction.detect.patterns import FORMS, RUN, Form
 from audit.redaction.detect.prefixes import opening
 from audit.redaction.detect.randomness import entropy, mixed, only_words
 
-__all__ = ("LOOSE", "OPENINGS", "UNANCHORED", "SecretPlace", "compile_bytes", "search_forms")
+__all__ = ("LOOSE", "OPENINGS", "SecretPlace", "search_forms")
 
-UNANCHORED, _ANCHORED = re2._Anchor.UNANCHORED, re2._Anchor.ANCHOR_START
 _ESCAPE = r"\\[nrtbfv]|\\u[0-9a-fA-F]{4}"
 _WORD = rf"(?:\b|{_ESCAPE})"
 
@@ -34,21 +34,6 @@ class SecretPlace:
     start: int
     end: int
     kind: str
-
-
-def compile_bytes(pattern: str, *, case_sensitive: bool = True, captures: bool = True, memory: int = 16) -> Any:
-    """Compile a pattern for bytes, in RE2."""
-    return re2.compile(pattern.encode("utf-8"), _options(case_sensitive, captures, memory))
-
-
-def _options(case_sensitive: bool = True, captures: bool = True, memory: int = 16) -> Any:
-    options = re2.Options()
-    options.encoding = re2.Options.Encoding.LATIN1
-    options.case_sensitive = case_sensitive
-    options.never_capture = not captures
-    options.log_errors = False
-    options.max_mem = memory << 20
-    return options
 
 
 def _whole(form: Form) -> str:
@@ -71,8 +56,8 @@ def _searched() -> tuple[tuple[Form, Any], ...]:
 
 
 @cache
-def _each() -> tuple[Any, ...]:
-    return tuple(compile_bytes(_whole(form)) for form in _BEGINNING)
+def _each() -> tuple[Look, ...]:
+    return tuple(starter(compile_bytes(_whole(form))) for form in _BEGINNING)
 
 
 OPENINGS = "|".join(
@@ -82,10 +67,12 @@ OPENINGS = "|".join(
     )
 )
 _OPENINGS = compile_bytes(OPENINGS, captures=False, memory=64)
+_find_opening = finder(_OPENINGS)
 # What a text must hold for any of the forms that begin like anything, the two below included.
 _LITERALS = sorted({literal for form in FORMS if form.needs is not RUN for literal in form.needs})
 LOOSE = "[A-Za-z0-9]{20}|[A-Za-z0-9+/]{40}|" + "|".join(re.escape(literal.decode()) for literal in _LITERALS)
 _LOOSE = compile_bytes(LOOSE, captures=False)
+_find_loose = finder(_LOOSE)
 # What a form that fits nowhere may have read of the text before it said so; RE2 reads many bytes while others read one.
 _READ_IN_VAIN = 4_096
 
@@ -97,7 +84,7 @@ _LONGEST_OPENING = 48
 @cache
 def _begun() -> Any:
     """One automaton that says which forms begin where a text begins, so that only these are tried."""
-    found = re2.Set.MatchSet(_options(memory=64))
+    found = re2.Set.MatchSet(options(memory=64))
     for form in _BEGINNING:
         # Whether a word begins there depends on what stands before it: the form itself looks.
         found.Add((f"(?:{_ESCAPE})?(?:{_opening(form)})" if form.word else _opening(form)).encode())
@@ -118,15 +105,15 @@ def search_forms(text: bytes, effort: Effort | None = None) -> Iterator[SecretPl
     """Find every secret that its own form gives away; what overlaps is left to the caller. Raises TooDear."""
     position, size = 0, len(text)
     effort = effort or Effort(size)
-    match_at, each, begun = _OPENINGS._regexp.Match, _each(), _begun()
+    each, begun = _each(), _begun()
     while position < size:
-        ((begin, opened),) = match_at(UNANCHORED, text, position, size)
+        ((begin, opened),) = _find_opening(text, position, size)
         if opened < 0:
             break
         position = begin + 1
         effort.spend(16)
         for index in sorted(begun.Match(text[begin : begin + _LONGEST_OPENING]) or ()):
-            spans = each[index]._regexp.Match(_ANCHORED, text, begin, size)
+            spans = each[index](text, begin, size)
             if spans[0][1] < 0:
                 effort.spend(min(size - begin, _READ_IN_VAIN) >> 5)
                 continue
@@ -137,7 +124,7 @@ def search_forms(text: bytes, effort: Effort | None = None) -> Iterator[SecretPl
                 position = start + len(value)
                 break
             effort.spend(min(end - start, _READ_IN_VAIN))  # and it is read again from its second byte
-    if _LOOSE._regexp.Match(UNANCHORED, text, 0, size)[0][1] >= 0:
+    if _find_loose(text, 0, size)[0][1] >= 0:
         yield from _search_loose(text)
 
 

@@ -9,14 +9,10 @@ import re
 from collections import Counter
 from collections.abc import Callable
 
-import re2
+from audit.redaction.detect.automata import compile_bytes, starter
 
 __all__ = ("PUBLIC_REFERENCE", "decode_base64", "entropy", "has_digit", "looks_random", "mixed", "only_words")
 
-_ANCHORED = re2._Anchor.ANCHOR_START
-_LATIN1 = re2.Options()
-_LATIN1.encoding = re2.Options.Encoding.LATIN1
-_LATIN1.never_capture = True
 _UUID = rb"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
 # What stands before the secret names a key of ours and opens nothing.
 PUBLIC_REFERENCE = re.compile(rb"mcps_[a-z]{2,8}_[A-Za-z0-9]{12}\Z")
@@ -31,11 +27,13 @@ def entropy(text: bytes) -> float:
 _HEX = re.compile(rb"[0-9a-fA-F]+\Z")
 _UUID_RE = re.compile(_UUID + rb"\Z")
 # Words, numbers and versions, joined by punctuation; in one linear look, since a value may have thousands of parts.
-_ONLY_WORDS = re2.compile(
-    rb"[\-_./+:=@~\\ ]*(?:(?:[A-Z]?[a-z]+|[A-Z]+|[A-Z]?[a-z]{2,}(?:[A-Z][a-z]+)+|v?[0-9]{1,8}|[a-z]{3,}[0-9]{1,4}|[0-9]{1,4}[a-z]{1,2})"
-    rb"(?:[\-_./+:=@~\\ ]+|\z))*\z",
-    _LATIN1,
-)._regexp.Match
+_ONLY_WORDS = starter(
+    compile_bytes(
+        rb"[\-_./+:=@~\\ ]*(?:(?:[A-Z]?[a-z]+|[A-Z]+|[A-Z]?[a-z]{2,}(?:[A-Z][a-z]+)+|v?[0-9]{1,8}|[a-z]{3,}[0-9]{1,4}|[0-9]{1,4}[a-z]{1,2})"
+        rb"(?:[\-_./+:=@~\\ ]+|\z))*\z",
+        captures=False,
+    )
+)
 _RUN = re.compile(rb"[a-z]{7,}|[A-Z][a-z]{6,}")
 
 
@@ -96,7 +94,7 @@ def mixed(least_digits: int = 2, least_upper: int = 1, least_lower: int = 1) -> 
 
 def only_words(value: bytes) -> bool:
     """Whether a text is words, numbers and versions, joined by punctuation."""
-    return bool(_ONLY_WORDS(_ANCHORED, value, 0, len(value))[0][1] >= 0)
+    return bool(_ONLY_WORDS(value, 0, len(value))[0][1] >= 0)
 
 
 def decode_base64(value: bytes) -> bytes | None:

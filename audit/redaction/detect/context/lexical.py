@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from audit.redaction.detect.automata import compile_bytes, finder
 from audit.redaction.detect.budget import Effort
 from audit.redaction.detect.context.prose import nearby, read_prose, said_before
 from audit.redaction.detect.context.spans import merge
@@ -17,7 +18,7 @@ from audit.redaction.detect.context.syntax import by_place
 from audit.redaction.detect.context.tables import in_columns
 from audit.redaction.detect.context.values import read_value
 from audit.redaction.detect.heuristics import TOKEN, WORDS_NOT_VALUES, accepts, looks_like_our_token
-from audit.redaction.detect.matching import UNANCHORED, SecretPlace, compile_bytes, search_forms
+from audit.redaction.detect.matching import SecretPlace, search_forms
 from audit.redaction.detect.names import NOTHING, Name, judge
 from audit.redaction.detect.randomness import looks_random
 
@@ -45,6 +46,7 @@ _NAME = compile_bytes(
     r"(?:seed|recovery)[ \t]+phrase\b|connection[ \t]+string)",
     case_sensitive=False,
 )
+_find_name = finder(_NAME)
 _AFTER = re.compile(
     rb"(?P<close>(?:\\{0,16}[\"'`])?[\])]?\??)"
     rb"(?P<space>(?:[ \t\r\n]|\\{1,8}[rnt]){0,64})"
@@ -82,9 +84,8 @@ def _by_name(text: bytes, cut: bool, effort: Effort) -> list[SecretPlace]:
     found: list[SecretPlace] = []
     spoken: list[int] = []  # where a sentence speaks of a secret
     position, size = 0, len(text)
-    match_at, anchor = _NAME._regexp.Match, UNANCHORED
     while position < size:
-        ((start, end),) = match_at(anchor, text, position, size)
+        ((start, end),) = _find_name(text, position, size)
         if end < 0:
             break
         position = max(end, position + 1)

@@ -38,7 +38,7 @@ def read_prose(text: bytes, end: int, name: Name, effort: Effort) -> SecretPlace
             value = text[found.start : found.end]
             if not connected["loose"] or name.kind == "password" or not is_words(value):
                 return found
-        elif name.kind == "password" and (word := _plain_word(text, end, connected)):
+        elif name.kind == "password" and (word := _plain_word(text, connected)):
             return word
     elif connected := _WITHIN.match(text, end):
         found = _word(text, connected.end(), name, effort)
@@ -67,7 +67,7 @@ def read_prose(text: bytes, end: int, name: Name, effort: Effort) -> SecretPlace
     return SecretPlace(bare.start(), bare.start() + len(value), name.kind)
 
 
-def _plain_word(text: bytes, end: int, connected: re.Match[bytes]) -> SecretPlace | None:
+def _plain_word(text: bytes, connected: re.Match[bytes]) -> SecretPlace | None:
     """Find a word that is the password: `the password is swordfish`, and not `the password is wrong`."""
     if connected["loose"] or not _SAYS.search(connected[0]):
         return None

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from audit.redaction.detect.automata import compile_bytes
 from audit.redaction.detect.heuristics import DATE, REFERENCE, TRAILING, is_words, looks_like_our_token
-from audit.redaction.detect.matching import SecretPlace, compile_bytes
+from audit.redaction.detect.matching import SecretPlace
 from audit.redaction.detect.randomness import has_digit, looks_random
 
 __all__ = ("by_place",)

@@ -10,8 +10,9 @@ import unicodedata
 
 from audit.redaction import escapes
 from audit.redaction.detect import base64_text
+from audit.redaction.detect.automata import compile_bytes, finder
 from audit.redaction.detect.context import lexical
-from audit.redaction.detect.matching import LOOSE, OPENINGS, UNANCHORED, compile_bytes
+from audit.redaction.detect.matching import LOOSE, OPENINGS
 
 __all__ = ("hinted", "suspicious")
 
@@ -23,21 +24,23 @@ _PLACES = (
     r"PRIVATE KEY|(?i:bearer|basic)|data:"
 )
 _SHORT_NAMES = "pin pw psw sas pem sig sid pat mac pass otp cvv cvc psk jwt auth creds cookie"
-_HINT = compile_bytes(
-    "|".join(
-        (
-            f"(?i:{lexical.TRIGGERS})",
-            "(?i:(?:[^a-z]|^)(?:" + _SHORT_NAMES.replace(" ", "|") + ")(?:[^a-z]|$))",
-            "(?:" + "|".join(f"{word.title()}|{word.upper()}" for word in _SHORT_NAMES.split()) + ")(?:[^a-z]|$)",
-            OPENINGS,
-        )
-    ),
-    captures=False,
-    memory=64,
-)._regexp.Match
-_PLACE = compile_bytes(_PLACES, captures=False)._regexp.Match
-_LOOSE = compile_bytes(LOOSE, captures=False)._regexp.Match
-_BASE64 = compile_bytes(base64_text.BASE64_OF_TEXT, captures=False)._regexp.Match
+_HINT = finder(
+    compile_bytes(
+        "|".join(
+            (
+                f"(?i:{lexical.TRIGGERS})",
+                "(?i:(?:[^a-z]|^)(?:" + _SHORT_NAMES.replace(" ", "|") + ")(?:[^a-z]|$))",
+                "(?:" + "|".join(f"{word.title()}|{word.upper()}" for word in _SHORT_NAMES.split()) + ")(?:[^a-z]|$)",
+                OPENINGS,
+            )
+        ),
+        captures=False,
+        memory=64,
+    )
+)
+_PLACE = finder(compile_bytes(_PLACES, captures=False))
+_LOOSE = finder(compile_bytes(LOOSE, captures=False))
+_BASE64 = finder(compile_bytes(base64_text.BASE64_OF_TEXT, captures=False))
 # Names may be written with separators between any two letters; without them their letters stand together.
 _FOLD = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ", b"abcdefghijklmnopqrstuvwxyz")
 _NOT_ALNUM = bytes(c for c in range(256) if not (48 <= c <= 57 or 65 <= c <= 90 or 97 <= c <= 122))
@@ -47,14 +50,14 @@ def hinted(text: bytes, folded: bytes = b"") -> bool:
     """Whether a text may hold a secret."""
     # One look at both: the second call would cost more than the longer text.
     names = text + b"\n" + folded if folded else text
-    if _HINT(UNANCHORED, names, 0, len(names))[0][1] >= 0:
+    if _HINT(names, 0, len(names))[0][1] >= 0:
         return True
     size = len(text)
-    if _PLACE(UNANCHORED, text, 0, size)[0][1] >= 0:
+    if _PLACE(text, 0, size)[0][1] >= 0:
         return True
     if size < 16:
         return False
-    return bool(_LOOSE(UNANCHORED, text, 0, size)[0][1] >= 0 or _BASE64(UNANCHORED, text, 0, size)[0][1] >= 0)
+    return bool(_LOOSE(text, 0, size)[0][1] >= 0 or _BASE64(text, 0, size)[0][1] >= 0)
 
 
 def suspicious(document: bytes) -> bool:
