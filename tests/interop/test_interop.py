@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.interop import clients_table, compare, known, races, refusals, report, roads
+from tests.interop import clients_table, compare, install, known, races, refusals, report, roads
 from tests.interop.clients_table import CLIENTS, Client
 from tests.interop.refusals import Hall, Played
 from tests.interop.roads import ROADS, Road, Walked, World
@@ -125,4 +125,6 @@ def test_every_server_and_client_is_walked_on_each_of_its_roads() -> None:
     assert len({server.name for server in SERVERS}) == len(SERVERS)
     assert {road.transport for road in ROADS} == {"stdio", "http", "sse"}
     assert all(roads.taken(server) for server in SERVERS)
+    for each in (*SERVERS, *CLIENTS):
+        assert not each.installed or install.version(each.installed, each.package)[0].isdigit()
     assert isinstance(SERVERS[0], Server)
