@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from proxy.mcp.sse import EventTooLarge, SseEvent, SseReader, bare, presentable
+from proxy.mcp.sse import KEEP_ALIVE, EventTooLarge, SseEvent, SseReader, bare, presentable
 from proxy.upstreams.transports.base import Broken, TooLarge, UpstreamError, UpstreamResponse
 
 #: how long to wait before a stream is taken up again, in seconds, when the server did not say
@@ -53,7 +53,10 @@ class Cursor:
             self.pause = min(max(int(event.retry) / 1000, SHORTEST_PAUSE), LONGEST_PAUSE)
         if event.id is not None and (not event.id or presentable(event.id)):
             self.last_id = event.id
-        return bare(event) if event.id is not None or event.retry is not None else event.raw
+        if event.message and event.id is None and event.retry is None:
+            return event.raw
+        # A client of the older transport takes blank data for a message that it cannot read.
+        return bare(event) or KEEP_ALIVE
 
 
 class Resumed(UpstreamResponse):

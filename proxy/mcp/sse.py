@@ -31,6 +31,7 @@ _PRINTABLE = re.compile(rb"[ !#-Z\\-z|}~]*")
 _RETRY = re.compile(rb"[0-9]{1,10}")
 _OPENS = re.compile(rb"\n[ \t]*[{\[]")
 _FIELD = re.compile(rb"(?:id|retry)[:\r\n]")
+_SILENT = re.compile(rb"(?:id|retry|event|data)[:\r\n]")
 #: an upstream's id that may stand in a header; an event with another one goes on without
 _ID = re.compile(rb"[\x21-\x7e\x80-\xff](?:[\x20-\x7e\x80-\xff]{0,510}[\x21-\x7e\x80-\xff])?\Z")
 #: the names of events that carry messages
@@ -209,8 +210,9 @@ def presentable(event_id: bytes) -> bool:
 
 
 def bare(event: SseEvent) -> bytes:
-    """Give an event's bytes without its id and its retry time, b"" when it says nothing else."""
-    lines = [line for line in _LINES.findall(event.raw) if _FIELD.match(line.removeprefix(_BOM)) is None]
+    """Give an event's bytes without its id, its retry time and data that is blank; b"" when it says nothing else."""
+    left_out = _FIELD if event.data.strip() else _SILENT
+    lines = [line for line in _LINES.findall(event.raw) if left_out.match(line.removeprefix(_BOM)) is None]
     return b"".join(lines) if any(line.strip(b"\r\n") for line in lines) else b""
 
 

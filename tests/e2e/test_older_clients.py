@@ -8,10 +8,11 @@ import time
 
 import pytest
 
+from proxy.sse import SseReader
 from tests.support import clients
 from tests.support.fixtures import Everything, Stage
 from tests.support.older import Older
-from tests.support.upstream import FakeUpstream, failure, status
+from tests.support.upstream import FakeUpstream, event, failure, sse, status
 from tests.support.wire import LEGACY, META, MODERN, request
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("stage")]
@@ -62,6 +63,20 @@ def test_an_upstreams_error_without_an_id_is_the_answer(
         answer = session.ask("tools/call", {"name": "public.echo", "arguments": {}}, "mine")
         assert answer["error"] == {"code": -32000, "message": "Not Acceptable"}
     assert stage.gateway.event(since, method="tools/call")["response_json"] == answer
+
+
+@pytest.mark.parametrize(
+    "silent", [b"id: 1\nretry: 50\ndata: \n\n", b"data:\n\n", b"id: 1\nevent: message\ndata: \n\n"]
+)
+def test_an_event_without_data_is_not_told(stage: Stage, fake: FakeUpstream, silent: bytes) -> None:
+    """A client of this transport would take it for a message that it cannot read; what follows it comes all the same."""
+    result = {"content": [{"type": "text", "text": "after it"}]}
+    told = event({"jsonrpc": "2.0", "id": 7, "result": result})
+    fake.script(sse([silent, told]), method="tools/call")
+    with Older(stage.gateway.url, "fake", stage.keys["admin"].key).begin() as session:
+        assert session.ask("tools/call", {"name": "public.echo", "arguments": {}}, 7)["result"] == result
+        events = SseReader().feed(session.stream.received)
+    assert [one.data for one in events if not one.raw.startswith(b":") and not one.data.strip()] == []
 
 
 @pytest.mark.parametrize("accept", ["text/event-stream", "application/json", "*/*"])

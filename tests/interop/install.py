@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -50,8 +51,9 @@ def entry(name: str, package: str, command: str | None = None) -> list[str]:
 def version(name: str, package: str) -> str:
     """The version of a package that a lock file names."""
     if (LOCKS / f"{name}.txt").exists():
+        wanted = re.sub(r"[-_.]+", "-", package).lower()  # as a lock file spells it
         for line in (LOCKS / f"{name}.txt").read_text().splitlines():
-            if line.lower().startswith(f"{package.lower()}=="):
+            if line.startswith(f"{wanted}=="):
                 return line.split("==")[1].split()[0].rstrip("\\")
         raise LookupError(f"{package} is not in {name}.txt")
     locked = json.loads((LOCKS / name / "package-lock.json").read_text())

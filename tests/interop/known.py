@@ -8,24 +8,33 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 
 SHARED = (
-    "one process for all clients: what its server asks, and its log, have no rightful receiver (`--per-session` has)"
+    "One process for all clients: what its server asks, and its log, have no rightful receiver (`--per-session` has)"
 )
-OWN_HELLO = "one process for all clients: the gateway's own `initialize` offers nothing, so the server lists less"
-TAKEN_BACK = "what its client took back gets no answer, as the protocol asks; this server sends an error all the same"
-ENDED = "a cancel ends this server's process, directly too; the gateway says so (502) to the next request, and starts it again"
-ONE_MEMORY = "one process for all clients: it remembers what others did"
+OWN_HELLO = "One process for all clients: the gateway's own `initialize` offers nothing, so the server lists less"
+TAKEN_BACK = "What its client took back gets no answer, as the protocol asks; this server sends an error all the same"
+ENDED = (
+    "A cancel ends the session in this SDK (over stdio the process), directly too; the gateway tells the next request so: "
+    "502, or 404 over SSE"
+)
+ONE_MEMORY = "One process for all clients: it remembers what others did"
 
-#: server, road, step (patterns), and the reason
+EVERY = ("HTTP", "HTTP by /sse", "SSE", "SSE by /sse", "stdio", "stdio by /sse", "stdio, a process each")
+
+#: server (a pattern), road, step (a pattern), and the reason; the first that fits
 MEANT = (
     ("everything", "stdio", "list", OWN_HELLO),
     ("everything", "stdio by /sse", "list", OWN_HELLO),
     ("sequential-thinking", "stdio by /sse", "call", ONE_MEMORY),
     *(("playwright", road, "unknown tool", SHARED) for road in ("stdio", "stdio by /sse")),
     *(
-        ("a server of mcp 2", road, "cancel", TAKEN_BACK)
-        for road in ("HTTP", "HTTP by /sse", "stdio", "stdio by /sse", "stdio, a process each")
+        (server, road, "cancel", reason)
+        for server, reason in (
+            ("a server of mcp 1.9", ENDED),
+            ("a server of mcp *", TAKEN_BACK),
+            ("a server of fastmcp *", TAKEN_BACK),
+        )
+        for road in EVERY
     ),
-    *(("a server of mcp 1.9", road, "cancel", ENDED) for road in ("stdio", "stdio by /sse", "stdio, a process each")),
     *(
         ("*", road, step, SHARED)
         for road in ("stdio", "stdio by /sse")

@@ -141,12 +141,16 @@ def _refusals(played: list[Played]) -> str:
         for one in played
         if one.client.calls
     ]
-    head = "### What a refused client shows\n\nTo its user, or to the model that made the call; and whether the session goes on."
+    head = (
+        "### What a refused client shows\n\nTo its user, or to the model that made the call; and whether the session goes on. "
+        "A client of the modern era has no session and is refused with an error of the protocol, for which some frameworks put a "
+        "sentence of their own; `SENTINEL_REFUSALS=tool-result` has them told in a tool's result (see protocol.md)."
+    )
     return head + "\n\n" + _table(["Client", "over", "denied by a rule", "over a limit", "the session"], rows)
 
 
 def _list(title: str, notes: dict[str, dict[str, None]]) -> str:
-    lines = (f"{n}. {told} ({'; '.join(roads)})" for n, (told, roads) in enumerate(notes.items(), 1))
+    lines = (f"{n}. {told} (on: {'; '.join(roads)})" for n, (told, roads) in enumerate(notes.items(), 1))
     return f"### {title}\n\n" + ("\n".join(lines) or "None.")
 
 

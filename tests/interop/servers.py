@@ -21,7 +21,7 @@ Target = tuple[str, dict[str, Any]]
 Command = Callable[[], list[str]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Server:
     """One server."""
 
@@ -174,7 +174,9 @@ SERVERS = (
         "@playwright/mcp",
         {
             "stdio": _npm("node-more", "@playwright/mcp"),
-            "http": _npm("node-more", "@playwright/mcp", "--host", "127.0.0.1", "--port", "{port}"),
+            "http": _npm(
+                "node-more", "@playwright/mcp", "--host", "127.0.0.1", "--port", "{port}", "--allowed-hosts", "*"
+            ),
         },
         steps=LIST_ONLY,
     ),

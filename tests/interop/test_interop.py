@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from tests.interop import clients_table, compare, known, races, refusals, report, roads
+from tests.interop import clients_table, compare, install, known, races, refusals, report, roads
 from tests.interop.clients_table import CLIENTS, Client
-from tests.interop.refusals import Hall
-from tests.interop.roads import ROADS, Road, World
+from tests.interop.refusals import Hall, Played
+from tests.interop.roads import ROADS, Road, Walked, World
 from tests.interop.servers import SERVERS, Server
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.xdist_group("interop")]
@@ -85,6 +85,22 @@ def test_a_step_that_has_no_answer_even_directly_is_not_the_same() -> None:
     assert compare.silent({**direct, "call": {"answer": ("no answer", "at once", {})}}) == []  # a cancel has none
 
 
+def test_the_page_tells_each_difference_once_with_the_roads_it_was_seen_on() -> None:
+    server = next(server for server in SERVERS if server.name == "everything")
+    direct = {"initialize": {"answer": {"id": 1}}, "list": {"answer": []}, "ping": {"answer": {}}}
+    walked = [
+        Walked(server, road, direct, direct, {"list": "told", **({"ping": "torn"} if road.transport == "sse" else {})})
+        for road in roads.taken(server)
+    ]
+    client = CLIENTS[0]
+    played = [Played(client, transport, {}, "denied", "limited", ()) for transport in client.transports]
+    page = report.page(walked, played, (3, ["round 1: no answer"]))
+    assert page.count(known.OWN_HELLO) == 1 and f"{known.OWN_HELLO} (on: stdio; stdio by /sse)" in page
+    assert "**Not meant: everything, ping: torn** (on: SSE; SSE by /sse)" in page
+    assert "1 went wrong (round 1: no answer)" in page
+    assert report.unexpected(walked, played)[-1] == "everything, SSE by /sse, ping: torn"
+
+
 def test_a_difference_is_found_and_told() -> None:
     direct = {
         "initialize": {"answer": {"id": 1, "result": {"at": "2026-01-01T00:00:00Z", "capabilities": {"tools": {}}}}}
@@ -109,4 +125,6 @@ def test_every_server_and_client_is_walked_on_each_of_its_roads() -> None:
     assert len({server.name for server in SERVERS}) == len(SERVERS)
     assert {road.transport for road in ROADS} == {"stdio", "http", "sse"}
     assert all(roads.taken(server) for server in SERVERS)
+    for each in (*SERVERS, *CLIENTS):
+        assert not each.installed or install.version(each.installed, each.package)[0].isdigit()
     assert isinstance(SERVERS[0], Server)

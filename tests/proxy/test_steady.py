@@ -6,7 +6,7 @@ import pytest
 
 from proxy.legacy import listener
 from proxy.legacy.listener import Cursor, Resumed, SessionEnded, listen
-from proxy.mcp.sse import SseReader, bare
+from proxy.mcp.sse import KEEP_ALIVE, SseReader, bare
 from proxy.upstreams.transports.base import Broken, BufferedResponse, Unreachable, UpstreamError, UpstreamResponse
 
 STREAM = [(b"content-type", b"text/event-stream")]
@@ -68,7 +68,7 @@ async def test_an_answer_over_several_streams(cut) -> None:
         return not answered
 
     response = Resumed(first, 1000, wanted, server.open)
-    assert await response.read() == b"data:\n\ndata: a\n\n"
+    assert await response.read() == KEEP_ALIVE + b"data: a\n\n"
     assert await response.read() == b"data: b\n\n", "and nothing of the event that was cut"
     assert await response.read() == b"data: c\n\n"
     answered = True
@@ -100,7 +100,7 @@ async def test_without_an_id_it_ends_where_it_ends() -> None:
 
 async def test_a_server_that_ends_every_stream_without_a_word() -> None:
     server = Server(*[Said() for _ in range(9)])
-    assert await whole(Resumed(Said(b"id: 1\nretry: 0\ndata:\n\n"), 1000, lambda: True, server.open)) == b"data:\n\n"
+    assert await whole(Resumed(Said(b"id: 1\nretry: 0\ndata:\n\n"), 1000, lambda: True, server.open)) == KEEP_ALIVE
     assert len(server.asked) == listener.MOST_FAILURES
 
 
@@ -136,12 +136,24 @@ async def test_a_server_that_has_no_such_stream_is_left_alone(status: int) -> No
         (b"data: x\r\nid\r\nretry: 5\r\n\r\n", b"data: x\r\n\r\n"),
         (b"id: 1\nretry: 1\n\n", b""),
         (b"\xef\xbb\xbfid: 1\ndata: x\n\n", b"data: x\n\n"),
+        (b"id: 1\nevent: message\ndata: \n\n", b""),
+        (b"data\ndata: \n\n", b""),
+        (b": note\r\ndata:\r\n\r\n", b": note\r\n\r\n"),
+        (b"event: message\nid: 1\ndata: x\ndata:\n\n", b"event: message\ndata: x\ndata:\n\n"),
         (b"identity: 1\ndata: id: 3\n\n", b"identity: 1\ndata: id: 3\n\n"),
     ],
 )
 async def test_what_is_between_the_server_and_the_gateway_goes_no_further(raw: bytes, left: bytes) -> None:
     (event,) = SseReader().feed(raw)
     assert bare(event) == left
+
+
+@pytest.mark.parametrize(
+    "silent", [b"id: 1\nretry: 1\ndata: \n\n", b"data:\n\n", b"event: message\ndata:  \n\n", b": x\n\n"]
+)
+async def test_what_says_nothing_is_no_message_but_a_sign_of_life(silent: bytes) -> None:
+    (told,) = SseReader().feed(await Cursor(1000).read(Said(silent)))
+    assert told.raw == (silent if silent.startswith(b":") else KEEP_ALIVE)
 
 
 async def test_a_pause_is_no_longer_than_it_may_be() -> None:
