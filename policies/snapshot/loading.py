@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 import psycopg
@@ -11,7 +10,7 @@ import psycopg
 from policies import vocabulary
 from policies.keys.credentials import PREFIX
 from policies.keys.index import KeyRecord, KeySecretRecord
-from policies.members import Member
+from policies.members import Member, Words
 from policies.specs import (
     LIMIT,
     RULE,
@@ -23,6 +22,8 @@ from policies.specs import (
     RuleSpec,
     WindowSpec,
 )
+
+Connection = psycopg.Connection[Any]
 
 
 def _plain(row: str, table: tuple[Member, ...]) -> str:
@@ -42,7 +43,8 @@ FROM policies_apikey k LEFT JOIN policies_role r ON r.id = k.role_id
 ROLES = "SELECT id, name, description FROM policies_role ORDER BY name"
 RULES = f"""
 SELECT r.id, {_plain("r", RULE)}, r.kinds::text[] AS kinds, r.upstreams::text[] AS upstreams,
-       r.pattern, r.days::text[] AS days, r.from_time, r.to_time, r.time_zone, r.valid_from, r.valid_until,
+       r.pattern, r.days::text[] AS days, r.from_time, r.to_time,
+       coalesce(nullif(r.time_zone, ''), 'UTC') AS zone, r.valid_from, r.valid_until,
        r.networks::text[] AS networks,
        CASE WHEN NOT r.any_role THEN
            ARRAY(SELECT o.name FROM policies_rule_roles l JOIN policies_role o ON o.id = l.role_id
@@ -64,9 +66,8 @@ AUDIT = """
 SELECT a.id, o.name AS role, a.upstream, a.kinds::text[] AS kinds, a.pattern, a.level
 FROM policies_auditlevel a LEFT JOIN policies_role o ON o.id = a.role_id ORDER BY a.id
 """
+_RULE_WORDS, _LIMIT_WORDS = (tuple(one for one in table if isinstance(one, Words)) for table in (RULE, LIMIT))
 REVISIONS = "SELECT kind, number FROM policies_revision"
-
-Connection = psycopg.Connection[Any]
 
 
 def _rows(connection: Connection, query: str, *parameters: Any) -> list[dict[str, Any]]:
@@ -85,48 +86,27 @@ def load_keys(connection: Connection, public_id: str = "") -> dict[str, KeyRecor
     return {row["public_id"]: _key(row) for row in rows}
 
 
-def _key(row: Mapping[str, Any]) -> KeyRecord:
-    return KeyRecord(
-        id=row["id"],
-        public_id=row["public_id"],
-        name=row["name"],
-        role=row["role"],
-        duty=row["duty"],
-        owner=row["owner"],
-        expires_at=row["expires_at"],
-        revoked_at=row["revoked_at"],
-        networks=tuple(row["networks"]),
-        upstreams=frozenset(row["upstreams"]),
-        query_allowed=row["query_allowed"],
-        secrets=tuple(
-            KeySecretRecord(generation, pepper_id, bytes.fromhex(digest), not_after)
-            for generation, pepper_id, digest, not_after in json.loads(row["secrets"])
-        ),
+def _key(row: dict[str, Any]) -> KeyRecord:
+    secrets = tuple(
+        KeySecretRecord(generation, pepper_id, bytes.fromhex(digest), not_after)
+        for generation, pepper_id, digest, not_after in json.loads(row["secrets"])
     )
+    parts = {"networks": tuple(row["networks"]), "upstreams": frozenset(row["upstreams"]), "secrets": secrets}
+    return KeyRecord(**(row | parts))
 
 
 def load_policy(connection: Connection, version: int = 0) -> PolicySpec:
     """The whole of roles, rules, limits and audit levels."""
     conditions: dict[int, list[ConditionSpec]] = {}
     for row in _rows(connection, CONDITIONS):
-        conditions.setdefault(row["rule_id"], []).append(
-            ConditionSpec(
-                operator=row["operator"],
-                value=_frozen(json.loads(row["value"])) if row["value"] is not None else None,
-                path=row["path"],
-                subject=row["subject"],
-                quantifier=row["quantifier"],
-            )
-        )
+        value = None if row["value"] is None else _frozen(json.loads(row["value"]))
+        conditions.setdefault(row.pop("rule_id"), []).append(ConditionSpec(**(row | {"value": value})))
     return PolicySpec(
-        roles=tuple(RoleSpec(r["name"], r["description"], r["id"]) for r in _rows(connection, ROLES)),
+        roles=tuple(RoleSpec(**row) for row in _rows(connection, ROLES)),
         rules=tuple(_rule(row, tuple(conditions.get(row["id"], ()))) for row in _rows(connection, RULES)),
         limits=tuple(_limit(row) for row in _rows(connection, LIMITS)),
         audit=tuple(
-            AuditSpec(
-                r["level"], _ordered(r["kinds"], vocabulary.KINDS), r["pattern"], r["id"], r["role"], r["upstream"]
-            )
-            for r in _rows(connection, AUDIT)
+            AuditSpec(**(row | {"kinds": _ordered(row["kinds"], vocabulary.KINDS)})) for row in _rows(connection, AUDIT)
         ),
         version=version,
     )
@@ -141,26 +121,25 @@ def _frozen(value: Any) -> Any:
 
 
 def _rule(row: dict[str, Any], conditions: tuple[ConditionSpec, ...]) -> RuleSpec:
-    return RuleSpec(
-        **{one.name: one.take(row[one.name]) for one in RULE},
-        id=row["id"],
+    days, start, end = _ordered(row.pop("days"), vocabulary.WEEKDAYS), row.pop("from_time"), row.pop("to_time")
+    window = WindowSpec(days, start, end, row.pop("zone"), row.pop("valid_from"), row.pop("valid_until"))
+    _take(row, _RULE_WORDS)
+    row.update(
         kinds=_ordered(row["kinds"], vocabulary.KINDS),
-        pattern=row["pattern"],
         roles=None if row["roles"] is None else frozenset(row["roles"]),
         keys=None if row["keys"] is None else frozenset(row["keys"]),
         upstreams=tuple(sorted(row["upstreams"])),
-        conditions=conditions,
-        window=WindowSpec(
-            days=_ordered(row["days"], vocabulary.WEEKDAYS),
-            from_time=row["from_time"],
-            to_time=row["to_time"],
-            zone=row["time_zone"] or "UTC",
-            valid_from=row["valid_from"],
-            valid_until=row["valid_until"],
-        ),
         networks=tuple(row["networks"]),
     )
+    return RuleSpec(**row, conditions=conditions, window=window)
 
 
 def _limit(row: dict[str, Any]) -> LimitSpec:
-    return LimitSpec(**{**row, **{one.name: one.take(row[one.name]) for one in LIMIT}})
+    _take(row, _LIMIT_WORDS)
+    return LimitSpec(**row)
+
+
+def _take(row: dict[str, Any], words: tuple[Words, ...]) -> None:
+    """Bring lists of words into the form of a spec; the other plain members have it already."""
+    for one in words:
+        row[one.name] = one.take(row[one.name])
