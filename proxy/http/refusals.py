@@ -16,15 +16,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 import orjson
 
 from audit.reasons import answering
 from proxy.mcp.message import Readable, Refused
-
-if TYPE_CHECKING:
-    from proxy.call import Call
 
 __all__ = ["REFUSAL_META", "Answer", "Style", "about_one_call", "answer", "not_found", "passed_on", "refuse"]
 
@@ -38,6 +35,12 @@ class Answer(NamedTuple):
     status: int
     headers: list[Header]
     body: bytes
+
+
+class Identified(Protocol):
+    """What is refused, as far as its answer names it."""
+
+    rpc_id: bytes  # as it was sent, b"" where there is none
 
 
 _NO_STORE: Final[Header] = (b"cache-control", b"no-store")
@@ -58,7 +61,7 @@ REFUSAL_META: Final = "mcp-sentinel/refusal"
 def refuse(
     reason: str,
     *,
-    call: Call | None = None,
+    call: Identified | None = None,
     message: str = "",
     headers: tuple[Header, ...] = (),
     retry_after: float | None = None,
