@@ -37,6 +37,12 @@ class Answer(NamedTuple):
     body: bytes
 
 
+class Identified(Protocol):
+    """What is refused, as far as its answer names it."""
+
+    rpc_id: bytes  # as it was sent, b"" where there is none
+
+
 _NO_STORE: Final[Header] = (b"cache-control", b"no-store")
 _JSON: Final[Header] = (b"content-type", b"application/json")
 #: headers that HTTP wants with a status, unless the refusal has its own
@@ -52,16 +58,10 @@ IN_BAND: Final = frozenset({403, 429, 500, 502, 503, 504})
 REFUSAL_META: Final = "mcp-sentinel/refusal"
 
 
-class Asked(Protocol):
-    """What is refused, as far as its answer has to name it."""
-
-    rpc_id: bytes
-
-
 def refuse(
     reason: str,
     *,
-    call: Asked | None = None,
+    call: Identified | None = None,
     message: str = "",
     headers: tuple[Header, ...] = (),
     retry_after: float | None = None,

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from proxy.sse import SseReader
+from proxy.mcp.sse import SseReader
 from tests.support import clients
 from tests.support.fixtures import Everything, Stage
 from tests.support.older import Older

@@ -61,6 +61,24 @@ def test_each_reason(reason: str, status: int) -> None:
     assert (status == 405) == bool(header(found, b"allow"))
 
 
+# The codes that JSON-RPC and MCP have for it; all else has its HTTP status.
+CODES = {
+    -32700: "not_json not_utf8 byte_order_mark",
+    -32600: "credential_misplaced credential_ambiguous batch duplicate_member reserved_member too_deep invalid_request lone_surrogate "
+    "body_too_large body_timeout unsupported_media_type unsupported_encoding bad_host id_in_use unknown_event",
+    -32601: "method_not_found",
+    -32602: "invalid_params unknown_task",
+    -32020: "header_mismatch",
+    -32022: "unsupported_version era_mismatch",
+}
+
+
+@pytest.mark.parametrize(("reason", "status"), CASES)
+def test_each_code(reason: str, status: int) -> None:
+    own = {named: code for code, reasons in CODES.items() for named in reasons.split()}
+    assert json.loads(refusal(reason).body)["error"]["code"] == own.get(reason, status)
+
+
 def test_the_registry_answers_with_nothing_else() -> None:
     named = {reason for reason, _ in CASES}
     assert {row.code for row in REASONS.values() if row.status} - named == {"internal_error", "revoked_during_stream"}
