@@ -38,9 +38,10 @@ def cells():
             ("{event}", UUID),
         ):
             real = real.replace(name, value)
-        view = resolve(real).func.cls
+        view = resolve(real).func
+        operations = view.initkwargs.get("operations", view.cls.operations)
         for method in methods:
-            yield method.upper(), real, view.operations[method].permissions
+            yield method.upper(), real, operations[method].permissions
 
 
 CELLS = list(cells())

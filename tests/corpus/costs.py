@@ -132,7 +132,7 @@ READERS: dict[str, tuple[Callable[[str], Any], Callable[[Any], Any]]] = {
     "payload: items": (lambda text: _json(_each(text)), _kept),
     "payload: pairs": (lambda text: _json([{"name": part, "value": part} for part in _each(text)]), _kept),
     "payload: as it came": (_bytes, _kept),
-    "payload: stored": (lambda text: json.dumps({"a": text}), SANITIZER.restore),
+    "payload: stored": (lambda text: json.dumps({"a": text}), SANITIZER.restored),
     "read": (_bytes, _refusing(read)),
     "read: a call": (_call, _refusing(read)),
     "peek": (_bytes, peek),
