@@ -29,14 +29,14 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
-class Text(Member):
+class TextMember(Member):
     """Text of at most so many characters; empty: none."""
 
     most: int
 
 
 @dataclass(frozen=True, slots=True)
-class Whole(Member):
+class WholeMember(Member):
     """A whole number from one, which does not exceed the member `within`; a form offers `start`."""
 
     most: int

@@ -12,7 +12,7 @@ from datetime import datetime, time
 from typing import Any, Final
 
 from policies import vocabulary
-from policies.members import REQUIRED, Flag, Member, Text, Whole, Word, Words
+from policies.members import REQUIRED, Flag, Member, TextMember, WholeMember, Word, Words
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,15 +196,15 @@ def _table(spec: type[RuleSpec] | type[LimitSpec], **rows: Member) -> tuple[Memb
 _OBSERVE = "Decides nothing; what it would do stands in the event."
 RULE: Final = _table(
     RuleSpec,
-    name=Text(
+    name=TextMember(
         100, about="Shown in events; unique when given.", described="Shown in events; unique.", hint="Shown in events.",
     ),
     effect=Word(vocabulary.EFFECTS),
-    reason=Text(
+    reason=TextMember(
         vocabulary.MAX_REASON, about="Told to a refused caller.", described="Told to the caller who is refused.",
         label="What a refused caller is told", hint="Of rules that deny; one that allows refuses nobody.",
     ),
-    note=Text(
+    note=TextMember(
         1000, about="Never told to a caller.", described="Never told to a caller.",
         hint="For colleagues; no caller ever sees it.",
     ),
@@ -216,10 +216,10 @@ RULE: Final = _table(
 )  # fmt: skip
 LIMIT: Final = _table(
     LimitSpec,
-    name=Text(100),
-    requests=Whole(1_000_000, label="At most … requests", start=60),
-    window_seconds=Whole(31 * 86400, label="In any … seconds", start=60),
-    burst=Whole(
+    name=TextMember(100),
+    requests=WholeMember(1_000_000, label="At most … requests", start=60),
+    window_seconds=WholeMember(31 * 86400, label="In any … seconds", start=60),
+    burst=WholeMember(
         1_000_000, within="requests", about="How many may come at once; null: all.", label="At once at most",
         hint="Empty: all may come at once.", says=", {} at once",
     ),
@@ -234,10 +234,10 @@ LIMIT: Final = _table(
     enabled=Flag(label="Switched on"),
 )  # fmt: skip
 #: those that say how much: what a limit in its short form has
-RATE: Final = tuple(row for row in LIMIT if isinstance(row, Whole))
+RATE: Final = tuple(row for row in LIMIT if isinstance(row, WholeMember))
 
 
-def exceeding(given: Mapping[str, Any]) -> list[Whole]:
+def exceeding(given: Mapping[str, Any]) -> list[WholeMember]:
     """The members of a limit that are more than what they are held within."""
     return [row for row in RATE if row.within and (given.get(row.name) or 0) > (given.get(row.within) or row.most)]
 

@@ -21,7 +21,7 @@ from uuid import UUID
 import orjson
 
 from audit.events import fields as kinds
-from audit.events.fields import EPOCH, MOST, NAME_BYTES, Document, Field, Holder, Text
+from audit.events.fields import EPOCH, MOST, NAME_BYTES, DocumentField, Field, Holder, TextField
 from audit.redaction.sanitizer import EMPTY as NO_PAYLOAD
 from audit.redaction.sanitizer import MISSING, Payload, Sanitizer, current
 from audit.redaction.truncation import cut_bytes
@@ -76,12 +76,12 @@ class Event(Holder):
     target_kind = kinds.one_of(TARGET_KINDS, "")
     outcome = kinds.one_of(OUTCOMES, "invalid")
     reason = kinds.text(128)
-    decision = Document(kinds.decision, "{}", "json", "Each stage's result, the rule, the policy version.")
+    decision = DocumentField(kinds.decision, "{}", "json", "Each stage's result, the rule, the policy version.")
     status_code = kinds.whole(0, 32_767)
     latency_ms = Field[float](kinds.milliseconds, 0.0, "number")
     upstream_ms = Field[float | None](kinds.maybe_milliseconds, None, "number")
-    request_json = Document(kinds.document, None, "json", _KEPT)
-    response_json = Document(kinds.document, None, "json", _KEPT)
+    request_json = DocumentField(kinds.document, None, "json", _KEPT)
+    response_json = DocumentField(kinds.document, None, "json", _KEPT)
     request_bytes = kinds.whole(0, MOST)
     response_bytes = kinds.whole(0, MOST)
     request_digest = kinds.text(128)
@@ -92,7 +92,7 @@ class Event(Holder):
     first_ts = kinds.moment()
     last_ts = kinds.moment()
     trace_id = kinds.text(64)
-    details = Document(kinds.document, "{}", "json")
+    details = DocumentField(kinds.document, "{}", "json")
     #: None in what is older than this column; see audit.events.tool_errors
     tool_error = Field[bool | None](
         kinds.verdict, None, "flag", "Whether the tool or the upstream itself said that it failed."
@@ -234,9 +234,9 @@ FIELDS: tuple[Field[Any], ...] = tuple(field for field in vars(Event).values() i
 #: of the table, in the order of `as_row`
 COLUMNS = (*(field.name for field in FIELDS), "search")
 EMPTY: dict[str, Any] = {field.name: field.empty for field in FIELDS}
-JSON = frozenset(field.name for field in FIELDS if isinstance(field, Document))
+JSON = frozenset(field.name for field in FIELDS if isinstance(field, DocumentField))
 TIMES = frozenset(field.name for field in FIELDS if field.shape == "time")
-_TEXTS = frozenset(field.name for field in FIELDS if isinstance(field, Text))
+_TEXTS = frozenset(field.name for field in FIELDS if isinstance(field, TextField))
 # What is cleaned by itself; `complete` has something more to do for the others.
 _CLEAN = {field.name: field.clean for field in FIELDS if field.name not in ("id", "ts", "api_key_id", *_PAYLOADS)}
 _VALUES = itemgetter(*EMPTY)

@@ -16,10 +16,10 @@ __all__ = (
     "EPOCH",
     "MOST",
     "NAME_BYTES",
-    "Document",
+    "DocumentField",
     "Field",
     "Holder",
-    "Text",
+    "TextField",
     "address",
     "decision",
     "document",
@@ -80,11 +80,11 @@ class Field(Generic[T]):
         holder.complete(**{self.name: value})
 
 
-class Text(Field[T]):
+class TextField(Field[T]):
     """A text of others: what the sanitizer has seen before, and found nothing in, passes at once."""
 
 
-class Document(Field[Any]):
+class DocumentField(Field[Any]):
     """JSON, held as its text."""
 
     def __get__(self, holder: Holder | None, owner: type) -> Any:
@@ -106,22 +106,22 @@ def identity(value: Any, _: Sanitizer) -> uuid.UUID | None:
     return None
 
 
-def text(limit: int, help: str = "") -> Text[str]:
+def text(limit: int, help: str = "") -> TextField[str]:
     """Text of at most so many bytes."""
 
     def clean(value: Any, sanitizer: Sanitizer) -> str:
         return value if value == "" and type(value) is str else sanitizer.text(value, limit)
 
-    return Text(clean, "", "text", help)
+    return TextField(clean, "", "text", help)
 
 
-def name(help: str = "") -> Text[str | None]:
+def name(help: str = "") -> TextField[str | None]:
     """A name as it was sent, or that there was none."""
 
     def clean(value: Any, sanitizer: Sanitizer) -> str | None:
         return None if value is None else sanitizer.text(value, NAME_BYTES)
 
-    return Text(clean, None, "text", help)
+    return TextField(clean, None, "text", help)
 
 
 def one_of(words: tuple[str, ...], otherwise: str, help: str = "") -> Field[str]:

@@ -26,7 +26,7 @@ class JournalFull(JournalUnavailable):
     """There is no room for another call and its outcome."""
 
 
-class Writer(Protocol):
+class SyncedWriter(Protocol):
     """What a ticket asks of its journal."""
 
     synced: int
@@ -49,7 +49,7 @@ class Ticket:
 
     __slots__ = ("_journal", "number", "patient")
 
-    def __init__(self, journal: Writer, number: int) -> None:
+    def __init__(self, journal: SyncedWriter, number: int) -> None:
         self._journal = journal
         self.number = number
         self.patient = True  # waits as long as the device hangs; otherwise `give_up` ends the waiting

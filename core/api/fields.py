@@ -10,7 +10,19 @@ from typing import Any
 from django.utils.dateparse import parse_datetime
 from rest_framework import serializers
 
-__all__ = ["Bool", "Char", "Choice", "Moment", "Network", "Number", "Pattern", "Strict", "Whole", "read", "read_moment"]
+__all__ = [
+    "Bool",
+    "Char",
+    "Choice",
+    "Moment",
+    "Network",
+    "Number",
+    "Pattern",
+    "Strict",
+    "WholeNumber",
+    "read",
+    "read_moment",
+]
 
 
 class Strict(serializers.Serializer[Any]):
@@ -73,7 +85,7 @@ class Pattern(serializers.RegexField):
         return super().to_internal_value(data)
 
 
-class Whole(serializers.IntegerField):
+class WholeNumber(serializers.IntegerField):
     """A whole number."""
 
     def to_internal_value(self, data: Any) -> int:

@@ -14,7 +14,7 @@ from rest_framework.renderers import BaseRenderer
 
 from core.api.problems import Problem
 
-__all__ = ["MAX_BODY", "Negotiation", "Parser", "Renderer", "Text", "dumps", "read_body"]
+__all__ = ["MAX_BODY", "Negotiation", "Parser", "Renderer", "YamlText", "dumps", "read_body"]
 
 MAX_BODY = 4 * 1024 * 1024
 MAX_DEPTH = 64
@@ -77,7 +77,7 @@ class Parser(BaseParser):
         return value
 
 
-class Text(BaseParser):
+class YamlText(BaseParser):
     """Reads a document sent as it is, into the member `document`."""
 
     media_type = "application/yaml"

@@ -12,7 +12,7 @@ from rest_framework.response import Response
 
 from audit.export.formats import moment
 from core.api.fields import read
-from core.api.json import Parser, Text
+from core.api.json import Parser, YamlText
 from core.api.problems import invalid, refused, wrong
 from core.api.views import FIELDS, ApiView, Operation, Parameter, actor_of
 from policies.api.idempotency import once
@@ -54,7 +54,7 @@ def _unread(problems: list[str]) -> NoReturn:
 class PolicyView(ApiView):
     """Takes a policy as JSON or as it is."""
 
-    parser_classes = [Parser, Text]
+    parser_classes = [Parser, YamlText]
 
 
 def policy_form() -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from policies import vocabulary
 from policies.keys.credentials import PREFIX
-from policies.members import REQUIRED, Member, Text, Whole, Word, Words
+from policies.members import REQUIRED, Member, TextMember, WholeMember, Word, Words
 from policies.specs import LIMIT, RATE, RULE
 
 _TEXT = {"type": "string"}
@@ -66,9 +66,9 @@ def _plain(table: Iterable[Member]) -> dict[str, Any]:
 
 def _form(row: Member) -> dict[str, Any]:
     match row:
-        case Text():
+        case TextMember():
             return _text(row.most)
-        case Whole():
+        case WholeMember():
             return {"type": "integer", "minimum": 1, **({} if row.within else {"maximum": row.most})}
         case Word():
             return _words(row.words)

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import yaml
 
-from policies.members import Member, Text, Whole, Word, Words
+from policies.members import Member, TextMember, WholeMember, Word, Words
 
 MAX_BYTES: Final = 16 * 1024 * 1024
 MAX_DEPTH: Final = 16
@@ -215,9 +215,9 @@ class Reader:
             node, what = members.get(row.called), row.called
             if node is None:
                 continue
-            if isinstance(row, Text):
+            if isinstance(row, TextMember):
                 found[row.name] = self.text(node, what, most=row.most)
-            elif isinstance(row, Whole):
+            elif isinstance(row, WholeMember):
                 found[row.name] = self.number(node, what, 1, found.get(row.within, row.most), 1)
             elif isinstance(row, Word):
                 found[row.name] = self.word(node, what, row.words, row.words[0])

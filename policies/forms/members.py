@@ -22,11 +22,11 @@ class SpecForm(forms.Form):
 
     def texts(self) -> Iterator[BoundField]:
         """What is typed, and is no number."""
-        return self._shown(members.Text)
+        return self._shown(members.TextMember)
 
     def numbers(self) -> Iterator[BoundField]:
         """What is a number."""
-        return self._shown(members.Whole)
+        return self._shown(members.WholeMember)
 
     def flags(self) -> Iterator[BoundField]:
         """What is on or off."""
@@ -57,9 +57,9 @@ def takes(table: tuple[Member, ...]) -> Callable[[F], F]:
 def _field(row: Member) -> forms.Field:
     more: dict[str, Any] = {"required": row.default is REQUIRED, "label": row.label, "help_text": row.hint}
     match row:
-        case members.Text():
+        case members.TextMember():
             return forms.CharField(max_length=row.most, **more)
-        case members.Whole():
+        case members.WholeMember():
             return forms.IntegerField(min_value=1, max_value=row.most, initial=row.start, **more)
         case members.Word() | members.Words():
             choices = [(word, word) for word in row.words]

@@ -6,7 +6,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from core.api.fields import Bool, Char, Choice, Network, Number, Pattern, Strict, Whole
+from core.api.fields import Bool, Char, Choice, Network, Number, Pattern, Strict, WholeNumber
 from proxy.models import SLUG_PATTERN, CatalogueItem, Upstream, UpstreamStatus
 
 Output = serializers.Serializer[Any]
@@ -43,8 +43,8 @@ class UpstreamChangeSerializer(Strict):
         required=False,
         help_text="The same for single tools, by name or pattern; the exact name counts, else the longest pattern.",
     )
-    max_concurrent = Whole(required=False, min_value=1, max_value=100_000)
-    max_answer_bytes = Whole(required=False, allow_null=True, min_value=1024, max_value=2**40)
+    max_concurrent = WholeNumber(required=False, min_value=1, max_value=100_000)
+    max_answer_bytes = WholeNumber(required=False, allow_null=True, min_value=1024, max_value=2**40)
     refusals = Choice(
         required=False, allow_blank=True, choices=Upstream.Refusals.values, help_text="Empty: as the installation says."
     )

@@ -22,7 +22,7 @@ from sentinel.site import attention
 Output = serializers.Serializer[Any]
 
 
-class Writer(Output):
+class WriterSerializer(Output):
     """One writer of the journal, and how far it is stored."""
 
     writer = serializers.CharField()
@@ -53,7 +53,7 @@ class HealthReport(Output):
     fsync = serializers.BooleanField()
     retention_days = serializers.IntegerField()
     instance = serializers.CharField()
-    positions = Writer(many=True)
+    positions = WriterSerializer(many=True)
 
 
 class Health(ApiView):

@@ -16,7 +16,7 @@ from policies.documents.reader import parse
 from policies.documents.sentences import limit_sentence, rule_sentence
 from policies.documents.writer import render
 from policies.forms.rules import LimitForm, RuleForm, limit_initial, rule_initial
-from policies.members import Flag, Text, Whole, Word, Words
+from policies.members import Flag, TextMember, WholeMember, Word, Words
 from policies.services.policy import create_limit, create_rule, current_spec, update_limit, update_rule
 from policies.specs import LIMIT, RULE, LimitSpec, PolicySpec, RuleSpec, plain
 
@@ -31,9 +31,9 @@ each_row = pytest.mark.parametrize(
 def other(spec, row):
     """The same with another value of this member."""
     match row:
-        case Text():
+        case TextMember():
             value = "another"
-        case Whole():
+        case WholeMember():
             value = 7
         case Flag():
             value = not getattr(spec, row.name)

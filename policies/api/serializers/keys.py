@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rest_framework import serializers
 
-from core.api.fields import Bool, Char, Choice, Moment, Strict, Whole
+from core.api.fields import Bool, Char, Choice, Moment, Strict, WholeNumber
 from policies import vocabulary
 from policies.api.serializers.parts import ROLE, Output, answers, networks, slugs
 
@@ -42,7 +42,7 @@ class KeyCreationSerializer(KeyChangeSerializer):
 class RotationSerializer(Strict):
     """How a key is rotated."""
 
-    overlap_seconds = Whole(
+    overlap_seconds = WholeNumber(
         required=False, default=0, min_value=0, max_value=604800, help_text="How long the old secret stays good."
     )
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from rest_framework import serializers
 
 from audit.export.formats import moment
-from core.api.fields import Bool, Char, Choice, Network, Pattern, Strict, Whole
+from core.api.fields import Bool, Char, Choice, Network, Pattern, Strict, WholeNumber
 from policies import members, vocabulary
 from policies.members import REQUIRED, Member
 from policies.specs import listed
@@ -46,10 +46,10 @@ def _field(row: Member) -> serializers.Field[Any, Any, Any, Any]:
     if row.about:
         more["help_text"] = row.about
     match row:
-        case members.Text():
+        case members.TextMember():
             return Char(allow_blank=True, max_length=row.most, **more)
-        case members.Whole():
-            return Whole(min_value=1, max_value=row.most, allow_null=row.default is None, **more)
+        case members.WholeMember():
+            return WholeNumber(min_value=1, max_value=row.most, allow_null=row.default is None, **more)
         case members.Word():
             return Choice(choices=row.words, **more)
         case members.Words():
