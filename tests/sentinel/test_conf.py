@@ -46,7 +46,7 @@ def test_secrets_that_are_not_given_are_made_once_for_their_owner_alone(tmp_path
 
 
 def test_two_processes_at_once_get_the_same_secret(tmp_path: Path) -> None:
-    code = f"from pathlib import Path; from sentinel import localsecrets; print(localsecrets.kept(Path({str(tmp_path)!r}), 's'))"
+    code = f"from pathlib import Path; from core.conf import secrets; print(secrets.kept(Path({str(tmp_path)!r}), 's'))"
     running = [
         subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=settings.PROJECT)
         for _ in range(6)
