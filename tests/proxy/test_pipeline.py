@@ -231,6 +231,8 @@ async def test_an_id_that_waits_is_not_used_twice(scene: Scene) -> None:
     first = await scene.ask(call(), headers=[(b"mcp-session-id", scene.session)])
     assert again[0].call is not None and again[0].call.reason == "id_in_use" and again[0].status == 400
     assert first.call is not None and first.status == 200
+    scene.upstream.say(plain())
+    assert (await scene.ask(call(), headers=[(b"mcp-session-id", scene.session)])).status == 200, "it waits no more"
 
 
 @pytest.mark.parametrize(("speaks", "modern", "status"), [("legacy", True, 400), ("modern", False, 400)])

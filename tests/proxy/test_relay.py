@@ -427,10 +427,23 @@ async def test_a_client_that_is_gone_before_the_head(scene: Scene) -> None:
     )
 
 
+class Talkative(Stream):
+    """A stream that has something to say however it ends, as the older transport's has."""
+
+    async def last_words(self, reason: str) -> bytes:
+        return event(body({"content": ["last words"]}))
+
+
+async def test_a_stream_that_is_ended_says_what_it_still_has_to_say(scene: Scene) -> None:
+    scene.upstream.say(Talkative(event(PROGRESS), never))
+    seen = await scene.ask(call(), meanwhile=lambda found: found.exchange.end("denied_during_stream"), after="body")
+    assert b"last words" in seen.body and seen.said == ("cancelled", "denied_during_stream", 403)
+
+
 async def test_a_stream_whose_call_ends_before_its_head_is_answered_whole(scene: Scene) -> None:
     async def ended(_: Any) -> Stream:
         next(iter(scene.gateway.calls)).exchange.ended_by = "denied_during_stream"  # between the answer's head and ours
-        return Stream(event(body()))
+        return Talkative(event(body()))
 
     scene.upstream.say(ended)
     seen = await scene.ask(call())
