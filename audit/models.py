@@ -54,7 +54,6 @@ class Outcome(models.TextChoices):
 
 
 def new_id() -> UUID:
-    """Make the id of an event that starts now."""
     return uuid7()
 
 

@@ -99,9 +99,7 @@ class NetworkField(_Field):
             raise ValidationError(f"{value!s:.60} is not an IP network: {error}") from error
 
     def get_prep_value(self, value: Any) -> str | None:
-        """Give PostgreSQL the canonical text."""
         return self.to_python(value)
 
     def formfield(self, **kwargs: Any) -> Any:
-        """Be a line of text in a form."""
         return super().formfield(**{"form_class": forms.CharField, **kwargs})

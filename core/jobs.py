@@ -74,7 +74,6 @@ class Job(models.Model):
 
     @property
     def under_way(self) -> bool:
-        """Whether it waits or is worked on."""
         return self.state in ("waiting", "running")
 
 
@@ -135,12 +134,10 @@ class JobCommand(BaseCommand):
     work: Callable[[UUID], object]
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Declare what it is told."""
         parser.add_argument("job", type=UUID)
         parser.add_argument("--parent", type=int, default=0, help="end with this process")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Work."""
         processes.title(type(self).__module__.rpartition(".")[2])
         # Told to stop, it still says how far it came, and takes an unfinished file away.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

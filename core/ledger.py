@@ -29,7 +29,6 @@ class Ledger:
         self._taken: dict[str, int] = {}
 
     def of(self, owner: str) -> int:
-        """Give what an owner has."""
         return self._taken.get(owner, 0)
 
     def room(self, owner: str, more: int = 1) -> bool:
@@ -49,7 +48,6 @@ class Ledger:
         self.total += more
 
     def give(self, owner: str, less: int = 1) -> None:
-        """Give so much back."""
         left = self._taken.get(owner, 0) - less
         if left > 0:
             self._taken[owner] = left

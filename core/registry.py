@@ -37,7 +37,6 @@ class Question(Generic[P, R]):
         self._answer = answer
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Ask."""
         if self._answer is None:
             raise Unanswered(f"no application answers {self.what}")
         return self._answer(*args, **kwargs)

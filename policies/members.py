@@ -63,5 +63,4 @@ class Words(Member):
     words: tuple[str, ...]
 
     def take(self, value: Any) -> tuple[str, ...]:
-        """Those that are chosen."""
         return tuple(word for word in self.words if word in value)

@@ -118,7 +118,6 @@ class ApiKey(models.Model):
 
     @property
     def state(self) -> str:
-        """In a word."""
         return "live" if self.is_live else "revoked" if self.revoked_at else "expired"
 
     @property

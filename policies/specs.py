@@ -186,7 +186,6 @@ def numbered(spec: PolicySpec) -> PolicySpec:
 
 
 def _table(spec: type[RuleSpec] | type[LimitSpec], **rows: Member) -> tuple[Member, ...]:
-    """Rows with what the spec says of them itself."""
     defaults = {one.name: REQUIRED if one.default is MISSING else one.default for one in fields(spec)}
     return tuple(
         replace(row, name=name, called=row.called or name, default=defaults[name]) for name, row in rows.items()

@@ -36,7 +36,6 @@ class UpstreamAdmin(Pages):
     """MCP servers behind the gateway."""
 
     def get_urls(self) -> list[URLPattern]:
-        """Add the check of a connection."""
         wrap = self.admin_site.admin_view
         return [
             path("<int:pk>/check/", wrap(self.check_view), name="proxy_upstream_check"),
@@ -45,7 +44,6 @@ class UpstreamAdmin(Pages):
         ]
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """List upstreams with what was last seen of them."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         tools = Count("catalogue", filter=Q(catalogue__present=True, catalogue__kind="tool"))
@@ -247,7 +245,6 @@ def _judges(request: HttpRequest) -> bool:
 
 
 def vars_of(changes: Any) -> list[tuple[str, list[str]]]:
-    """Return the kinds of changes with their names."""
     return [(word, getattr(changes, word)) for word in ("new", "changed", "quarantined", "gone", "back")]
 
 
@@ -297,11 +294,9 @@ class CatalogueItemAdmin(Pages):
         return False
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """What was approved stays on record."""
         return False
 
     def get_urls(self) -> list[URLPattern]:
-        """Add approval."""
         wrap = self.admin_site.admin_view
         return [path("approve/", wrap(self.approve_view), name="proxy_catalogueitem_approve"), *super().get_urls()]
 

@@ -193,7 +193,6 @@ class Call(RequestHead):
         self.held: Hold | None = None
 
     def reach(self, state: State) -> None:
-        """Go on to the next state."""
         if state != self.state + 1 or self.record:
             raise RuntimeError(f"a call that is {self.state.name} ({self.record.name}) cannot become {state.name}")
         self.state = state
@@ -211,7 +210,6 @@ class Call(RequestHead):
 
     @property
     def intended(self) -> bool:
-        """Whether an intent is with the journal."""
         return self.state >= State.INTENDED
 
     @property

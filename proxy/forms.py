@@ -140,12 +140,10 @@ class UpstreamForm(forms.Form):
                 self.initial["catalogue_policy"] = "quarantine"
 
     def given(self) -> dict[str, Any]:
-        """Return the members that this person decides."""
         return {name: value for name, value in self.cleaned_data.items() if name in self.owned}
 
     @property
     def advanced(self) -> list[Any]:
-        """The fields that few need."""
         return [self[name] for name in ADVANCED]
 
     @property
@@ -154,15 +152,12 @@ class UpstreamForm(forms.Form):
         return any(name in self.errors for name in ADVANCED)
 
     def clean_headers(self) -> dict[str, str]:
-        """Read header lines."""
         return _pairs(self.cleaned_data["headers"], ":", "Authorization: env:MCP_UPSTREAM_CRM")
 
     def clean_environment(self) -> dict[str, str]:
-        """Read variable lines."""
         return _pairs(self.cleaned_data["environment"], "=", "TOKEN=env:MCP_UPSTREAM_CRM")
 
     def clean_dispatchers(self) -> dict[str, str]:
-        """Read lines of a tool and its argument."""
         return _pairs(self.cleaned_data["dispatchers"], "=", "call_tool = name")
 
     def clean_tool_timeouts(self) -> dict[str, float]:
@@ -176,7 +171,6 @@ class UpstreamForm(forms.Form):
         return found
 
     def clean_networks(self) -> list[str]:
-        """Read networks."""
         return [word for word in self.cleaned_data["networks"].replace(",", " ").split() if word]
 
     def clean(self) -> dict[str, Any]:
@@ -197,5 +191,4 @@ class JudgementForm(forms.Form):
     audit_level = UpstreamForm.base_fields["audit_level"]
 
     def clean_dispatchers(self) -> dict[str, str]:
-        """Read lines of a tool and its argument."""
         return _pairs(self.cleaned_data["dispatchers"], "=", "call_tool = name")

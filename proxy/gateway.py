@@ -163,7 +163,6 @@ class Gateway:
             self.changed.set()
 
     def stream_closed(self, call: Call) -> None:
-        """Forget a stream."""
         calls = self.streams.get(call.key_id)
         if calls and call in calls:
             calls.discard(call)

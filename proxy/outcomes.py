@@ -69,7 +69,6 @@ def known(call: Call, what: Readable) -> None:
 
 
 def refused(call: Call, error: Refused) -> None:
-    """A stage refused the request."""
     if call.known.method == "" and error.known.method:
         known(call, error.known)
     if error.rpc_id is None and call.rpc_id:

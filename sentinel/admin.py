@@ -33,7 +33,6 @@ class UserAdmin(Pages):
     """People and their duties; nobody grants more than they hold."""
 
     def get_urls(self) -> list[URLPattern]:
-        """Add the acts on one person."""
         wrap = self.admin_site.admin_view
         return [
             path("<int:pk>/password/", wrap(self.password_view), name="sentinel_user_password"),
@@ -52,7 +51,6 @@ class UserAdmin(Pages):
         return user.is_superuser or not user.get_all_permissions() <= request.user.get_all_permissions()
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """List people."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         words, fits = asked(request, request.GET, {"q": None})
@@ -74,7 +72,6 @@ class UserAdmin(Pages):
 
     @sensitive
     def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
-        """Add a person."""
         if not self.has_add_permission(request):
             raise PermissionDenied
         grantable = duties.grantable(request.user)
@@ -97,7 +94,6 @@ class UserAdmin(Pages):
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
-        """Show a person and change their duties."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         user = self.one(object_id)

@@ -43,7 +43,6 @@ class Application:
         self._started = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Route one connection."""
         kind = scope["type"]
         if kind == "http":
             take_query_credentials(scope)

@@ -133,7 +133,6 @@ def columns_of(connection: psycopg.Connection[Any], table: str) -> list[str]:
 
 
 def identifiers(names: list[str]) -> sql.Composed:
-    """Quote a list of names."""
     return sql.SQL(", ").join(map(sql.Identifier, names))
 
 

@@ -45,7 +45,6 @@ class NewPersonForm(PersonForm):
     )
 
     def clean_password(self) -> str:
-        """Hold the password against the rules."""
         password: str = self.cleaned_data["password"]
         password_validation.validate_password(password, self.instance)
         return password

@@ -78,7 +78,6 @@ class AuditEventAdmin(Pages):
         raise Http404
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Show one page of events."""
         if request.method == "POST":
             raise PermissionDenied  # there is no act on events
         if request.method not in ("GET", "HEAD"):

@@ -36,7 +36,6 @@ CHECK_SECONDS = 3.0  # a log-out, a new password, a duty taken away end the view
 
 
 def page(request: HttpRequest) -> HttpResponse:
-    """Show the page that follows the log."""
     if not request.user.has_perm("audit.view_auditevent"):
         raise PermissionDenied
     known = registry.suggestions()

@@ -31,7 +31,6 @@ class RedactionRuleResource(Resource):
     }
 
     def all(self, query: Mapping[str, Any]) -> Any:
-        """Return those that a list shows."""
         return RedactionRule.objects.all()
 
     def find(self, pk: int, *, lock: bool = False) -> RedactionRule:
@@ -47,13 +46,10 @@ class RedactionRuleResource(Resource):
         return {"id": thing.pk, **redaction_rules.shown(thing), "created_at": moment(thing.created_at)}
 
     def add(self, asked: dict[str, Any], actor: Actor) -> int:
-        """Add one."""
         return int(redaction_rules.create_rule(actor=actor, **asked).pk)
 
     def update(self, thing: RedactionRule, asked: dict[str, Any], actor: Actor) -> None:
-        """Change one."""
         redaction_rules.change_rule(thing.pk, actor=actor, **asked)
 
     def remove(self, thing: RedactionRule, actor: Actor) -> None:
-        """Remove one."""
         redaction_rules.delete_rule(thing.pk, actor=actor)

@@ -94,7 +94,6 @@ class Events(ApiView):
     }
 
     def get(self, request: Request) -> Response:
-        """Return one page."""
         payloads = self.query.get("include") == "payloads"
         if payloads:
             self.demand("audit.view_payload")
@@ -135,7 +134,6 @@ class OneEvent(ApiView):
     }
 
     def get(self, request: Request, event: UUID) -> Response:
-        """Return it."""
         payloads = self.query.get("include") == "payloads"
         if payloads:
             self.demand("audit.view_payload")
@@ -169,7 +167,6 @@ class EventExport(ApiView):
     }
 
     def get(self, request: Request) -> HttpResponseBase:
-        """Stream them."""
         filters = read_filters(self.query)
         user: Any = request.user
         stands = (

@@ -253,7 +253,6 @@ class Drainer:
         return True
 
     def _drain(self, connection: psycopg.Connection[Any], boot: Boot) -> bool:
-        """Store the next batch of one boot."""
         items = boot.reader.read(boot.frame, boot.seq, boot.mark, boot.live, BATCH_BYTES)
         at_end = boot.reader.at_end and not boot.live
         self._behind |= boot.reader.more or not boot.live
@@ -391,7 +390,6 @@ def read_status(root: Path) -> dict[str, Any]:
 
 
 def drainer_runs(root: Path) -> bool:
-    """Say whether a drainer holds its lock."""
     try:
         fd = os.open(root / "drainer.lock", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

@@ -34,7 +34,6 @@ class Estimate(NamedTuple):
 
 
 def bucket(microseconds: int) -> int:
-    """Name the bucket of a duration."""
     return math.floor(math.log(microseconds) / _WIDTH) if microseconds > 0 else -1
 
 

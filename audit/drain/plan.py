@@ -125,7 +125,6 @@ def plan(parsed: Iterable[Parsed], frame: int, seq: int, known: dict[str, Open])
 
 
 def step(made: DrainPlan, item: Frame, value: Record, known: dict[str, Open]) -> None:
-    """Apply one frame."""
     kind = item.kind
     if kind == Kind.EVENT:
         made.rows.append(PlannedRow(value, item.number, item.seq))
@@ -179,14 +178,12 @@ def merge(intent: Record, outcome: Record) -> Record:
 
 
 def close(made: DrainPlan, before: Open | None, record: Record, frame: int) -> None:
-    """Turn an open call into a row."""
     made.rows.append(PlannedRow(record, frame, int(record.get("seq") or 0)))
     if before is not None and before.stored:
         made.closed.append(str(record["id"]))
 
 
 def hole(made: DrainPlan, item: Hole) -> None:
-    """Tell of frames that cannot be read."""
     if item.torn:
         made.torn = f"{item.place}: {len(item.data)} bytes cut off"
         return

@@ -151,7 +151,6 @@ def store_rows(
 
 
 def copy_rows(connection: psycopg.Connection[Any], part: list[tuple[PlannedRow, tuple[Any, ...]]]) -> None:
-    """COPY events into the log."""
     with connection.cursor() as cursor, cursor.copy(COPY) as copy:
         for _, values in part:
             copy.write_row(values)

@@ -55,7 +55,6 @@ class VerificationReport:
 
     @property
     def ok(self) -> bool:
-        """Whether everything is there or explained."""
         return all(finding.explained for finding in self.findings)
 
     def as_dict(self) -> dict[str, Any]:
@@ -64,7 +63,6 @@ class VerificationReport:
 
 
 def merged(ranges: Iterable[Range]) -> list[Range]:
-    """Join ranges that touch or overlap."""
     result: list[Range] = []
     for first, last in sorted(ranges):
         if result and first <= result[-1][1] + 1:
@@ -90,7 +88,6 @@ def holes(have: Iterable[Range], last: int) -> list[Range]:
 
 
 def without(span: Range, covers: Iterable[Range]) -> list[Range]:
-    """Take ranges out of one."""
     left = [span]
     for first, last in covers:
         cut: list[Range] = []
@@ -107,7 +104,6 @@ def without(span: Range, covers: Iterable[Range]) -> list[Range]:
 
 
 def overlap(span: Range, other: Range) -> Range | None:
-    """Give what two ranges share."""
     first, last = max(span[0], other[0]), min(span[1], other[1])
     return (first, last) if first <= last else None
 

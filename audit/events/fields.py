@@ -170,7 +170,6 @@ def whole(least: int, most: int, help: str = "") -> Field[int]:
 
 
 def milliseconds(value: Any, _: Sanitizer) -> float:
-    """Take a duration."""
     try:
         value = float(value)
     except (TypeError, ValueError, OverflowError):

@@ -52,7 +52,6 @@ class Stage:
 
 
 def sentence(event: Any) -> list[Part]:
-    """Tell what happened in one sentence."""
     decision = event.decision if isinstance(event.decision, Mapping) else {}
     said: list[Part] = []
 

@@ -128,7 +128,6 @@ def ocsf(found: Iterable[Row]) -> Iterator[bytes]:
 
 
 def ocsf_event(row: Row) -> Row:
-    """Map one event to OCSF."""
     outcome, key = row["outcome"], row["api_key_id"]
     activity = ACTIVITY.get(row["method"], 99)
     failed = outcome == "allowed" and row["tool_error"]
@@ -188,7 +187,6 @@ def export(queryset: QuerySet[Any], fmt: str = "ndjson") -> Iterator[bytes]:
 
 
 def gathered(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Join small pieces."""
     waiting: list[bytes] = []
     size = 0
     for piece in pieces:

@@ -155,7 +155,6 @@ class Flood:
         return there
 
     def ended(self, now: float, everything: bool = False) -> list[Group]:
-        """Take out the groups whose window has ended."""
         over = [
             group
             for group in self.groups.values()
@@ -183,7 +182,6 @@ def kind_of(refusal: Any) -> Kind:
 
 
 def source_of(address: Any) -> str:
-    """Name the source of an address."""
     text = str(address or "")
     parsed = parse_address(text) if ":" in text else None
     return parsed.packed[:8].hex() if isinstance(parsed, IPv6Address) else str(parsed or text)

@@ -87,7 +87,6 @@ class Mark:
     ts: int
 
     def encode(self) -> bytes:
-        """Write it down."""
         data = MARK.pack(MARK_MAGIC, self.boot, self.index, self.offset, self.frame, self.seq, self.ts)
         return data + MARK_CRC.pack(zlib.crc32(data))
 

@@ -48,7 +48,6 @@ class Space:
         return self._spares.pop(0) if self._spares else self._make(needed)
 
     def close(self) -> None:
-        """Give the space back to the disk."""
         for spare in self._spares:
             os.close(spare.fd)
             with suppress(OSError):

@@ -114,7 +114,6 @@ def live_boot(directory: Path) -> int | None:
 
 
 def head_of(path: Path) -> dict[str, object] | None:
-    """Read the head of a segment."""
     try:
         with open(path, "rb") as file:
             data = file.read(4096)

@@ -35,9 +35,9 @@ class SyncedWriter(Protocol):
         """Say why a frame is not safe, when that is known."""
         ...
 
-    def enlist(self, loop: asyncio.AbstractEventLoop, number: int, future: asyncio.Future[None], patient: bool) -> None:
-        """Have a future settled."""
-        ...
+    def enlist(
+        self, loop: asyncio.AbstractEventLoop, number: int, future: asyncio.Future[None], patient: bool
+    ) -> None: ...
 
     def block(self, settled: Callable[[], bool], timeout: float | None) -> bool:
         """Keep a thread until something is settled."""

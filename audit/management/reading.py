@@ -95,7 +95,6 @@ def chosen(options: dict[str, Any]) -> AuditEventQuerySet:
 
 
 def described(options: dict[str, Any]) -> dict[str, Any]:
-    """Say which options were given."""
     names = ("since", "until", "key", *COLUMNS, "status", "search", "limit")
     found = {name: options[name] for name in names if options.get(name)}
     return found if options["tool_error"] is None else found | {"tool_error": options["tool_error"]}

@@ -16,7 +16,6 @@ __all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: CommandParser) -> None:
-    """Define what can be done."""
     what = parser.add_subparsers(dest="what", required=True, metavar="list|add|remove")
     listing = what.add_parser("list", help="List the rules.")
     listing.add_argument("--json", action="store_true", help="Print JSON.")

@@ -67,7 +67,6 @@ def escape_line(text: str) -> str:
 
 
 def unescape(text: str) -> str:
-    """Give back the text that was escaped."""
     return _ESCAPED.sub(lambda match: chr(int(match[1], 16)), text)
 
 

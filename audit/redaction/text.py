@@ -54,7 +54,6 @@ class Texts:
             self.effort = effort
 
     def within(self, value: Any) -> Any:
-        """Redact a JSON value that stood in a text."""
         raise NotImplementedError
 
     def replace(self, kind: str, value: str | bytes) -> str:
@@ -92,7 +91,6 @@ class Texts:
         return escapes.escape(shown) if plain is not text else self.escaped(shown)
 
     def escaped(self, text: str) -> str:
-        """Escape what cannot be seen."""
         if self._escape is not None:
             return self._escape(text)
         if text.isascii() and text.isprintable() and "\\" not in text:

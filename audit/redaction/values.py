@@ -161,7 +161,6 @@ class Walk(Texts):
         return self.rules.judge(item) is not NOTHING
 
     def named(self, value: Any, name: Name, depth: int, key: str, parent: str) -> Any:
-        """Redact a value that stands under a name."""
         if value is None or value == "" or value == {} or value == []:
             return value
         if isinstance(value, str):

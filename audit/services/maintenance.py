@@ -48,7 +48,6 @@ def verified() -> VerificationReport:
 
 
 def listed_partitions() -> list[Partition]:
-    """List the partitions."""
     with database() as connection:
         return partitions.listed(connection)
 

@@ -27,7 +27,6 @@ class RuleRefused(ValidationError):
 
 
 def shown(rule: RedactionRule) -> dict[str, Any]:
-    """Say of a rule what its events do."""
     return {name: getattr(rule, name) for name in FIELDS}
 
 

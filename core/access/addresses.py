@@ -33,7 +33,6 @@ def parse_address(text: str) -> Address | None:
 
 
 def within(address: Address, networks: Iterable[Network]) -> bool:
-    """Whether an address lies in one of these networks."""
     return any(address in network for network in networks if network.version == address.version)
 
 

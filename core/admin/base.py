@@ -72,13 +72,11 @@ class EditPages(Pages):
             self.log_change(request, row, [{"changed": {"fields": changed}}])
 
     def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
-        """Add one."""
         return self.edit(request, None)
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
-        """Show and change one."""
         return self.edit(request, self.one(object_id))
 
     def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:

@@ -23,7 +23,6 @@ class _ZoneSelect(forms.Select):
     """A list of six hundred options: drawn by Django's templates, one by one, it would take most of its page's time."""
 
     def render(self, name: str, value: Any, attrs: Any = None, renderer: Any = None) -> SafeString:
-        """Draw it."""
         chosen = str(value or "")
         options = format_html_join(
             "", '<option value="{}"{}>{}</option>',

@@ -158,7 +158,6 @@ class Network(Char):
         super().__init__(max_length=50, **kwargs)
 
     def to_internal_value(self, data: Any) -> str:
-        """Give it in its canonical form."""
         text = super().to_internal_value(data)
         try:
             return str(ip_network(text))

@@ -33,7 +33,6 @@ class Renderer(BaseRenderer):
     charset = None
 
     def render(self, data: Any, accepted_media_type: str | None = None, renderer_context: Any = None) -> bytes:
-        """Write one answer."""
         return b"" if data is None else dumps(data)
 
 
@@ -51,7 +50,6 @@ class Negotiation(BaseContentNegotiation):
 
 
 def read_body(stream: IO[bytes]) -> bytes:
-    """Read a body within bounds."""
     body = stream.read(MAX_BODY + 1)
     if len(body) > MAX_BODY:
         raise Problem("too_large", f"A body has at most {MAX_BODY} bytes.")
@@ -64,7 +62,6 @@ class Parser(BaseParser):
     media_type = "application/json"
 
     def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> Any:
-        """Read one body."""
         try:
             text = read_body(stream).decode("utf-8")
             value = json.loads(text, object_pairs_hook=_members, parse_constant=_constant, parse_float=_number)
@@ -84,7 +81,6 @@ class YamlText(BaseParser):
     also = ("application/x-yaml", "text/yaml", "text/x-yaml")
 
     def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> Any:
-        """Read one body."""
         try:
             return {"document": read_body(stream).decode("utf-8")}
         except UnicodeDecodeError as error:

@@ -71,7 +71,6 @@ class Problem(Exception):
         self.headers, self.reason, self.actor = dict(headers or {}), reason or code, actor
 
     def as_dict(self, instance: str = "") -> dict[str, Any]:
-        """Return the body."""
         base = str(settings.SENTINEL.public_url or "").rstrip("/")
         body: dict[str, Any] = {
             "type": f"{base}{registry.api_problem(self.code)}",

@@ -107,11 +107,9 @@ class Many(ApiView):
     once: Any = None
 
     def get(self, request: Request) -> Response:
-        """Return one page."""
         return self.page_of(self.resource.all(self.query), self.resource.shown)
 
     def post(self, request: Request) -> Response:
-        """Add one."""
         asked = read(self.resource.change, request.data)
 
         def act() -> Response:
@@ -128,7 +126,6 @@ class One(ApiView):
     resource: Resource = Resource()
 
     def get(self, request: Request, pk: int) -> Response:
-        """Return it."""
         return self.one(self.resource.shown(self.resource.find(pk)))
 
     def _present(self, pk: int) -> Any:
@@ -145,6 +142,5 @@ class One(ApiView):
 
     @transaction.atomic
     def delete(self, request: Request, pk: int) -> Response:
-        """Remove it."""
         self.resource.remove(self._present(pk), actor_of(request))
         return Response(status=204)

@@ -205,7 +205,6 @@ class ApiView(APIView):
         return {name: data[name] for name in named(wanted) if name in data} if wanted else data
 
     def one(self, data: Mapping[str, Any], *, status: int = 200, location: str = "", tag: bool = True) -> Response:
-        """Answer with one thing and its ETag."""
         response = Response(self.members(data), status)
         if tag:
             response.headers["ETag"] = etag(data, self.volatile)
@@ -274,7 +273,6 @@ class ApiView(APIView):
 
 
 def named(text: str) -> list[str]:
-    """Return the names of a list."""
     return [name.strip() for name in text.split(",") if name.strip()]
 
 

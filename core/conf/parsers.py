@@ -84,7 +84,6 @@ def seconds(least: float, most: float) -> Callable[[str], float]:
 
 
 def choice(*allowed: str) -> Callable[[str], str]:
-    """Read one of a few words."""
 
     def parse(raw: str) -> str:
         if raw.strip() not in allowed:
@@ -193,7 +192,6 @@ def public_url(raw: str) -> str:
 
 
 def database_url(raw: str) -> str:
-    """Read a libpq URL that names a database."""
     try:
         parts = urlsplit(raw.strip())
         fine = parts.scheme in ("postgresql", "postgres") and len(parts.path) > 1 and (parts.port or 1) > 0
@@ -217,7 +215,6 @@ def database_url(raw: str) -> str:
 
 
 def redis_url(raw: str) -> str:
-    """Read the URL of a Redis server."""
     if urlsplit(raw.strip()).scheme not in ("redis", "rediss", "unix"):
         raise ValueError("must look like redis://host:6379/0")
     from redis.asyncio import ConnectionPool

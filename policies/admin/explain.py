@@ -60,7 +60,6 @@ class ExplainForm(forms.Form):
         self.fields["role"].choices = choices  # type: ignore[attr-defined]
 
     def clean_arguments(self) -> Any:
-        """Read the arguments."""
         text = self.cleaned_data["arguments"].strip()
         if not text:
             return ABSENT
@@ -73,7 +72,6 @@ class ExplainForm(forms.Form):
         return value
 
     def clean(self) -> dict[str, Any]:
-        """Find out who is meant."""
         data = super().clean() or self.cleaned_data
         if data.get("key"):
             from policies.services import keys as key_acts

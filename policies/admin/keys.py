@@ -41,7 +41,6 @@ STATES = {
 
 
 def in_state(keys: QuerySet[ApiKey], state: str) -> QuerySet[ApiKey]:
-    """Keep the keys in one state."""
     now = timezone.now()
     live = Q(revoked_at=None) & (Q(expires_at=None) | Q(expires_at__gt=now))
     if state == "expiring":
@@ -86,7 +85,6 @@ class ApiKeyAdmin(Pages):
         return False
 
     def get_urls(self) -> list[URLPattern]:
-        """Add the acts on one key and on many."""
         wrap = self.admin_site.admin_view
         return [
             path("revoke/", wrap(self.revoke_many_view), name="policies_apikey_revoke_many"),
@@ -270,7 +268,6 @@ class ApiKeyAdmin(Pages):
         return not key.duty or key.duty in duties.grantable(request.user)
 
     def rotate_view(self, request: HttpRequest, key_id: UUID) -> HttpResponse:
-        """Give a key a new secret."""
         key = self.one(key_id)
         if not self.may_revoke(request) or not self.holds_enough(request, key):
             raise PermissionDenied

@@ -41,7 +41,6 @@ class RoleAdmin(EditPages):
     fields = ("name", "description")
 
     def get_urls(self) -> list[URLPattern]:
-        """Add the matrix of roles and tools."""
         return [
             path("matrix/", self.admin_site.admin_view(self.matrix_view), name="policies_role_matrix"),
             *super().get_urls(),
@@ -126,7 +125,6 @@ class RuleAdmin(EditPages):
     """Rules: a form that reads back as a sentence, with the tools it matches shown before it is saved."""
 
     def get_urls(self) -> list[URLPattern]:
-        """Add the pages that explain and replay."""
         wrap = self.admin_site.admin_view
         return [
             path("explain/", wrap(explain.explain_view), name="policies_explain"),
@@ -231,7 +229,6 @@ class RuleAdmin(EditPages):
 
 
 def _problems(spec: RuleSpec) -> list[str]:
-    """Return why a rule cannot be."""
     from policies.engine.compiled import CompiledRule
 
     try:
@@ -258,7 +255,6 @@ class RateLimitAdmin(EditPages):
     """Limits, read back as sentences."""
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """List limits."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         context = {

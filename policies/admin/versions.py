@@ -30,7 +30,6 @@ class PolicyVersionAdmin(Pages):
         return False
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Events name versions."""
         return False
 
     def may_go_back(self, request: HttpRequest) -> bool:

@@ -54,7 +54,6 @@ def shown(key: ApiKey) -> dict[str, Any]:
 
 
 def made(created: key_acts.CreatedKey) -> dict[str, Any]:
-    """Return a key with its new secret."""
     return {**shown(find(created.key.pk)), "key": created.secret, "key_already_shown": False}
 
 
@@ -121,7 +120,6 @@ class Keys(_KeyView):
     }
 
     def get(self, request: Request) -> Response:
-        """Return one page."""
         keys = ApiKey.objects.select_related("role", "usage").prefetch_related("secrets")
         now = timezone.now()
         live = Q(revoked_at=None) & (Q(expires_at=None) | Q(expires_at__gt=now))
@@ -134,7 +132,6 @@ class Keys(_KeyView):
         return self.page_of(keys, shown)
 
     def post(self, request: Request) -> Response:
-        """Create one."""
         asked = read(forms.KeyCreationSerializer, request.data)
         duty, role = asked.pop("duty", None), asked.pop("role", None)
         if bool(duty) == bool(role):
@@ -174,12 +171,10 @@ class OneKey(_KeyView):
     }
 
     def get(self, request: Request, key_id: UUID) -> Response:
-        """Return it."""
         return self.one(shown(find(key_id)))
 
     @transaction.atomic
     def patch(self, request: Request, key_id: UUID) -> Response:
-        """Change it."""
         asked = read(forms.KeyChangeSerializer, request.data, partial=True)
         key = self.live(key_id)
         key_acts.update_key(key.pk, actor=actor_of(request), **asked)
@@ -205,7 +200,6 @@ class KeyRotation(_KeyView):
     }
 
     def post(self, request: Request, key_id: UUID) -> Response:
-        """Rotate it."""
         asked = read(forms.RotationSerializer, request.data)
 
         def act() -> Response:
@@ -235,7 +229,6 @@ class KeyRevocation(_KeyView):
 
     @transaction.atomic
     def post(self, request: Request, key_id: UUID) -> Response:
-        """Revoke it."""
         asked = read(forms.RevocationSerializer, request.data)
         key = find(key_id, lock=True)
         self.may_hold(key.duty)

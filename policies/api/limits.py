@@ -53,7 +53,6 @@ class LimitResource(Resource):
     change, answer = forms.LimitChangeSerializer, forms.LimitSerializer
 
     def all(self, query: Mapping[str, Any]) -> Any:
-        """Return those that a list shows."""
         return policy_acts.current_spec().limits
 
     def find(self, pk: int, *, lock: bool = False) -> LimitSpec:
@@ -68,14 +67,11 @@ class LimitResource(Resource):
         return limit_form(thing)
 
     def add(self, asked: dict[str, Any], actor: Actor) -> int:
-        """Add one."""
         policy_acts.lock_policy()
         return policy_acts.create_limit(read_limit(asked, None, policy_acts.current_spec()), actor=actor)
 
     def update(self, thing: LimitSpec, asked: dict[str, Any], actor: Actor) -> None:
-        """Change one."""
         policy_acts.update_limit(thing.id, read_limit(asked, thing, policy_acts.current_spec()), actor=actor)
 
     def remove(self, thing: LimitSpec, actor: Actor) -> None:
-        """Remove one."""
         policy_acts.delete_limit(thing.id, actor=actor)

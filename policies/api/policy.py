@@ -101,11 +101,9 @@ class Policy(PolicyView):
     }
 
     def get(self, request: Request) -> Response:
-        """Return it."""
         return self.one(policy_form())
 
     def put(self, request: Request) -> Response:
-        """Apply a document."""
         return apply(self, request)
 
 
@@ -133,13 +131,11 @@ class Apply(PolicyView):
     }
 
     def post(self, request: Request) -> Response:
-        """Apply it."""
         return once(request, lambda: apply(self, request))
 
 
 @transaction.atomic
 def apply(view: ApiView, request: Request) -> Response:
-    """Apply the document of a request."""
     document = read_document(read(forms.DraftSerializer, request.data)["document"])
     policy_acts.lock_policy()
     view.check_match(policy_form())
@@ -180,7 +176,6 @@ class Check(PolicyView):
     }
 
     def post(self, request: Request) -> Response:
-        """Check it."""
         spec = read_document(read(forms.DraftSerializer, request.data)["document"]).spec
         try:
             PolicySet(numbered(spec))
@@ -211,7 +206,6 @@ class Diff(PolicyView):
     }
 
     def post(self, request: Request) -> Response:
-        """Compare it."""
         document = read_document(read(forms.DraftSerializer, request.data)["document"])
         present = policy_acts.current_spec()
         return Response(applied_form(policy_acts.Applied(plan(present, document.spec), present.version, True)))
@@ -234,7 +228,6 @@ class Explain(ApiView):
     }
 
     def post(self, request: Request) -> Response:
-        """Explain it."""
         asked = read(forms.QuestionSerializer, request.data)
         policy = PolicySet(policy_acts.current_spec())
         principal, notes = _principal(asked, policy)

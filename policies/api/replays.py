@@ -88,7 +88,6 @@ class Replays(PolicyView):
         return self.many([_replay(settle(job)) for job in found[: self.query["limit"]]])
 
     def post(self, request: Request) -> Response:
-        """Start one."""
         asked = read(forms.ReplayRequestSerializer, request.data)
         read_document(asked["document"])
         until = asked.get("until") or timezone.now()
@@ -137,7 +136,6 @@ class OneReplay(ApiView):
     }
 
     def get(self, request: Request, job_id: UUID) -> Response:
-        """Return it."""
         return self.one(_replay(settle(_find_job(job_id, request.user))), tag=False)
 
     def delete(self, request: Request, job_id: UUID) -> Response:

@@ -27,7 +27,6 @@ class RoleResource(Resource):
     volatile = frozenset(("live_keys",))
 
     def all(self, query: Mapping[str, Any]) -> QuerySet[Role]:
-        """Return those that a list shows."""
         live = Q(api_keys__revoked_at=None) & (
             Q(api_keys__expires_at=None) | Q(api_keys__expires_at__gt=timezone.now())
         )
@@ -47,11 +46,9 @@ class RoleResource(Resource):
         return {"id": thing.pk, "name": thing.name, "description": thing.description, "live_keys": thing.live}
 
     def add(self, asked: dict[str, Any], actor: Actor) -> int:
-        """Add one."""
         return int(policy_acts.create_role(actor=actor, **asked).pk)
 
     def update(self, thing: Role, asked: dict[str, Any], actor: Actor) -> None:
-        """Change one."""
         policy_acts.update_role(thing.pk, actor=actor, **asked)
 
     def remove(self, thing: Role, actor: Actor) -> None:

@@ -103,7 +103,6 @@ class RuleResource(Resource):
     )
 
     def all(self, query: Mapping[str, Any]) -> Any:
-        """Return those that a list shows."""
         effect, role = query.get("effect"), query.get("role")
         spec = policy_acts.current_spec()
         there = role is None or any(one.name == role for one in spec.roles)
@@ -127,14 +126,11 @@ class RuleResource(Resource):
         return rule_form(thing)
 
     def add(self, asked: dict[str, Any], actor: Actor) -> int:
-        """Add one."""
         policy_acts.lock_policy()
         return policy_acts.create_rule(read_rule(asked, None, policy_acts.current_spec()), actor=actor)
 
     def update(self, thing: RuleSpec, asked: dict[str, Any], actor: Actor) -> None:
-        """Change one."""
         policy_acts.update_rule(thing.id, read_rule(asked, thing, policy_acts.current_spec()), actor=actor)
 
     def remove(self, thing: RuleSpec, actor: Actor) -> None:
-        """Remove one."""
         policy_acts.delete_rule(thing.id, actor=actor)

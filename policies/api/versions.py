@@ -67,7 +67,6 @@ class OneVersion(ApiView):
     }
 
     def get(self, request: Request, number: int) -> Response:
-        """Return it."""
         found = _find_version(number)
         return self.one({**_version(found), "document": found.document, "diff": found.diff}, tag=False)
 
@@ -90,7 +89,6 @@ class Restore(ApiView):
     }
 
     def post(self, request: Request, number: int) -> Response:
-        """Restore it."""
 
         def act() -> Response:
             policy_acts.lock_policy()

@@ -109,7 +109,6 @@ def _plain(node: Node) -> Any:
 
 
 def run(policy: PolicySet, case: Case) -> CaseOutcome:
-    """Decide one case and compare."""
     principal = Principal(None, case.key, case.key, case.role)
     if case.expect in ("listed", "hidden"):
         decision = decide_reference(policy, principal, case.target, case.context)

@@ -60,7 +60,6 @@ _VALUES: dict[str | None, dict[str, Any]] = {
 
 
 def _plain(table: Iterable[Member]) -> dict[str, Any]:
-    """The plain members of a table."""
     return {row.called: {**_form(row), **({"description": row.described} if row.described else {})} for row in table}
 
 
@@ -122,7 +121,6 @@ def _rule() -> dict[str, Any]:
 
 
 def schema() -> dict[str, Any]:
-    """The whole schema."""
     rate, limit = _plain(RATE), _plain(LIMIT)
     needed = tuple(row.called for row in RATE if row.default is REQUIRED)
     rates = {"oneOf": [_object(rate, needed), _list(_object(rate, needed))]}

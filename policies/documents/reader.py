@@ -118,7 +118,6 @@ class _DocumentWalk:
         self.expressions = 0
 
     def document(self, root: Node | None) -> Document:
-        """The whole."""
         if root is None:
             return Document(PolicySpec())
         read = self.read
@@ -139,7 +138,6 @@ class _DocumentWalk:
     # -- roles and rules
 
     def role(self, name: str, name_node: Node, node: Node) -> None:
-        """One role with its short rules."""
         if not re.fullmatch(vocabulary.ROLE_NAME, name):
             self.read.wrong(name_node, "a role's name has letters, digits and . _ - only, at most 64")
         members = self.read.members(node, f"role {name}", ("description", "allow", "deny"))
@@ -167,7 +165,6 @@ class _DocumentWalk:
         self.rules.append(spec)
 
     def rule(self, node: Node) -> None:
-        """One long rule."""
         read = self.read
         members = read.members(node, "a rule", _RULE)
         if "effect" not in members:
@@ -233,7 +230,6 @@ class _DocumentWalk:
         return frozenset(self.known_role(item) for item in self.read.items(node, "roles"))
 
     def known_role(self, node: Node) -> str:
-        """A role that this document defines."""
         name = self.read.text(node, "a role")
         if name not in self.roles:
             self.read.wrong(node, f"there is no role {name!r} in this document")
@@ -264,7 +260,6 @@ class _DocumentWalk:
     # -- conditions, times, places
 
     def conditions(self, node: Node | None) -> tuple[ConditionSpec, ...]:
-        """What a rule asks."""
         items = self.read.items(node, "when")
         if len(items) > MOST_CONDITIONS:
             self.read.wrong(items[MOST_CONDITIONS], f"a rule has at most {MOST_CONDITIONS} conditions")
@@ -342,7 +337,6 @@ class _DocumentWalk:
             return None
 
     def networks(self, node: Node | None) -> tuple[str, ...]:
-        """IP networks in their canonical form."""
         found = []
         for item in self.read.items(node, "networks"):
             text = self.read.text(item, "a network")
@@ -389,7 +383,6 @@ class _DocumentWalk:
         ]
 
     def rates(self, node: Node) -> list[dict[str, Any]]:
-        """One rate or a list of them."""
         items = node.value if isinstance(node, Sequence) else [node]
         return [self.rate(item, self.read.members(item, "a limit", _RATE), RATE) for item in items]
 
@@ -401,7 +394,6 @@ class _DocumentWalk:
         return {"requests": 1, "window_seconds": 1, **self.read.plain(members, table)}
 
     def limit(self, node: Node) -> LimitSpec | None:
-        """One long limit."""
         read = self.read
         members = read.members(node, "a limit", _LIMIT)
         said = [kind for kind in vocabulary.KINDS if kind in members]
@@ -424,7 +416,6 @@ class _DocumentWalk:
         return spec
 
     def audit(self, node: Node) -> AuditSpec | None:
-        """One audit level."""
         read = self.read
         members = read.members(node, "an audit level", ("level", "role", "upstream", *_TARGET))
         if "level" not in members:

@@ -29,7 +29,6 @@ def _list(names: Iterable[str], last: str = "and") -> str:
 
 
 def condition_sentence(condition: ConditionSpec) -> str:
-    """Say one condition."""
     if condition.subject == "name":
         place = "the name"
     elif condition.subject == "annotations":
@@ -49,7 +48,6 @@ def condition_sentence(condition: ConditionSpec) -> str:
 
 
 def rule_sentence(rule: RuleSpec) -> str:
-    """Say what a rule does."""
     if rule.roles is None:
         who = "every role"
     elif not rule.roles:
@@ -106,7 +104,6 @@ def _span(seconds: int) -> str:
 
 
 def limit_sentence(limit: LimitSpec) -> str:
-    """Say what a limit does."""
     if limit.kind:
         what = f"calls of {limit.kind} {limit.pattern}" if limit.pattern else f"{limit.kind} calls"
     else:

@@ -162,7 +162,6 @@ class Reader:
         return value
 
     def word(self, node: Node | None, what: str, words: tuple[str, ...], default: str = "") -> str:
-        """One of these words."""
         value = self.text(node, what, default=default)
         if node is not None and value not in words:
             self.wrong(node, f"{what} is one of {', '.join(words)}, not {value!r}")
@@ -174,7 +173,6 @@ class Reader:
         return tuple(word for word in words if word in chosen)
 
     def number(self, node: Node | None, what: str, low: int, high: int, default: int = 0) -> int:
-        """A whole number in a range."""
         if node is None:
             return default
         if not isinstance(node, Scalar) or node.tag != "int":
@@ -186,7 +184,6 @@ class Reader:
         return int(node.value)
 
     def flag(self, node: Node | None, what: str, *, default: bool) -> bool:
-        """True or false."""
         if node is None:
             return default
         if not isinstance(node, Scalar) or node.tag != "bool":

@@ -107,7 +107,6 @@ def _target(kinds: tuple[str, ...], pattern: str) -> dict[str, Any]:
 
 
 def rule_dict(rule: RuleSpec) -> dict[str, Any]:
-    """A rule in the members of the long form."""
     window, said = rule.window, _said(rule, RULE)
     return {
         **_take(said, "name", "effect"),
@@ -136,7 +135,6 @@ def _take(said: dict[str, Any], *names: str) -> dict[str, Any]:
 
 
 def condition_dict(condition: ConditionSpec) -> dict[str, Any]:
-    """A condition in the members of the document."""
     subject = {
         "arguments": {"argument": condition.path},
         "annotations": {"annotation": condition.path},
@@ -164,7 +162,6 @@ def _moment(moment: datetime | None) -> str:
 
 
 def audit_dict(level: AuditSpec) -> dict[str, Any]:
-    """An audit level in the members of the document."""
     return {
         "level": level.level,
         **_present(role=level.role, upstream=level.upstream),
@@ -173,7 +170,6 @@ def audit_dict(level: AuditSpec) -> dict[str, Any]:
 
 
 def limit_dict(limit: LimitSpec) -> dict[str, Any]:
-    """A limit in the members of the long form."""
     target = {limit.kind: limit.pattern} if limit.pattern else _present(kind=limit.kind)
     said = _said(limit, LIMIT)
     return {

@@ -192,7 +192,6 @@ class CompiledRule:
         return worst
 
     def check(self, target: Target, context: Context) -> int:
-        """Everything the rule asks of this call."""
         outer = self.check_outer(target, context) if self.outer_checks else YES
         if outer == NO or not self.argument_checks:
             return outer

@@ -119,7 +119,6 @@ def is_number(value: Any) -> bool:
 
 
 def json_type(value: Any) -> str:
-    """The JSON type of a value."""
     if value is None or value is MISSING:
         return "null"
     if isinstance(value, bool):

@@ -14,7 +14,6 @@ import re2
 
 
 def is_literal(pattern: str) -> bool:
-    """Whether the pattern names exactly one name."""
     return "*" not in pattern and "?" not in pattern
 
 

@@ -91,7 +91,6 @@ def limits_for(
 
 
 def _refs(index: LimitIndex, principal: Principal, target: Target, kind: str = "") -> tuple[LimitRef, ...]:
-    """The limits that count one target."""
     return tuple(
         LimitRef(
             bucket(spec, principal, target), spec, namer=principal.key_prefix.encode() if "tool" in spec.per else b""

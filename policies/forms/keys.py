@@ -54,15 +54,12 @@ class KeyForm(forms.Form):
     query_allowed = forms.BooleanField(required=False, label="May be sent in the address (?api_key=)")
 
     def clean_networks(self) -> list[str]:
-        """Read networks."""
         return _networks(self.cleaned_data["networks"])
 
     def clean_upstreams(self) -> list[str]:
-        """Read names of upstreams."""
         return words_of(self.cleaned_data["upstreams"])
 
     def clean_expires_at(self) -> Any:
-        """Refuse an expiry that has passed."""
         value = self.cleaned_data["expires_at"]
         if value and value <= timezone.now() and "expires_at" in self.changed_data:
             raise forms.ValidationError("That moment has passed. To end a key now, revoke it.")

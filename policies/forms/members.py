@@ -25,18 +25,15 @@ class SpecForm(forms.Form):
         return self._shown(members.TextMember)
 
     def numbers(self) -> Iterator[BoundField]:
-        """What is a number."""
         return self._shown(members.WholeMember)
 
     def flags(self) -> Iterator[BoundField]:
-        """What is on or off."""
         return self._shown(members.Flag)
 
     def _shown(self, kind: type[Member]) -> Iterator[BoundField]:
         return (self[row.name] for row in self.table if isinstance(row, kind) and row.name not in self.placed)
 
     def plain(self) -> dict[str, Any]:
-        """What was chosen of the plain members."""
         return {row.name: row.take(self.cleaned_data[row.name]) for row in self.table}
 
 

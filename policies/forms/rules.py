@@ -76,7 +76,6 @@ class RuleForm(SpecForm):
         fields["keys"].choices = _keys(self.initial.get("keys") or ())
 
     def clean_networks(self) -> tuple[str, ...]:
-        """Read networks."""
         try:
             return tuple(str(ip_network(word, strict=False)) for word in words_of(self.cleaned_data["networks"]))
         except ValueError as error:

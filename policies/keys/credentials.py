@@ -59,7 +59,6 @@ def _random(length: int) -> str:
 
 
 def new_public_id() -> str:
-    """A fresh public id."""
     return _random(12)
 
 

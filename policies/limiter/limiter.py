@@ -132,7 +132,6 @@ class Limiter:
 
     @classmethod
     def local(cls) -> Limiter:
-        """Limits of one process."""
         return cls(LocalTable())
 
     async def connect(self) -> None:
@@ -209,7 +208,6 @@ class Traffic:
 
 
 def build_limiter(config: Config) -> Limiter:
-    """The limiter of an installation."""
     return Limiter.open(
         config.var, redis_url=config.redis_url, fail=config.limiter_fail, timeout=config.limiter_timeout
     )

@@ -259,7 +259,6 @@ class RedisWindows:
             log.debug("the connection to Redis could not be closed cleanly", exc_info=True)
 
     async def close(self) -> None:
-        """Close the connection."""
         if self._loop is not asyncio.get_running_loop():
             return
         if self._sender is not None:

@@ -73,7 +73,6 @@ class Table:
         self._hints: dict[int, int] = {}
 
     def release(self) -> None:
-        """Let go of the buffer."""
         self.words.release()
         self._cells.release()
 

@@ -374,7 +374,6 @@ def _made(editing: Editing, kind: str) -> int:
 
 
 def create_role(*, name: str, actor: Actor, description: str = "") -> Role:
-    """Add a role."""
     with editing_policy(actor, method="admin.role.created", target=name):
         role = Role(name=name, description=description)
         role.full_clean()
@@ -422,7 +421,6 @@ def update_rule(rule_id: int, spec: RuleSpec, *, actor: Actor) -> None:
 
 
 def delete_rule(rule_id: int, *, actor: Actor) -> None:
-    """Remove a rule."""
     with editing_policy(actor, method="admin.rule.deleted"):
         Rule.objects.get(pk=rule_id).delete()
 
@@ -442,7 +440,6 @@ def update_limit(limit_id: int, spec: LimitSpec, *, actor: Actor) -> None:
 
 
 def delete_limit(limit_id: int, *, actor: Actor) -> None:
-    """Remove a limit."""
     with editing_policy(actor, method="admin.limit.deleted"):
         RateLimit.objects.get(pk=limit_id).delete()
 
@@ -455,6 +452,5 @@ def create_audit_level(spec: AuditSpec, *, actor: Actor) -> int:
 
 
 def delete_audit_level(level_id: int, *, actor: Actor) -> None:
-    """Remove an audit level."""
     with editing_policy(actor, method="admin.audit_level.deleted"):
         AuditLevel.objects.get(pk=level_id).delete()

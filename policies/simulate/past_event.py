@@ -49,7 +49,6 @@ class Past:
 
     @property
     def why(self) -> str:
-        """The reason in words."""
         return words(self.reason)
 
     @property

@@ -90,7 +90,6 @@ class GroupPlan:
 
     @property
     def asks(self) -> bool:
-        """Whether arguments are needed to decide."""
         return bool(self.paths) or (self.present is not None and bool(self.present.paths))
 
 
@@ -108,7 +107,6 @@ class DecisionChange:
     examples: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """The form of JSON answers."""
         return {
             "key_prefix": self.group.key_prefix,
             "key_name": self.group.key_name,

@@ -27,7 +27,6 @@ Connection = psycopg.Connection[Any]
 
 
 def _plain(row: str, table: tuple[Member, ...]) -> str:
-    """The columns of a table of plain members."""
     return ", ".join(f"{row}.{one.name}" for one in table)
 
 

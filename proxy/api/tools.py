@@ -87,7 +87,6 @@ class Tools(ApiView):
     }
 
     def get(self, request: Request) -> Response:
-        """Return one page."""
         items = CatalogueItem.objects.select_related("upstream").defer("definition", "pinned_definition")
         for name, column in (
             ("upstream", "upstream__slug"), ("kind", "kind"), ("status", "status"), ("present", "present"), ("name", "name"),
@@ -113,7 +112,6 @@ class OneTool(ApiView):
     }
 
     def get(self, request: Request, pk: int) -> Response:
-        """Return it."""
         item = find_tool(pk)
         response = self.one(whole_form(item), tag=False)
         response.headers["ETag"] = etag(tool_form(item))  # the definitions stand in it as hashes
@@ -138,7 +136,6 @@ class ToolApproval(ApiView):
 
     @transaction.atomic
     def post(self, request: Request, pk: int) -> Response:
-        """Approve it."""
         asked = read(forms.ApprovalSerializer, request.data)
         item = _locked(self, pk)
         place = (item.kind, item.name)
@@ -169,7 +166,6 @@ class ToolQuarantine(ApiView):
 
     @transaction.atomic
     def post(self, request: Request, pk: int) -> Response:
-        """Withdraw it."""
         asked = read(forms.QuarantineSerializer, request.data)
         item = _locked(self, pk)
         with telling("not_found"):

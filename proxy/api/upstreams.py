@@ -98,14 +98,12 @@ class Upstreams(_UpstreamView):
     }
 
     def get(self, request: Request) -> Response:
-        """Return one page."""
         upstreams = Upstream.objects.all()
         if "enabled" in self.query:
             upstreams = upstreams.filter(enabled=self.query["enabled"])
         return self.page_of(upstreams, self.form)
 
     def post(self, request: Request) -> Response:
-        """Add one."""
         _refuse_commands(request)
         asked = read(forms.UpstreamCreationSerializer, request.data)
         may_judge = request.user.has_perm(members.JUDGE)
@@ -169,12 +167,10 @@ class OneUpstream(_UpstreamView):
     }
 
     def get(self, request: Request, slug: str) -> Response:
-        """Return it."""
         return self.one(self.form(find_upstream(slug)))
 
     @transaction.atomic
     def patch(self, request: Request, slug: str) -> Response:
-        """Change it."""
         if not members.owned(request.user, "upstream"):
             self.demand("proxy.change_upstream")
         upstream = find_upstream(slug, lock=True)
@@ -191,7 +187,6 @@ class OneUpstream(_UpstreamView):
 
     @transaction.atomic
     def delete(self, request: Request, slug: str) -> Response:
-        """Remove it."""
         upstream = find_upstream(slug, lock=True)
         self.check_match(self.form(upstream))
         if services.judged(upstream):

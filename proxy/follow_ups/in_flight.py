@@ -50,7 +50,6 @@ class InFlight:
         asyncio.get_running_loop().add_reader(self._socket.fileno(), self._hear)
 
     def stop(self) -> None:
-        """Stop listening."""
         if self._socket is not None:
             asyncio.get_running_loop().remove_reader(self._socket.fileno())
             self._socket.close()
@@ -71,7 +70,6 @@ class InFlight:
         return True
 
     def discard(self, call: Call) -> None:
-        """Forget a request that has ended."""
         name = _name_of(call)
         if name is not None and self._calls.get(name) is call:
             del self._calls[name]

@@ -31,7 +31,6 @@ class Place:
 
     @classmethod
     def unpacked(cls, value: bytes) -> Place:
-        """Take apart what was sealed."""
         if value[:1] == b"-":
             return cls(value[1:])
         end = 18 + value[17]

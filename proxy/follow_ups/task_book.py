@@ -77,7 +77,6 @@ class TaskBook:
                 (folder / name).unlink(missing_ok=True)
 
     def made(self, owner: str, name: str) -> Made | None:
-        """Find the call that made what has this name."""
         return self._read(self._folder / owner / _digest(name))
 
     def mine(self, owner: str) -> Mine:
@@ -140,7 +139,6 @@ def _digest(name: str) -> str:
 
 
 def of_task(task: str) -> str:
-    """Name a task in the book."""
     return f"task {task}"
 
 

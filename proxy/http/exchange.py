@@ -151,7 +151,6 @@ class Exchange:
 
     @property
     def started(self) -> bool:
-        """Whether the answer has begun."""
         return self.state >= AnswerState.BEGUN
 
     @property
@@ -261,7 +260,6 @@ class Exchange:
     # -- out
 
     async def start(self, status: int, headers: Headers) -> None:
-        """Send the head of the answer."""
         if self.state != AnswerState.AWAITED:
             raise RuntimeError("an answer begins once")
         self.state = AnswerState.BEGUN
@@ -316,7 +314,6 @@ class Exchange:
             self.state = AnswerState.OVER
 
     async def answer(self, status: int, headers: Headers, body: bytes) -> None:
-        """Send a whole answer."""
         await self.start(status, headers)
         await self.finish(body)
 

@@ -194,12 +194,10 @@ class StreamExchange(Exchange):
         """Do nothing: the head of an answer has nowhere to go, so none has begun before there is something of it."""
 
     async def write(self, piece: bytes) -> None:
-        """Put whole events into the stream."""
         self.sent_bytes += len(piece)
         await self._link.push(piece)
 
     async def finish(self, piece: bytes = b"") -> None:
-        """Put the last events into the stream."""
         self.state = AnswerState.OVER
         if piece:
             await self.write(piece)

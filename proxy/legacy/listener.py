@@ -117,7 +117,6 @@ class Resumed(UpstreamResponse):
         raise Broken("The upstream's stream ended without an answer.", detail="it could not be taken up again")
 
     def abort(self) -> None:
-        """Give up."""
         self._inner.abort()
 
 

@@ -185,7 +185,6 @@ class Mailbox:
                     await self._wait()
 
     def shut(self, reason: str = GONE) -> None:
-        """End the mailbox with its stream."""
         self.closing = self.closing or reason
         self.closed = True
         self._events.clear()

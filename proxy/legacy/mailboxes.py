@@ -35,7 +35,6 @@ class Local(MailboxLink):
         self._mailbox = mailbox
 
     async def push(self, event: bytes) -> None:
-        """Put one event into the stream."""
         if self.settled:
             self._mailbox.release(self.request, self.end)
         self._mailbox.push(event)
@@ -99,7 +98,6 @@ class Remote(MailboxLink):
             self.end(GONE)  # the worker that held the stream is no more
 
     def close(self) -> None:
-        """Close the connection."""
         super().close()
         self._closed = True
         if self._ears is not None:
@@ -223,7 +221,6 @@ class Mailboxes:
 
 
 async def _take(mailbox: Mailbox, kind: bytes, data: bytes) -> None:
-    """Do what another worker wants of a mailbox."""
     if kind == _SESSION:
         session, _, version = data.partition(b" ")
         await mailbox.remember(session, version)

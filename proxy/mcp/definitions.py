@@ -64,7 +64,6 @@ def canonical(definition: Any) -> str:
 
 
 def digest(text: str) -> str:
-    """Give the hash of a canonical definition."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -52,7 +52,6 @@ class Era(NamedTuple):
 
     @property
     def modern(self) -> bool:
-        """Whether this is the stateless protocol."""
         return self.name == "modern"
 
 

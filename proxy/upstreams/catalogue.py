@@ -36,7 +36,6 @@ class Step:
     said: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """Give the form in which a step is stored."""
         return {"step": self.name, "ok": self.ok, "ms": round(self.ms, 1), "detail": self.detail}
 
 

@@ -101,12 +101,10 @@ class Origin:
 
     @property
     def secure(self) -> bool:
-        """Tell whether TLS is spoken."""
         return self.scheme == "https"
 
     @property
     def authority(self) -> str:
-        """Give the value of the Host header."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == (443 if self.secure else 80) else f"{host}:{self.port}"
 

@@ -105,7 +105,6 @@ class Host:
         self._key = host_key()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request of a worker."""
         if scope["type"] != "http":
             return
         if not hmac.compare_digest(dict(scope["headers"]).get(KEY, b""), self._key):

@@ -47,7 +47,6 @@ class Option:
         return "given_" + self.flag.removeprefix("--").replace("-", "_")
 
     def declare(self, parser: Any) -> None:
-        """Add it to a parser."""
         more: dict[str, Any] = {"dest": self.place, "help": self.help, "default": argparse.SUPPRESS}
         if self.means is not None:
             parser.add_argument(self.flag, action="store_const", const=self.means, **more)

@@ -55,7 +55,6 @@ class UnusableUpstream:
         self._cause = cause
 
     async def send(self, request: UpstreamRequest) -> UpstreamResponse:
-        """Fail."""
         raise Unreachable("The upstream is not configured right.", detail=self._cause)
 
     async def close(self, grace: float = 0.0) -> None:
@@ -144,7 +143,6 @@ class UpstreamRegistry:
         return specs
 
     def spec(self, slug: str) -> UpstreamSpec | None:
-        """Find an enabled upstream."""
         specs = self.specs()
         if specs is not self._seen:
             self.reconcile()

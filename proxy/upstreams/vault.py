@@ -105,7 +105,6 @@ def store(key: bytes, home: Home, name: str, value: str, variables: Variables) -
 
 
 def is_sealed(stored: str) -> bool:
-    """Tell whether a stored value is encrypted."""
     return stored.startswith(_PREFIX)
 
 

@@ -67,7 +67,6 @@ class KeyUser:
         return all(permission in self.permissions for permission in permissions)
 
     def get_all_permissions(self, obj: Any = None) -> frozenset[str]:
-        """Return what it holds."""
         return self.permissions
 
     def get_username(self) -> str:
@@ -118,7 +117,6 @@ class AdministrativeKey(BaseAuthentication):
         raise Problem("invalid_credential", reason=result.failure, actor=actor)
 
     def authenticate_header(self, request: Request) -> str:
-        """Say how to authenticate."""
         return 'Bearer realm="MCP Sentinel API"'
 
 

@@ -82,7 +82,6 @@ class Described(AutoSchema):
         return self.operation.id
 
     def get_summary(self) -> str:
-        """Return its summary."""
         return self.operation.summary
 
     def get_description(self) -> str:  # type: ignore[override]  # spectacular asks without what DRF passes
@@ -92,11 +91,9 @@ class Described(AutoSchema):
         return " ".join(part for part in (self.operation.description, needed if needs else "") if part)
 
     def get_tags(self) -> list[str]:
-        """Return the group it belongs to."""
         return [self.operation.tag]
 
     def get_operation(self, *args: Any, **kwargs: Any) -> Any:
-        """Write the operation."""
         written = super().get_operation(*args, **kwargs)
         if written is None:
             return None
@@ -119,14 +116,12 @@ class Described(AutoSchema):
         return written
 
     def get_request_serializer(self) -> Any:
-        """Return what it takes."""
         request = self.operation.request
         if request is None:
             return None
         return request(partial=True) if self.method == "PATCH" else request()
 
     def get_response_serializers(self) -> Any:
-        """Return what it answers."""
         return self.operation.response
 
     def _get_request_body(self, direction: Any = "request") -> Any:
@@ -257,7 +252,6 @@ class _Session(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     name = "session"
 
     def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
-        """Describe the session."""
         from django.conf import settings
 
         words = f"A session of the admin ({settings.SESSION_COOKIE_NAME.rsplit('_', 1)[0]}_…), with the CSRF token where something changes."

@@ -71,7 +71,6 @@ class Health(ApiView):
     }
 
     def get(self, request: Request) -> Response:
-        """Return it."""
         found = attention.read()
         names = (
             "good", "behind", "stale", "writers", "running", "outbox", "quarantined", "database_bytes", "events", "postgres",
@@ -104,7 +103,6 @@ class Schema(ApiView):
     }
 
     def get(self, request: Request) -> HttpResponse:
-        """Return it."""
         found = self.document()
         if self.query["format"] == "yaml":
             text = yaml.safe_dump(json.loads(json.dumps(found)), sort_keys=False, allow_unicode=True)
@@ -129,7 +127,6 @@ class Docs(ApiView):
         return redirect_to_login(request.path, "/admin/login/")
 
     def get(self, request: Request) -> HttpResponseBase:
-        """Show it."""
         return render(request._request, "api/docs.html", page(self.document()))
 
 

@@ -47,7 +47,6 @@ class Tally:
         return found
 
     def add(self, key: Key, amount: int = 1) -> None:
-        """Count."""
         self.cells[self.cell(key)] += amount
 
     def set(self, key: Key, value: int) -> None:
@@ -65,7 +64,6 @@ class Tally:
         self.cells[first + len(bounds) + 1] += max(0, microseconds)
 
     def close(self) -> None:
-        """Let go of the files."""
         self.cells.release()
         self._map.close()
         os.close(self._names)

@@ -36,7 +36,6 @@ class Bounded(logging.Filter):
         self._windows: dict[tuple[str, ...], _Window] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether a line is written."""
         if hasattr(record, "left_out"):
             return True
         text = record.msg.get("event", "") if isinstance(record.msg, dict) else record.msg

@@ -139,7 +139,6 @@ class Worker:
             tally.observe(("upstream_seconds", upstream), upstream_us, BOUNDS)
 
     def observe_call(self, call: Any) -> None:
-        """Count one finished call of the gateway."""
         upstream_us = int(getattr(call, "upstream_ns", 0)) // 1000
         total_us = (time.perf_counter_ns() - call.started_ns) // 1000
         self.observe(
@@ -153,7 +152,6 @@ class Worker:
         )
 
     def observe_limit(self, backend: str, result: str) -> None:
-        """Count one decision of the limiter."""
         self.tally.add(("limiter_decisions", backend, result))
 
     def report(self, states: Mapping[Key, int], refused: Mapping[str, int]) -> None:
@@ -218,7 +216,6 @@ class Workers(Collector):
 
 
 def scrape(folder: Path, *collectors: Collector) -> bytes:
-    """Write the exposition."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Workers(folder))
     for collector in collectors:

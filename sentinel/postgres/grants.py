@@ -13,7 +13,6 @@ READ_ONLY = ("audit_tombstone", "django_migrations")
 
 
 def quoted(name: str) -> str:
-    """Quote an identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 

@@ -80,7 +80,6 @@ def become(mode: str, uid: int, gid: int, folders: list[str]) -> None:
 
 
 def main() -> None:
-    """Run the program."""
     mode, uid, gid, folder, trees, log = sys.argv[1:7]
     command = sys.argv[8:]
     os.umask(0o022)

@@ -125,7 +125,6 @@ class EmbeddedPostgres:
 
     @property
     def data(self) -> Path:
-        """The data folder."""
         return self.root / "data"
 
     @property
@@ -139,7 +138,6 @@ class EmbeddedPostgres:
         return Path("/tmp") / f"mcp-sentinel-{self.instance}-{place}"  # noqa: S108 - made 0700, refused when it is somebody else's
 
     def password(self, role: str) -> str:
-        """Return the password of one of the three roles."""
         try:
             return secrets.kept(self._secrets, f"postgres-{role}")
         except secrets.UnusableSecret as error:

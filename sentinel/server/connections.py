@@ -66,7 +66,6 @@ class Connections:
 
     @property
     def total(self) -> int:
-        """Give how many are open."""
         return self._shares.total
 
     def source(self, peer: str) -> str:

@@ -30,7 +30,6 @@ class Readiness:
 
 
 def livez() -> tuple[int, dict[str, Any]]:
-    """Tell that the event loop turns."""
     return 200, {"status": "ok"}
 
 
@@ -94,7 +93,6 @@ async def _send(send: Send, status: int, body: bytes, kind: bytes = b"applicatio
 
 
 async def answer(send: Send, status: int, headers: Headers, body: bytes) -> None:
-    """Send an answer that is whole."""
     headers = [*headers, (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -282,7 +282,6 @@ class GuardedProtocol(HttpToolsProtocol):
     # The parser's callbacks
 
     def on_message_begin(self) -> None:
-        """Begin a head."""
         super().on_message_begin()
         self._in_head = True
         self._head_size = max(1, self._head_size)  # begun, perhaps in the same read that ended the message before
@@ -402,7 +401,6 @@ class GuardedProtocol(HttpToolsProtocol):
             self._reader_timer = self.loop.call_later(READER_PATIENCE, self._reader_gone)
 
     def resume_writing(self) -> None:
-        """Note that the peer has read."""
         super().resume_writing()
         if self._reader_timer is not None:
             self._reader_timer.cancel()

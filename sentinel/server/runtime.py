@@ -42,7 +42,6 @@ _leaving = False
 
 
 def config() -> Config:
-    """Return the configuration of this process."""
     found: Config = settings.SENTINEL
     return found
 
@@ -154,7 +153,6 @@ async def start_gateway() -> None:
 
 
 async def stop_gateway() -> None:
-    """Stop it."""
     global _gateway
     from sentinel.server import wiring
 
@@ -187,7 +185,6 @@ async def _report(gateway: Gateway, counts: metrics.Worker) -> None:
 
 
 def state() -> health.Readiness:
-    """Return what readiness depends on."""
     gateway = _gateway
     if gateway is None:
         return health.Readiness(started=False)

@@ -87,7 +87,6 @@ class Supervisor:
         self._lock = runtime.claim(self.config)
 
     def bind(self) -> None:
-        """Open the listening socket."""
         host = self.host.strip("[]")
         try:
             found = socket.getaddrinfo(host or None, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -107,7 +106,6 @@ class Supervisor:
 
     @property
     def address(self) -> str:
-        """The address to tell people."""
         host = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)  # noqa: S104
         host = f"[{host}]" if ":" in host and not host.startswith("[") else host
         return self.config.public_url or f"http://{host}:{self.port}"

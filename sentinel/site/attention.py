@@ -143,7 +143,6 @@ def pulse() -> dict[str, Any]:
 
 
 def read() -> dict[str, Any]:
-    """Return everything the health page shows."""
     from audit.drain import partitions
     from audit.models import AuditEvent, QuarantinedFrame, WriterPosition
 

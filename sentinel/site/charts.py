@@ -21,7 +21,6 @@ class Bar:
 
     @property
     def total(self) -> int:
-        """The sum of the parts."""
         return sum(self.parts.values())
 
 
@@ -70,7 +69,6 @@ def stacked(bars: Sequence[Bar], series: Sequence[str], label: str) -> SafeStrin
 
 
 def meter(share: float, colour: str = "accent") -> SafeString:
-    """Draw one horizontal bar."""
     width = max(0.0, min(share, 1.0)) * 100
     return format_html(
         '<svg viewBox="0 0 100 5" preserveAspectRatio="none" aria-hidden="true"><rect class="track" width="100" height="5"/>'

@@ -49,7 +49,7 @@ class SecurityHeadersMiddleware:
     def __init__(self, get_response: Handler) -> None:
         self.get_response = get_response
 
-    def __call__(self, request: HttpRequest) -> HttpResponseBase:  # noqa: D102
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
         response = self.get_response(request)
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
@@ -62,7 +62,7 @@ class ViewerMiddleware:
     def __init__(self, get_response: Handler) -> None:
         self.get_response = get_response
 
-    def __call__(self, request: HttpRequest) -> HttpResponseBase:  # noqa: D102
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
         user = getattr(request, "user", None)
         if user is None or not user.is_authenticated:
             return self.get_response(request)
@@ -84,7 +84,7 @@ class SecondFactorMiddleware:
     def __init__(self, get_response: Handler) -> None:
         self.get_response = get_response
 
-    def __call__(self, request: HttpRequest) -> HttpResponseBase:  # noqa: D102
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
         user: Any = getattr(request, "user", None)
         if user is None or not request.path.startswith("/admin/") or not second_factor.owed(user):
             return self.get_response(request)
@@ -102,7 +102,7 @@ class RefusalsMiddleware:
         self.get_response = get_response
         self._flood = RefusedActs()
 
-    def __call__(self, request: HttpRequest) -> HttpResponseBase:  # noqa: D102
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
         response = self.get_response(request)
         if response.status_code == 403 and request.path.startswith("/admin/") and isinstance(response, HttpResponse):
             user = getattr(request, "user", None)

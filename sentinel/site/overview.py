@@ -154,7 +154,6 @@ def page(request: HttpRequest, context: dict[str, Any]) -> HttpResponse:
 
 
 def read(chosen: str, now: datetime) -> dict[str, Any]:
-    """Read the numbers of one time range."""
     _, span, minutes = RANGES[chosen]
     bucket = timedelta(minutes=minutes)
     last = ORIGIN + ((now - ORIGIN) // bucket) * bucket
@@ -296,7 +295,6 @@ def fill(first: datetime, end: datetime) -> None:
 
 
 def _runs(slots: list[datetime]) -> list[tuple[datetime, datetime]]:
-    """Join neighbouring slots into spans."""
     runs: list[tuple[datetime, datetime]] = []
     for slot in slots:
         if runs and runs[-1][1] == slot:

@@ -74,7 +74,6 @@ def save_view(request: HttpRequest) -> HttpResponseBase:
 
 
 def components(request: HttpRequest) -> HttpResponseBase:
-    """Show the components in one place."""
     from sentinel.templatetags.ui import OUTCOMES
 
     hostile = "<script>alert(1)</script> \u202egnp.exe\u200b \x1b[31m {{7*7}}"

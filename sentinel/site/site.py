@@ -109,7 +109,6 @@ class SentinelAdminSite(AdminSite):
         return OwnPassword.as_view(extra_context=context)(request)
 
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
-        """Show the overview."""
         from sentinel.site import overview
 
         return overview.page(request, self.each_context(request) | (extra_context or {}))

@@ -13,7 +13,6 @@ class StaticFilesMiddleware(WhiteNoiseMiddleware):  # type: ignore[misc]
 
     @staticmethod
     def serve(static_file: Any, request: HttpRequest) -> HttpResponse:
-        """Answer with one file."""
         found = static_file.get_response(request.method, request.META)
         if found.file is None:
             body = b""

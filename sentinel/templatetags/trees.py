@@ -66,7 +66,6 @@ def _scalar(value: Any, show: Show) -> SafeString:
 
 
 def marked(text: str, show: Show) -> SafeString:
-    """Show a string with its redactions marked."""
     parts = [
         format_html('<span class="redacted" title="A secret stood here">{}</span>', part) if number % 2 else show(part)
         for number, part in enumerate(REDACTED.split(text))

@@ -46,7 +46,6 @@ def _invisible(char: str) -> bool:
 
 
 def escape_char(char: str) -> str:
-    """Name an invisible character."""
     return NAMES.get(char, f"U+{ord(char):04X}")
 
 
@@ -118,7 +117,6 @@ def event_outcome(event: Any) -> SafeString:
 
 @register.simple_tag
 def badge(text: Any, colour: str = "", sign: str = "") -> SafeString:
-    """Show a word that classifies."""
     return format_html(
         '<span class="badge {} {}">{}{}</span>',
         colour,
@@ -225,7 +223,6 @@ def copy(text: str, label: str = "Copy") -> SafeString:
 
 @register.filter
 def joined(values: Any) -> SafeString:
-    """Show a list of names."""
     return format_html_join(", ", "{}", ((visible(value),) for value in values)) if values else SafeString("–")
 
 

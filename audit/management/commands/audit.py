@@ -34,7 +34,6 @@ class Command(BaseCommand):
     help = "Read, verify, export and keep the audit log."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Define the subcommands."""
         actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
         tail = actions.add_parser("tail", help="Show the newest events, and with -f those that come.")
@@ -90,7 +89,6 @@ class Command(BaseCommand):
         erase.add_argument("--json", action="store_true", help="Print JSON.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Run one subcommand."""
         action = options["action"].replace("-", "_")
         try:
             getattr(self, f"do_{action}")(options)
@@ -143,7 +141,6 @@ class Command(BaseCommand):
             time.sleep(POLL_SECONDS)
 
     def show(self, row: dict[str, Any], as_json: bool) -> None:
-        """Print one event."""
         if as_json:
             self.stdout.write(orjson.dumps(exporting.exported(row)).decode())
         else:
@@ -187,7 +184,6 @@ class Command(BaseCommand):
     # -- keeping ------------------------------------------------------------------------------------------------------
 
     def do_partitions(self, options: dict[str, Any]) -> None:
-        """List the partitions."""
         minded = maintenance.mind_partitions() if options["mind"] else None
         listed = maintenance.listed_partitions()
         if options["json"]:
@@ -205,7 +201,6 @@ class Command(BaseCommand):
             self.stdout.write(f"{name}: {', '.join(days) or 'none'}")
 
     def do_quarantine(self, options: dict[str, Any]) -> None:
-        """List or retry frames in quarantine."""
         if options["what"] == "list":
             frames = maintenance.quarantined(options["all"])
             if options["json"]:
@@ -232,7 +227,6 @@ class Command(BaseCommand):
             raise SystemExit(1)
 
     def do_redact_check(self, options: dict[str, Any]) -> None:
-        """Show what the log would keep of a value."""
         from audit.redaction.sanitizer import current
 
         loading.ensure()
@@ -245,11 +239,9 @@ class Command(BaseCommand):
             self.stdout.write(f"stored       {found['stored']}\nfingerprint  {found['fingerprint']}")
 
     def do_redaction(self, options: dict[str, Any]) -> None:
-        """List or change what administrators want redacted."""
         redaction.run(options, self.stdout.write)
 
     def do_erase_payload(self, options: dict[str, Any]) -> None:
-        """Empty the payloads of one event."""
         try:
             key = UUID(options["id"])
         except ValueError:

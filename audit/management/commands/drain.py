@@ -27,12 +27,10 @@ class Command(BaseCommand):
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Define the arguments."""
         parser.add_argument("--parent", type=int, default=0, metavar="PID", help="End when this process has ended.")
         parser.add_argument("--once", action="store_true", help="Store what is there, and end.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Run."""
         drainer = Drainer.from_settings()
         if options["once"]:
             loading.ensure()

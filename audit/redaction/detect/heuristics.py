@@ -85,7 +85,6 @@ def looks_like_our_token(value: bytes) -> bool:
 
 
 def accepts(name: Name, value: bytes) -> bool:
-    """Whether a name makes a secret of a value."""
     if name.kind == "credential" and value in (b"include", b"same-origin", b"omit"):
         return False  # what a browser's fetch() takes
     return name.strong or looks_random(value, name.hexadecimal)

@@ -22,12 +22,10 @@ S = TypeVar("S", bound=type[Any])
 
 
 def slugs(**kwargs: Any) -> serializers.ListField:
-    """Take names of upstreams."""
     return serializers.ListField(child=Pattern(vocabulary.SLUG, max_length=63), max_length=200, **kwargs)
 
 
 def networks(**kwargs: Any) -> serializers.ListField:
-    """Take networks."""
     return serializers.ListField(child=Network(), max_length=200, **kwargs)
 
 

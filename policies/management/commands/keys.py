@@ -72,7 +72,6 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
 
     def act_create(self, options: dict[str, Any]) -> None:
-        """Create a key."""
         span = parse_duration(options["expires_in"]) if options["expires_in"] else None
         made = key_acts.create_key(
             name=options["name"],
@@ -89,7 +88,6 @@ class Command(BaseCommand):
         self.show_secret(made, options)
 
     def act_rotate(self, options: dict[str, Any]) -> None:
-        """Rotate a key."""
         overlap = parse_duration(options["overlap"])
         self.show_secret(key_acts.rotate_key(options["key"], actor=Actor.system(), overlap=overlap), options)
 
@@ -105,7 +103,6 @@ class Command(BaseCommand):
         self.stdout.write(f"{made.secret}\n\n{told}")  # in one piece, for `| head -n 1`
 
     def act_list(self, options: dict[str, Any]) -> None:
-        """List keys."""
         keys = ApiKey.objects.select_related("role", "usage").prefetch_related("secrets")
         if options["role"]:
             keys = keys.filter(role__name=options["role"])
@@ -128,7 +125,6 @@ class Command(BaseCommand):
             self.stdout.write("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
     def act_revoke(self, options: dict[str, Any]) -> None:
-        """Revoke a key."""
         key = key_acts.revoke_key(options["key"], actor=Actor.system(), reason=options["reason"])
         if options["json"]:
             self.stdout.write(json.dumps(key_acts.shown(key)))

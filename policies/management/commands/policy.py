@@ -105,7 +105,6 @@ class Command(BaseCommand):
     # -- a file and the stored policy
 
     def act_apply(self, options: dict[str, Any]) -> None:
-        """Apply a document."""
         applied = policy_acts.apply_document(
             _document(options["file"]), actor=Actor.system(), dry_run=options["dry_run"], origin="command"
         )
@@ -128,7 +127,6 @@ class Command(BaseCommand):
             self.stdout.write(f"{_count(len(lines), 'change')} made; the policy is at version {applied.version}.")
 
     def act_export(self, options: dict[str, Any]) -> None:
-        """Write the stored policy."""
         text = policy_acts.export()
         if options["json"]:
             text = json.dumps(yaml.safe_load(text), default=str) + "\n"
@@ -138,7 +136,6 @@ class Command(BaseCommand):
             self.stdout.write(text, ending="")
 
     def act_check(self, options: dict[str, Any]) -> None:
-        """Read and compile a document."""
         try:
             spec = _document(options["file"]).spec
             PolicySet(numbered(spec))
@@ -181,7 +178,6 @@ class Command(BaseCommand):
     # -- what a policy decides
 
     def act_test(self, options: dict[str, Any]) -> None:
-        """Run cases."""
         named, found = cases.parse_cases(_read(options["file"]))
         if not found:
             raise CommandError(f"{options['file']}: there are no cases")
@@ -199,7 +195,6 @@ class Command(BaseCommand):
             raise CommandError(f"{_count(len(failed), 'case')} failed")
 
     def act_explain(self, options: dict[str, Any]) -> None:
-        """Explain one call."""
         policy = PolicySet(policy_acts.current_spec())
         principal, notes = _principal(options, policy)
         kind = next(kind for kind in vocabulary.KINDS if options[kind] is not None)
@@ -221,7 +216,6 @@ class Command(BaseCommand):
         self._lines(_told(explanation))
 
     def act_replay(self, options: dict[str, Any]) -> None:
-        """Replay events under a draft."""
         since = timezone.now() - parse_duration(options["since"])
         draft = _document(options["file"]).spec
         shown = sys.stderr.isatty() and not options["json"]

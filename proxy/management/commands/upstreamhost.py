@@ -21,7 +21,6 @@ class Command(BaseCommand):
     requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Declare the options."""
         parser.add_argument("--parent", type=int, default=0, help="the process to end with")
 
     def handle(self, *args: Any, **options: Any) -> None:

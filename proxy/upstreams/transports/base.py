@@ -177,7 +177,6 @@ class UpstreamResponse(ABC):
 
     @property
     def streaming(self) -> bool:
-        """Tell whether the body is an SSE stream."""
         return self.content_type == b"text/event-stream"
 
     @property
@@ -232,7 +231,6 @@ class BufferedResponse(UpstreamResponse):
         return body
 
     def abort(self) -> None:
-        """Forget the body."""
         self._body = b""
 
 

@@ -138,13 +138,11 @@ class QueueResponse(UpstreamResponse):
         self._wake()
 
     def finish(self) -> None:
-        """End the stream."""
         self.done = True
         self._abandoned = None
         self._wake()
 
     def fail(self, error: UpstreamError) -> None:
-        """End the stream with an error."""
         if not self.done:
             self._error = error.with_traceback(None)
             self.finish()
@@ -163,7 +161,6 @@ class QueueResponse(UpstreamResponse):
             raise copy(self._error)  # what is raised refers to the frames it passes, and they to this
 
     async def read(self) -> bytes:
-        """Give what has arrived."""
         while not self._pieces:
             if self._error is not None:
                 raise copy(self._error)  # what is raised refers to the frames it passes, and they to this
@@ -253,7 +250,6 @@ class Conversation:
 
     @property
     def calls(self) -> int:
-        """Give the number of calls that wait."""
         return len(self._calls)
 
     # -- from clients ------------------------------------------------------------------------------------------

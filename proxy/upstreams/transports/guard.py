@@ -49,7 +49,6 @@ class Guard:
 
     @property
     def open(self) -> bool:
-        """Tell whether the circuit is open."""
         return self._failures >= FAILURES_TO_OPEN
 
     async def send(self, request: UpstreamRequest) -> UpstreamResponse:
@@ -101,7 +100,6 @@ class Guard:
         self._pause = FIRST_PAUSE
 
     async def close(self, grace: float = 0.0) -> None:
-        """Close the inner transport."""
         await self.inner.close(grace)
 
     def _failed(self, error: UpstreamError, now: float, started: float) -> None:

@@ -57,7 +57,6 @@ def socket_path(folder: Path) -> str:
 
 
 def pool(folder: Path, limits: TransportLimits | None = None) -> StreamableHttpTransport:
-    """Make the pool of connections to the host."""
     return StreamableHttpTransport(
         Origin("http", "upstreams", 80, "/"),
         None,
@@ -140,7 +139,6 @@ class HostedStream(UpstreamResponse):
         raise error_from(kind, told)
 
     def abort(self) -> None:
-        """Give the exchange up."""
         self._exchange.abort()
 
 

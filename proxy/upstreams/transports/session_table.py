@@ -98,7 +98,6 @@ class SessionTable(Generic[PeerT]):
         return state.peer
 
     def listen(self, token: bytes, caller: str = "") -> UpstreamResponse:
-        """Open the stream of a known session."""
         state = self._states[token]
         state.listened = True
         return state.peer.conversation.listen(token, caller)

@@ -35,12 +35,10 @@ class Command(BaseCommand):
     help = "Write the database, the journal and the secrets of this installation into one file (a ZIP archive that holds secrets)."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Define the arguments."""
         parser.add_argument("file", metavar="FILE", help="The file to write; replaced when it exists.")
         parser.add_argument("--json", action="store_true", help="Print one JSON object.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Write it."""
         config = settings.SENTINEL
         # The draft is full of secrets: it goes with us.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))

@@ -13,6 +13,5 @@ class Command(changepassword.Command):
     """Django's command; what it does stands in the log."""
 
     def handle(self, *arguments: Any, **options: Any) -> Any:
-        """Run it."""
         with recorded("admin.user.password_set"):
             return super().handle(*arguments, **options)

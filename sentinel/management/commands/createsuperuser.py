@@ -13,6 +13,5 @@ class Command(createsuperuser.Command):
     """Django's command; what it makes stands in the log."""
 
     def handle(self, *arguments: Any, **options: Any) -> Any:
-        """Run it."""
         with recorded("admin.user.created"):
             return super().handle(*arguments, **options)

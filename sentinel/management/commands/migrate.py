@@ -15,7 +15,6 @@ class Command(migrate.Command):
     """Django's command; without --database it works as the owning role."""
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Declare the options."""
         super().add_arguments(parser)
         parser.set_defaults(database="owner")
 

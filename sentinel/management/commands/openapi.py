@@ -21,7 +21,6 @@ class Command(BaseCommand):
         parser.add_argument("file", nargs="?", help="a file to write; not given: standard output")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Write it."""
         from sentinel.api import urls
 
         text = json.dumps(urls.document(), indent=1, ensure_ascii=False) + "\n"

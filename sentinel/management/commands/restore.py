@@ -26,7 +26,6 @@ class Command(BaseCommand):
     help = "Fill an empty installation (a new SENTINEL_VAR, an empty database) from a backup."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Define the arguments."""
         parser.add_argument("file", metavar="FILE", help="The backup.")
         parser.add_argument(
             "--other-secrets",
@@ -36,7 +35,6 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="Print one JSON object.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Restore it."""
         config = settings.SENTINEL
         connection.ensure_connection()
         connection.close()

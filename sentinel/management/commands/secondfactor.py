@@ -39,7 +39,6 @@ class Command(BaseCommand):
         getattr(self, f"do_{options['act']}")(options)
 
     def do_list(self, options: dict[str, Any]) -> None:
-        """List people."""
         people = [
             {
                 "username": user.username,

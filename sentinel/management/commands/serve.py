@@ -25,7 +25,6 @@ class Command(BaseCommand):
     requires_system_checks = ()
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Declare the options."""
         config = settings.SENTINEL
         parser.add_argument("--host", default=config.host, help="address to listen on (default: %(default)s)")
         parser.add_argument(
@@ -42,7 +41,6 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Do the work."""
         if not 0 <= options["port"] <= 65535:
             raise conf.ConfigError("--port must be a number from 0 to 65535.")
         if not 1 <= options["workers"] <= 64:

@@ -18,14 +18,12 @@ class Command(BaseCommand):
     requires_system_checks = ()
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Declare the options."""
         parser.add_argument("--fd", type=int, required=True, help="the listening socket")
         parser.add_argument("--slot", type=int, required=True, help="which worker this is, from 1")
         parser.add_argument("--ready-fd", type=int, default=-1, help="where to say that it is ready")
         parser.add_argument("--parent", type=int, required=True, help="the process to end with")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Do the work."""
         logs.configure(settings.SENTINEL.log_level)
         worker.run(
             settings.SENTINEL,

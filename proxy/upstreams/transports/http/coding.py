@@ -150,7 +150,6 @@ class _Stage:
         self._input, self.hungry = data, False
 
     def step(self) -> bytes:
-        """Give what one step gives."""
         coder = self._coder = self._coder or self._begin()
         data, self._input = self._input, b""
         given = coder.step(data)
@@ -215,7 +214,6 @@ class Decoded(UpstreamResponse):
             self._stages[0].take(data)
 
     def abort(self) -> None:
-        """Give the exchange up."""
         self._inner.abort()
 
     def _pull(self) -> bytes | None:

@@ -238,7 +238,6 @@ class Connection(asyncio.Protocol):
             self.transport.resume_reading()
 
     def time_out(self, exchange: UpstreamExchange, now: float) -> None:
-        """End an exchange whose deadline has passed."""
         waited = f"{now - exchange.started:.1f} s"
         if exchange.head_done:
             error = TimedOut("The upstream stopped sending its answer.", detail=f"incomplete after {waited}")
@@ -290,7 +289,6 @@ class Connection(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the exchange and the pool."""
         self.alive = False
         self._parser = None
         exchange, self.exchange = self.exchange, None
@@ -386,7 +384,6 @@ class Connection(asyncio.Protocol):
             self.transport.pause_reading()
 
     def on_message_complete(self) -> None:
-        """End the exchange and give the connection back."""
         exchange = self.exchange
         if exchange is None or not exchange.head_done:  # the end of an interim answer
             return

@@ -238,7 +238,6 @@ class _SessionStream:
         )
 
     async def close(self) -> None:
-        """Close the stream."""
         self.alive = False
         self._channel.abort()
         self._pump.cancel()

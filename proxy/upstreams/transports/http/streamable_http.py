@@ -261,5 +261,4 @@ def cause_of(error: OSError) -> str:
 
 
 def unreachable(detail: str) -> Unreachable:
-    """Word a failed connection."""
     return Unreachable("The upstream cannot be reached.", detail=detail)

@@ -68,14 +68,12 @@ class Ring:
         self._rest = b""
 
     def feed(self, data: bytes) -> None:
-        """Take output."""
         *lines, rest = (self._rest + data).split(b"\n")
         self._rest = rest[-self._limit :]
         for line in lines:
             self.add(line.decode("utf-8", "backslashreplace"))
 
     def add(self, line: str) -> None:
-        """Take one line."""
         line = line[:4000]
         self._lines.append(line)
         self._size += len(line) + 1
@@ -163,7 +161,6 @@ class Child(asyncio.SubprocessProtocol):
         return child
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the process and its input."""
         self._transport = cast(asyncio.SubprocessTransport, transport)
         self._input = cast(asyncio.WriteTransport, self._transport.get_pipe_transport(0))
         self.pid = self._transport.get_pid() or 0
@@ -171,7 +168,6 @@ class Child(asyncio.SubprocessProtocol):
         descendants.started(self.pid, self._mark)
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
-        """Cut the output into lines."""
         if fd == 2:
             self._ring.feed(data)
             return

@@ -239,7 +239,6 @@ class StdioTransport:
         return self.ring.lines()
 
     def pids(self) -> list[int]:
-        """Give the ids of the processes that run."""
         processes = [self._legacy, self._modern, *self._sessions.peers()]
         return [process.pid for process in processes if process is not None and process.pid]
 
