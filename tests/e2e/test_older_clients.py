@@ -12,7 +12,7 @@ from proxy.mcp.sse import SseReader
 from tests.support import clients
 from tests.support.fixtures import Everything, Stage
 from tests.support.older import Older
-from tests.support.upstream import FakeUpstream, event, failure, sse, status
+from tests.support.upstream import FakeUpstream, Request, event, failure, sse, status
 from tests.support.wire import LEGACY, META, MODERN, request
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("stage")]
@@ -86,17 +86,24 @@ def test_the_upstream_is_spoken_to_by_its_own_transport(stage: Stage, fake: Fake
         session.headers["Accept"] = accept
         session.begin()
         assert session.ask("tools/list")["result"]["tools"]
+    (listening,) = [request for request in fake.requests if request.verb == "GET"]
+    known = listening.header("mcp-session-id")
+    assert known is not None
+
+    def of_client(verb: str, method: str = "") -> list[Request]:
+        """Its requests; the gateway, which saw a list that it had not read, reads it in a session of its own."""
+        found = fake.seen(method) if method else fake.requests
+        return [one for one in found if one.verb == verb and one.header("mcp-session-id") == known]
+
     until = time.monotonic() + 10
-    while not (deletes := [request for request in fake.requests if request.verb == "DELETE"]):
+    while not of_client("DELETE"):
         assert time.monotonic() < until
         time.sleep(0.05)
-    (listing,) = fake.seen("tools/list")
-    (listening,) = [request for request in fake.requests if request.verb == "GET"]
+    (listing,) = of_client("POST", "tools/list")
+    (delete,) = of_client("DELETE")
     assert listing.header("accept") == "application/json, text/event-stream"
     assert listening.header("accept") == "text/event-stream"
-    sessions = {request.header("mcp-session-id") for request in (listing, listening, *deletes)}
-    assert len(deletes) == 1 and len(sessions) == 1 and None not in sessions
-    assert {request.header("mcp-protocol-version") for request in (listing, listening, *deletes)} == {LEGACY}
+    assert {request.header("mcp-protocol-version") for request in (listing, listening, delete)} == {LEGACY}
 
 
 def test_modern_messages_are_refused_in_words(stage: Stage, fake: FakeUpstream) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-import threading
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,8 +25,10 @@ def main() -> None:
     slug, key = sys.argv[1], sys.stdin.read().strip()
     visited: dict[str, None] = {}
 
+    own: set[asyncio.Task[Any] | None] = {None}  # what the loop calls without a task is the connections'
+
     def follow(frame: FrameType, event: str, argument: Any) -> None:
-        if event == "call" and frame.f_code.co_filename.startswith(OURS):
+        if event == "call" and frame.f_code.co_filename.startswith(OURS) and asyncio.current_task() in own:
             visited.setdefault(frame.f_code.co_filename.removeprefix(f"{ROOT}/"))
 
     async def ask() -> int:
@@ -68,8 +69,8 @@ def main() -> None:
     async def both() -> int:
         await ask()
         await asyncio.sleep(0.5)
+        own.add(asyncio.current_task())  # and not those that mind streams or metrics beside it
         sys.setprofile(follow)
-        threading.setprofile_all_threads(follow) if hasattr(threading, "setprofile_all_threads") else None
         status = await ask()
         sys.setprofile(None)
         from sentinel.server import runtime
