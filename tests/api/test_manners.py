@@ -266,10 +266,10 @@ def test_the_database_is_down(admin, monkeypatch):
 
     from policies.api import roles
 
-    def down():
+    def down(*_: object):
         raise OperationalError("connection refused: password=hunter2")
 
-    monkeypatch.setattr(roles, "roles", down)
+    monkeypatch.setattr(roles.RoleResource, "all", down)
     answer = admin.get("roles/")
     assert (
         answer.status_code == 503 and answer.data["code"] == "unavailable" and "hunter2" not in answer.content.decode()
@@ -279,9 +279,9 @@ def test_the_database_is_down(admin, monkeypatch):
 def test_what_nobody_foresaw_says_nothing_of_itself(admin, monkeypatch):
     from policies.api import roles
 
-    def broken():
+    def broken(*_: object):
         raise RuntimeError("secret detail")
 
-    monkeypatch.setattr(roles, "roles", broken)
+    monkeypatch.setattr(roles.RoleResource, "all", broken)
     answer = admin.get("roles/")
     assert answer.status_code == 500 and answer.data["code"] == "internal_error" and b"secret" not in answer.content

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 GROUP = re.compile(r'xdist_group\("(\w+)"\)')
 #: groups and files that take longest, in the order of the seconds that they take
 LONGEST = (
-    "stage", "roads", "pipes", "interop", "policy", "resumption", "tests/chaos/test_short.py", "tests/sentinel/test_serve.py", "tasks",
+    "stage", "roads", "pipes", "interop", "policy", "resumption", "tests/chaos/test_short.py", "tests/sentinel/server/test_supervisor.py", "tasks",
     "between", "daphne", "tests/e2e/test_backup.py", "tests/e2e/test_rolling.py", "tests/e2e/test_smuggling.py", "streams", "names",
     "neighbours", "tests/admin/test_browser.py", "tests/e2e/test_garbage.py", "tests/e2e/test_browsers.py",
 )  # fmt: skip
