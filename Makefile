@@ -50,7 +50,7 @@ run: install ## the gateway with a demo upstream, keys and an administrator (HOS
 	@exec $(BIN)/python manage.py serve --demo --host $(HOST) --port $(PORT)
 
 test: install-dev ## the whole suite, with all it needs (TESTS=path for a part)
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(TESTS)
+	@$(BIN)/python -m pytest -n 4 --dist loadgroup $(TESTS)
 
 check: install-dev ## format, lint, types, import directions, migrations, the settings page
 	$(BIN)/ruff format --check .
