@@ -1,1 +1,1 @@
-"""The ground floor: what the four packages above share. It knows none of them."""
+"""The ground floor: what the four packages above share. It imports none of them."""

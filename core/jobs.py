@@ -21,7 +21,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
-from django.db import DatabaseError, connection, models
+from django.db import DatabaseError, InterfaceError, connection, models
 from django.utils import timezone
 
 from core import processes
@@ -99,7 +99,9 @@ def settle(job: J) -> J:
     """Say of a job whose process has ended that it failed."""
     if job.under_way and job.beat_at < timezone.now() - GONE:
         end(type(job), job.pk, "failed", error="The process that worked on it ended; start it again.")
-        job.refresh_from_db()
+        rows: Any = type(job)._default_manager
+        found: J | None = rows.filter(pk=job.pk).first()
+        return found or job  # which somebody may have cancelled meanwhile
     return job
 
 
@@ -113,7 +115,7 @@ def claim(kind: type[J], job_id: UUID) -> J | None:
 
 
 def step(kind: type[Job], job_id: UUID, **fields: Any) -> None:
-    """Write down how far a job is; raises Cancelled when nobody wants it any more."""
+    """Write down how far a job is; raises JobCancelled when nobody wants it any more."""
     rows: Any = kind._default_manager
     if not rows.filter(pk=job_id, state="running").update(beat_at=timezone.now(), **fields):
         raise JobCancelled
@@ -164,7 +166,7 @@ def beating(
                 try:
                     if not rows.filter(pk=job_id, state="running").update(beat_at=timezone.now(), **fields()):
                         gone.set()
-                except DatabaseError:
+                except (DatabaseError, InterfaceError):
                     connection.close()  # a later beat finds the database again, or the work itself fails
         finally:
             connection.close()

@@ -97,13 +97,13 @@ class Watch:
         gateway = self._gateway
         gateway.logger.give_up()
         self._close_revoked()
-        now = time.monotonic()
+        now, interval = time.monotonic(), gateway.config.keepalive_interval
         for calls in list(gateway.streams.values()):
             for call in list(calls):
                 resumption.hold(gateway, call, now)
                 if not call.holds(gateway.ledger, call.waiting()):
                     call.exchange.end("too_much_waiting")
-                elif call.keep_alive is not None and now - call.last_write >= gateway.config.keepalive_interval:
+                elif call.keep_alive is not None and 0 < interval <= now - call.last_write:
                     gateway.spawn(call.keep_alive())
 
 

@@ -1,4 +1,4 @@
-"""The log in the admin: each module below registers its pages."""
+"""The log in the admin: `events` and `redaction` register pages; the other modules are views that `events` gives addresses to."""
 
 from audit.admin import events, redaction
 

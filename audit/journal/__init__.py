@@ -1,1 +1,1 @@
-"""Durable before anything happens: the local write-ahead log of each process. It knows neither Django nor the database."""
+"""Durable before anything happens: the local write-ahead log of each process. It knows no database, and of Django only the settings."""

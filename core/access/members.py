@@ -1,4 +1,4 @@
-"""Which duty decides each member of each object: one table, which every form, API and page that changes something reads.
+"""Which permission it takes to change each member of each object: one table, which every form, API and page that changes something reads.
 
 Who may change one member of an object may not thereby undo what another duty decided of it: an operator says where an upstream
 is and with what it is reached, and a policy manager what of it may be used. A member that is not here belongs to nobody, and

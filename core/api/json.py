@@ -22,7 +22,10 @@ MAX_DEPTH = 64
 
 def dumps(value: Any, *, sort: bool = False) -> bytes:
     """Write JSON; fragments keep their text."""
-    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS if sort else 0)
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS if sort else 0)
+    except TypeError:  # a whole number of more than 64 bits, which orjson does not write
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=sort).encode()
 
 
 class Renderer(BaseRenderer):

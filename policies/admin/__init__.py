@@ -1,4 +1,4 @@
-"""Keys, roles, rules, limits and versions in the admin: each file below registers its pages."""
+"""Keys, roles, rules, limits and versions in the admin: each module registers its pages; `explain` has views that `rules` gives addresses to."""
 
 from __future__ import annotations
 
