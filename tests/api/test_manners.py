@@ -33,6 +33,12 @@ def test_a_creation_sent_twice_with_one_key_happens_once(admin):
     assert first.data["key"] not in stored
 
 
+def test_a_number_of_any_length_can_stand_in_what_is_sent_once(admin):
+    headers = {"idempotency-key": "order-18"}
+    answer = admin.post("limits/", {"requests": 10**30, "window_seconds": 60}, headers=headers)
+    assert answer.status_code == 400 and answer.data["errors"][0]["field"] == "requests", answer.content
+
+
 def test_another_body_under_the_same_key_is_refused(admin):
     headers = {"idempotency-key": "order-17"}
     admin.post("keys/", KEY, headers=headers)

@@ -126,15 +126,20 @@ async def test_a_key_that_expires_while_it_waits(scene: Scene, monkeypatch: pyte
     assert seen.said == ("cancelled", "revoked_during_stream", 401)
 
 
-async def test_a_quiet_stream_is_kept_alive(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("interval", "sent"), [(0.05, True), (0.0, False)])
+async def test_a_quiet_stream_is_kept_alive_unless_nobody_wants_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interval: float, sent: bool
+) -> None:
     monkeypatch.setattr(module, "TICK", 0.01)
+    scene = Scene(tmp_path, keepalive_interval=interval)
 
     async def wait() -> None:
         await asyncio.sleep(0.2)
         (found,) = scene.gateway.calls
         found.exchange.end("client_gone")
 
-    assert (await open_stream(scene, wait)).body.count(KEEP_ALIVE) >= 2
+    kept = (await open_stream(scene, wait)).body.count(KEEP_ALIVE)
+    assert kept >= 2 if sent else kept == 0
 
 
 async def test_a_client_that_reads_too_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
