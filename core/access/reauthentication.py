@@ -86,6 +86,6 @@ class ProofForm(forms.Form):
             if problem:
                 self.add_error("own_code", problem)
                 return cleaned
-        if cleaned.get("own_password") and (self.coded or not registry.asks_code(self.request.user)):
-            note(self.request)  # of whoever has a second factor, the password alone puts nothing off
+        if cleaned.get("own_password"):
+            note(self.request)
         return cleaned

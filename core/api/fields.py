@@ -102,10 +102,7 @@ class Number(serializers.FloatField):
         """Accept numbers alone."""
         if isinstance(data, bool) or not isinstance(data, int | float):
             self.fail("invalid")
-        try:
-            return super().to_internal_value(data)
-        except OverflowError:  # a whole number that no float holds
-            self.fail("invalid")
+        return super().to_internal_value(data)
 
 
 class Bool(serializers.BooleanField):

@@ -115,17 +115,6 @@ def test_a_persons_second_factor(boss, person):
     )  # fmt: skip
 
 
-def test_who_has_a_second_factor_puts_nothing_off_with_the_password_alone(boss, monkeypatch):
-    """A password that nobody asked for yet is checked, and does not renew what a code was once a part of."""
-    (key,) = keys("one")
-    monkeypatch.setattr("core.registry.asks_code._answer", lambda user: True)
-    age(boss, 60)
-    before = boss.session[reauthentication.KEY]
-    fields = {"reason": "x", "own_password": PASSWORD}
-    assert boss.post(f"/admin/policies/apikey/{key.pk}/revoke/", fields).status_code == 302
-    assert boss.session[reauthentication.KEY] == before
-
-
 def test_erasing_payloads(boss, event, settings, monkeypatch):
     monkeypatch.delitem(settings.DATABASES, "owner")  # its connection would not see this test's transaction
     made = event(request_json={"name": "x", "arguments": {"note": "personal"}})

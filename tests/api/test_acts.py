@@ -480,7 +480,7 @@ def test_an_upstream_says_how_its_refusals_go_out(admin, style):
 
 @pytest.mark.parametrize(
     "change", [{"url": "http://169.254.169.254/"}, {"url": "ftp://x/"}, {"url": ""}, {"slug": "UPPER"}, {"headers": {"Host": "x"}}, {"headers": {"A\nB": "x"}},
-               {"headers": {"A": 1}}, {"networks": ["x"]}, {"client_key": "x"}, {"connect_timeout": 0}, {"connect_timeout": 10**400}, {"max_concurrent": 0}, {"refusals": "loud"}],
+               {"headers": {"A": 1}}, {"networks": ["x"]}, {"client_key": "x"}, {"connect_timeout": 0}, {"max_concurrent": 0}, {"refusals": "loud"}],
 )  # fmt: skip
 def test_upstreams_that_cannot_be(admin, change):
     answer = admin.post("upstreams/", {"slug": "u", "url": "http://127.0.0.1:9/mcp", **change})

@@ -34,9 +34,10 @@ def test_a_creation_sent_twice_with_one_key_happens_once(admin):
 
 
 def test_a_number_of_any_length_can_stand_in_what_is_sent_once(admin):
-    headers = {"idempotency-key": "order-18"}
-    answer = admin.post("limits/", {"requests": 10**30, "window_seconds": 60}, headers=headers)
-    assert answer.status_code == 400 and answer.data["errors"][0]["field"] == "requests", answer.content
+    when = [{"path": "amount", "operator": "lt", "value": 10**30}]
+    rule = {"effect": "allow", "kinds": ["tool"], "pattern": "pay", "roles": ["user"], "conditions": when}
+    answer = admin.post("rules/", rule, headers={"idempotency-key": "order-18"})
+    assert answer.status_code == 400 and "2 to the 53rd" in answer.content.decode()
 
 
 def test_another_body_under_the_same_key_is_refused(admin):
