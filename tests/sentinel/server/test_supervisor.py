@@ -265,7 +265,7 @@ def test_a_postgres_that_cannot_come_back_ends_nothing(serve: Serve) -> None:
     assert until(lambda: len(serve.children("worker")) == 2 and victim not in serve.children("worker"))
     assert get(f"{serve.url}/livez")[0] == 200
     away.rename(control)
-    assert until(lambda: postgres_of(serve.var) is not None, patience=60 * PATIENCE)
+    assert until(lambda: postgres_of(serve.var) is not None, patience=120 * PATIENCE)
     # A try that takes too long is given up, and the next one comes half a minute later.
     assert until(lambda: b"sentinel_database_up 1" in get(f"{serve.url}/metrics")[1], patience=60 * PATIENCE)
 
