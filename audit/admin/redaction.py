@@ -49,6 +49,8 @@ def rows_but(pk: int | None) -> list[tuple[str, str, str]]:
 class RedactionRuleAdmin(EditPages):
     """Names, patterns and personal data that are redacted beside what always is."""
 
+    gone = "is redacted no longer"
+
     @sensitive
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         """List the rules; try all that are enabled on a text."""
@@ -118,4 +120,4 @@ class RedactionRuleAdmin(EditPages):
     def deletion(self, thing: RedactionRule) -> tuple[str, str, Callable[..., Any]]:
         """What changes with it."""
         about = "From now on it is kept in events as it is sent. What was redacted stays redacted."
-        return f"Redaction rule {thing}", about, redaction_rules.delete_rule
+        return f"the {thing}", about, redaction_rules.delete_rule

@@ -49,6 +49,9 @@ class Pages(_Typed):
 class EditPages(Pages):
     """Pages of a model with one form for adding and changing, and a page that asks before it deletes."""
 
+    #: what is said of a thing that was deleted
+    gone = "was deleted"
+
     def edit(self, request: HttpRequest, thing: Any) -> HttpResponse:
         """Show the form of a thing, or of a new one where it is None, and save it through the acts."""
         raise NotImplementedError
@@ -96,7 +99,7 @@ class EditPages(Pages):
             except ValidationError as error:
                 problems = list(error.messages)
             else:
-                messages.success(request, f"{name} was deleted.")
+                messages.success(request, f"{name[0].upper()}{name[1:]} {self.gone}.")
                 return redirect(back)
         context = {"title": f"Delete {name}?", "about": about, "problems": problems, "back": back}
         return render(request, "admin/delete.html", {**self.admin_site.each_context(request), **context})
