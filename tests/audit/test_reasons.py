@@ -14,7 +14,7 @@ from audit.events import sentences
 from audit.models import Outcome
 from audit.reasons import REASONS, Reason, answering, words
 from core.api.problems import CODES
-from policies.engine import decide
+from policies.engine import types
 from proxy.http.refusals import IN_BAND
 from proxy.upstreams.health import FAULTS
 from proxy.upstreams.transports.base import UpstreamError
@@ -214,7 +214,7 @@ def test_what_counts_as_the_upstreams_fault_ends_as_its_failure() -> None:
 
 def test_each_reason_of_policy_is_a_constant_of_the_engine() -> None:
     own = {
-        value for name, value in vars(decide).items() if name.isupper() and isinstance(value, str) and value in REASONS
+        value for name, value in vars(types).items() if name.isupper() and isinstance(value, str) and value in REASONS
     }
     wanted = {row.code for row in REASONS.values() if row.outcome == "denied"} - {"policy_stale"}
     assert own == wanted | {"allowed_by_rule", "open_method"}
