@@ -21,6 +21,7 @@ class Call:
     result: bool = False
     reason: str = ""
     executed: bool = False
+    may_have_run: bool = False
     ended_at: float = 0.0  # of the wall clock
 
     @property
@@ -156,6 +157,7 @@ class Clients:
         call.result = "result" in value
         data = value.get("error", {}).get("data") or {}
         call.reason, call.executed = data.get("reason", ""), bool(data.get("executed"))
+        call.may_have_run = bool(data.get("may_have_run"))
         call.status = status
 
 

@@ -105,7 +105,7 @@ def postgres_of(var: Path) -> int | None:
     return next((pid for pid, (_, line) in processes().items() if f"-D {var}/postgres/data" in line), None)
 
 
-def until(condition: object, patience: float = 20 * PATIENCE) -> bool:
+def until(condition: object, patience: float = 60 * PATIENCE) -> bool:
     assert callable(condition)
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:

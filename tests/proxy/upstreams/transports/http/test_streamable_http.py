@@ -467,7 +467,7 @@ async def test_close_waits_for_running_exchanges_within_the_grace():
 
 async def test_two_hundred_callers_each_get_their_own_answer():
     async with upstream() as server:
-        transport = server.transport()
+        transport = server.transport(limits=TransportLimits(connect=20, first_byte=20, idle=20))
         for _ in range(3):
             bodies = [b"caller-%d" % n for n in range(200)]
             assert await asyncio.gather(*(call(transport, post(body)) for body in bodies)) == bodies
