@@ -50,7 +50,8 @@ run: install ## the gateway with a demo upstream, keys and an administrator (HOS
 	@exec $(BIN)/python manage.py serve --demo --host $(HOST) --port $(PORT)
 
 test: install-dev ## the whole suite, with all it needs (TESTS=path for a part)
-	@$(BIN)/python -m pytest -n 4 --dist loadgroup $(TESTS)
+	@$(BIN)/python -m pytest -n 3 --dist loadgroup $(TESTS) || { echo "What failed beside other tests is run once more, alone."; \
+	  $(BIN)/python -m pytest --last-failed --last-failed-no-failures none -p no:randomly $(TESTS); }
 
 # Tests that run in pytest's own process: what other processes do is not measured. The floor is what it was last, and only rises.
 IN_PROCESS := tests/core tests/audit tests/policies tests/proxy tests/sentinel tests/admin tests/api

@@ -252,7 +252,9 @@ def test_postgres_that_dies_is_started_again(serve: Serve) -> None:
     assert get(f"{serve.url}/readyz")[0] == 200
 
 
-def test_a_postgres_that_cannot_come_back_ends_nothing(serve: Serve) -> None:
+def test_a_postgres_that_cannot_come_back_ends_nothing(var: Path) -> None:
+    serve = Serve(var, "--workers", "2")  # its own: tries that failed are further and further apart
+    serve.ready()
     pid = postgres_of(serve.var)
     assert pid is not None
     control = serve.var / "postgres" / "data" / "global" / "pg_control"
@@ -268,6 +270,7 @@ def test_a_postgres_that_cannot_come_back_ends_nothing(serve: Serve) -> None:
     assert until(lambda: postgres_of(serve.var) is not None, patience=120 * PATIENCE)
     # A try that takes too long is given up, and the next one comes half a minute later.
     assert until(lambda: b"sentinel_database_up 1" in get(f"{serve.url}/metrics")[1], patience=60 * PATIENCE)
+    serve.stop()
 
 
 def test_children_end_with_a_supervisor_that_is_killed(var: Path) -> None:
