@@ -122,7 +122,7 @@ def unrecordable(call: Call, error: AuditUnavailable) -> None:
     if done and call.streaming:
         done = None  # its answer may not have come yet
     message = "" if done is False else WAS_DONE if done else NOT_RECORDED
-    data = None if done is None else {"executed": done}
+    data = {"may_have_run": True} if done is None else {"executed": done}
     _end(call, refuse("audit_unavailable", call=call, message=message, data=data))
     call.close(Record.LOST)
 
