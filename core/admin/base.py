@@ -86,7 +86,7 @@ class EditPages(Pages):
         """Ask, then delete through the act; what refuses says why on the page."""
         if not self.has_delete_permission(request):
             raise PermissionDenied
-        row = Pages.one(self, object_id)
+        row = Pages.one(self, object_id)  # the row itself, also where the form shows what policy makes of it
         name, about, act = self.deletion(row)
         back = f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist"
         problems: list[str] = []

@@ -5,6 +5,7 @@ A resource says how its things are found, shown and acted upon; the two addresse
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -20,7 +21,7 @@ from core.api.views import FIELDS, ApiView, Operation, Parameter, actor_of, pagi
 __all__ = ["Many", "One", "Resource"]
 
 
-class Resource:
+class Resource(ABC):
     """One kind of thing: `words` name one ("a rule") and `plural` all of them, `name` and `names` do so in ids of operations."""
 
     name: ClassVar[str]
@@ -40,29 +41,29 @@ class Resource:
     #: more words about an operation, by its verb
     about: ClassVar[Mapping[str, str]] = {}
 
+    @abstractmethod
     def all(self, query: Mapping[str, Any]) -> Any:
         """Return those that a list shows, a queryset or a sequence."""
-        raise NotImplementedError
 
+    @abstractmethod
     def find(self, pk: int, *, lock: bool = False) -> Any:
         """Return one, or say that there is none; locked, nobody changes it until the transaction ends."""
-        raise NotImplementedError
 
+    @abstractmethod
     def shown(self, thing: Any) -> dict[str, Any]:
         """Return one as it is answered."""
-        raise NotImplementedError
 
+    @abstractmethod
     def add(self, asked: dict[str, Any], actor: Actor) -> int:
         """Add one; return its id."""
-        raise NotImplementedError
 
+    @abstractmethod
     def update(self, thing: Any, asked: dict[str, Any], actor: Actor) -> None:
         """Change one, which was found locked."""
-        raise NotImplementedError
 
+    @abstractmethod
     def remove(self, thing: Any, actor: Actor) -> None:
         """Remove one, which was found locked."""
-        raise NotImplementedError
 
     def operations(self) -> tuple[dict[str, Operation], dict[str, Operation]]:
         """Return the operations of the list and of one of its things."""
@@ -103,7 +104,7 @@ class Resource:
 class Many(ApiView):
     """All things of one kind."""
 
-    resource: Resource = Resource()
+    resource: Resource = NotImplemented  #: given by `Resource.views`
     once: Any = None
 
     def get(self, request: Request) -> Response:
@@ -123,7 +124,7 @@ class Many(ApiView):
 class One(ApiView):
     """One thing."""
 
-    resource: Resource = Resource()
+    resource: Resource = NotImplemented  #: given by `Resource.views`
 
     def get(self, request: Request, pk: int) -> Response:
         return self.one(self.resource.shown(self.resource.find(pk)))

@@ -13,14 +13,14 @@ import socket
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 from urllib.parse import urlsplit
 
+from core.access.addresses import Network
 from proxy.upstreams.transports.base import EgressRefused, Unreachable
 
 Address = IPv4Address | IPv6Address
-Network = IPv4Network | IPv6Network
 
 #: What each refused network is, for the sentence that refuses it. Written out (IANA's special-purpose registries and
 #: the clouds' metadata addresses), because ipaddress.is_global differs between Python versions.

@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field
 from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import ip_network
 from types import MappingProxyType
 from typing import Any
 
@@ -21,13 +21,13 @@ import psycopg
 from django.conf import settings
 from psycopg.rows import dict_row
 
+from core.access.addresses import Network
 from policies.engine.folding import fold
 from policies.engine.glob import matcher
 from proxy.mcp.definitions import Definition, canonical, digest
 from proxy.mcp.mirrors import param_headers
 from proxy.upstreams import vault
 
-Network = IPv4Network | IPv6Network
 _NONE: Mapping[tuple[str, str], Definition] = MappingProxyType({})
 _matcher = lru_cache(1024)(matcher)
 
