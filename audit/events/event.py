@@ -15,13 +15,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from operator import itemgetter
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID
 
 import orjson
 
 from audit.events import fields as kinds
 from audit.events.fields import EPOCH, MOST, NAME_BYTES, DocumentField, Field, Holder, TextField
+from audit.reasons import Outcome
 from audit.redaction.sanitizer import EMPTY as NO_PAYLOAD
 from audit.redaction.sanitizer import MISSING, Payload, Sanitizer, current
 from audit.redaction.truncation import cut_bytes
@@ -29,18 +30,7 @@ from core import ids
 
 __all__ = ("COLUMNS", "EMPTY", "FIELDS", "JSON", "OUTCOMES", "TIMES", "Event", "row_values")
 
-OUTCOMES = (
-    "allowed",
-    "unauthenticated",
-    "denied",
-    "limited",
-    "invalid",
-    "upstream_error",
-    "cancelled",
-    "interrupted",
-    "unrecorded",
-    "changed",
-)
+OUTCOMES = get_args(Outcome)
 AUTH_METHODS = ("bearer", "header", "query", "none")
 TARGET_KINDS = ("", "tool", "prompt", "resource", "method")
 _PAYLOADS = {

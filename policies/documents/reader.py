@@ -389,8 +389,8 @@ class _DocumentWalk:
     def rate(self, node: Node, members: dict[str, Node], table: tuple[Member, ...]) -> dict[str, Any]:
         """The plain members of a limit, none of what it needs missing."""
         for row in RATE:
-            if row.default is REQUIRED and row.name not in members:
-                self.read.wrong(node, f"a limit says its {row.name}")
+            if row.default is REQUIRED and row.called not in members:
+                self.read.wrong(node, f"a limit says its {row.called}")
         return {"requests": 1, "window_seconds": 1, **self.read.plain(members, table)}
 
     def limit(self, node: Node) -> LimitSpec | None:
