@@ -301,6 +301,9 @@ def test_a_device_that_hangs_stops_calls_and_forgets_nothing(
         assert logger.unrecorded(waiting) == str(waiting.id)
         answers.set()
         assert await asyncio.wait_for(outcome, 5) is None
+        async with asyncio.timeout(5):
+            while not journal.usable:  # service returns with the device, once what waited has been written
+                await asyncio.sleep(0.01)
         await logger.intent(late)
 
     asyncio.run(scene())
